@@ -1,0 +1,26 @@
+//! What every function stands on: configuration, secrets, verified callers, transactions that run as somebody, limits, jobs,
+//! audit, and the doors to storage, documents and models.
+//!
+//! Modules are named for the question they answer. Heavy dependencies sit behind features, so that a function links only
+//! what it uses.
+
+#[cfg(feature = "ai")]
+pub mod ai;
+pub mod audit;
+pub mod auth;
+pub mod config;
+pub mod db;
+#[cfg(feature = "documents")]
+pub mod documents;
+pub mod http;
+pub mod jobs;
+pub mod lambda;
+pub mod limits;
+#[cfg(feature = "objects")]
+pub mod objects;
+#[cfg(feature = "queue")]
+pub mod queue;
+pub mod seal;
+pub mod secrets;
+pub mod store;
+pub mod telemetry;
