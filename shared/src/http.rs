@@ -1,0 +1,388 @@
+//! The HTTP side of a function: requests in, replies and problem+json (RFC 9457) out. The only module that names a status code.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    audit::AuditError,
+    auth::AuthError,
+    db::{CallerTx, DbError},
+    store::{StoreError, idempotency::KeyedRequest},
+};
+
+/// The most a JSON body may hold, in bytes.
+const MAX_JSON_BYTES: usize = 64 * 1024;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request, as the HTTP API sent it. The body is as on the wire: base64 is undone.
+#[derive(Debug, Clone)]
+pub struct HttpRequest {
+    /// Method.
+    pub method: Method,
+    /// Path, percent-coded as it came.
+    pub path: String,
+    /// Headers; names are lower case.
+    pub headers: HeaderMap,
+    /// Body; empty if there was none.
+    pub body: Bytes,
+    /// The gateway's id of the request.
+    pub request_id: String,
+    /// The client's address.
+    pub source_ip: Option<String>,
+}
+
+impl HttpRequest {
+    /// The path's segments, without empty ones at either end.
+    #[must_use]
+    pub fn segments(&self) -> Vec<&str> {
+        self.path.trim_matches('/').split('/').collect()
+    }
+
+    /// The client's own name for itself, cut to what is worth keeping.
+    #[must_use]
+    pub fn user_agent(&self) -> Option<&str> {
+        let text = self.headers.get(header::USER_AGENT)?.to_str().ok()?;
+        Some(text.get(..256).unwrap_or(text))
+    }
+}
+
+/// Parses a JSON body into a wire type.
+///
+/// # Errors
+/// [`ApiError`] that names the field or position which is wrong; never the value.
+pub fn json<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiError> {
+    let is_json = request
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")));
+    if !is_json {
+        return Err(ApiError::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "content_type_unsupported",
+            "Send the body as JSON, with the header `Content-Type: application/json`.",
+        ));
+    }
+    if request.body.len() > MAX_JSON_BYTES {
+        return Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "The body may hold at most 64 KiB; put files through an upload.",
+        ));
+    }
+    serde_json::from_slice(&request.body).map_err(|error| {
+        // serde names unknown or missing fields and positions; where it would quote a value, only the position is kept.
+        let text = error.to_string();
+        let safe = text.starts_with("missing field") || text.starts_with("unknown field") || text.starts_with("EOF");
+        let detail = if safe {
+            format!("The body is not what was expected: {text}.")
+        } else {
+            format!("The body is not what was expected, at line {} column {}.", error.line(), error.column())
+        };
+        ApiError::new(StatusCode::BAD_REQUEST, "body_invalid", detail)
+    })
+}
+
+/// The request's idempotency key, if it has one, with the hash that tells a replay from another request.
+///
+/// # Errors
+/// [`ApiError`] if the key is empty, too long or not printable ASCII.
+pub fn idempotency(request: &HttpRequest, operation: &'static str) -> Result<Option<KeyedRequest>, ApiError> {
+    let Some(value) = request.headers.get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=255).contains(&key.len()) => {
+            let mut hash = Sha256::new();
+            hash.update(request.path.as_bytes());
+            hash.update([0]);
+            hash.update(&request.body);
+            Ok(Some(KeyedRequest { key: key.to_owned(), operation, hash: hash.finalize().into() }))
+        }
+        _ => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "idempotency_key_invalid",
+            "Idempotency-Key takes 1 to 255 printable ASCII characters.",
+        )),
+    }
+}
+
+/// Ends a caller's transaction: commits what succeeded, and waits until what did not is undone, since a frozen function would
+/// keep its locks.
+///
+/// # Errors
+/// The outcome's own error, or that the commit was not confirmed.
+pub async fn conclude<T>(tx: CallerTx, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
+    match outcome {
+        Ok(value) => {
+            tx.commit().await?;
+            Ok(value)
+        }
+        Err(error) => {
+            // The error worth telling is the first; a failed rollback closes the connection, which undoes it too.
+            let _ = tx.rollback().await;
+            Err(error)
+        }
+    }
+}
+
+/// A successful answer: status, headers and what becomes its JSON body.
+#[derive(Debug)]
+pub struct Reply<T> {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: T,
+}
+
+impl<T: Serialize> Reply<T> {
+    /// 200.
+    pub fn ok(body: T) -> Self {
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), body }
+    }
+
+    /// 201.
+    pub fn created(body: T) -> Self {
+        Self { status: StatusCode::CREATED, ..Self::ok(body) }
+    }
+
+    /// 202: the work goes on, and `location` tells how far it is.
+    pub fn accepted(location: &str, body: T) -> Self {
+        let mut reply = Self { status: StatusCode::ACCEPTED, ..Self::ok(body) };
+        if let Ok(value) = HeaderValue::from_str(location) {
+            reply.headers.insert(header::LOCATION, value);
+        }
+        reply
+    }
+
+    /// Adds when to ask again.
+    #[must_use]
+    pub fn retry_at(mut self, at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Self {
+        if let Some(at) = at {
+            self.headers.insert(header::RETRY_AFTER, HeaderValue::from((at - now).num_seconds().max(1)));
+        }
+        self
+    }
+
+    /// With the body as JSON.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the body cannot be written as JSON.
+    pub fn into_response(self) -> Result<HttpResponse, ApiError> {
+        let body = serde_json::to_vec(&self.body).map_err(ApiError::internal)?;
+        Ok(HttpResponse::new(self.status, self.headers, "application/json", body))
+    }
+}
+
+/// An answer, ready for the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpResponse {
+    /// Status.
+    pub status: u16,
+    /// Headers.
+    pub headers: BTreeMap<String, String>,
+    /// Body, always text.
+    pub body: String,
+}
+
+impl HttpResponse {
+    fn new(status: StatusCode, headers: HeaderMap, content_type: &str, body: Vec<u8>) -> Self {
+        let mut all: BTreeMap<String, String> = headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+            .collect();
+        all.insert("content-type".to_owned(), content_type.to_owned());
+        // Every answer is somebody's: no cache between here and them may keep it.
+        all.insert("cache-control".to_owned(), "no-store".to_owned());
+        Self { status: status.as_u16(), headers: all, body: String::from_utf8_lossy(&body).into_owned() }
+    }
+}
+
+/// A failed request: what the client may see, and what only the log may see.
+///
+/// Deliberately not `Display`, so the cause cannot be formatted into a body.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: Cow<'static, str>,
+    detail: Cow<'static, str>,
+    retry_after_s: Option<i64>,
+    cause: Option<BoxError>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code: code.into(), detail: detail.into(), retry_after_s: None, cause: None }
+    }
+
+    /// 422: well formed, and not acceptable. `detail` says what to change.
+    pub fn unprocessable(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+    }
+
+    /// 404, also for what belongs to another organisation: the answer must not confirm that it exists.
+    #[must_use]
+    pub fn not_found(entity: &str) -> Self {
+        let words = entity.replace('_', " ");
+        Self::new(StatusCode::NOT_FOUND, format!("{entity}_not_found"), format!("There is no such {words}."))
+    }
+
+    /// 404 for a path that is no route.
+    #[must_use]
+    pub fn no_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "route_not_found", "There is nothing at this path; see /openapi.json.")
+    }
+
+    /// 405.
+    #[must_use]
+    pub fn method_not_allowed() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take this method.")
+    }
+
+    /// 409: the state it is in forbids it.
+    pub fn conflict(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// 503, with when to try again.
+    pub fn unavailable(code: &'static str, detail: impl Into<Cow<'static, str>>, retry_after_s: i64) -> Self {
+        Self { retry_after_s: Some(retry_after_s), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
+    }
+
+    /// 500. The cause is logged, and the body carries no word of it.
+    pub fn internal(cause: impl Into<BoxError>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal_error",
+                "Something went wrong on our side; give the request id when you ask about it.",
+            )
+        }
+    }
+
+    /// Records what the client must not see.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<BoxError>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// As problem+json; logs the cause, once.
+    #[must_use]
+    pub fn into_response(self, request_id: &str) -> HttpResponse {
+        if self.status.is_server_error() {
+            let cause = self.cause.as_deref().map(chain).unwrap_or_default();
+            tracing::error!(code = %self.code, status = self.status.as_u16(), cause, "request failed");
+        } else {
+            tracing::info!(code = %self.code, status = self.status.as_u16(), "request refused");
+        }
+        let body = json!({
+            "type": format!("urn:spine:problem:{}", self.code),
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "code": self.code,
+            "detail": self.detail,
+            "request_id": request_id,
+        });
+        let mut headers = HeaderMap::new();
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        let mut response =
+            HttpResponse::new(self.status, headers, "application/problem+json", body.to_string().into_bytes());
+        response.headers.insert(HeaderName::from_static("x-request-id").to_string(), request_id.to_owned());
+        response
+    }
+}
+
+/// An error and what caused it, on one line.
+fn chain(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        // No wildcard arm: a new variant must choose its status here.
+        match error {
+            StoreError::NotFound { entity } => Self::not_found(entity),
+            StoreError::Forbidden { permission } => Self::new(
+                StatusCode::FORBIDDEN,
+                "permission_missing",
+                format!("Your role does not include `{permission}`; an owner or admin can grant it."),
+            ),
+            StoreError::NoOrganisation => Self::new(
+                StatusCode::FORBIDDEN,
+                "organization_missing",
+                "You are in no organisation, or your session has ended. Name yours in the header `Spine-Org`, or sign in again.",
+            ),
+            StoreError::KeyReused => Self::unprocessable(
+                "idempotency_key_reused",
+                "This Idempotency-Key came with another request; use a new key for a new request.",
+            ),
+            StoreError::Database(_) => Self::internal(error),
+            StoreError::Transaction(error) => error.into(),
+        }
+    }
+}
+
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        Self::unavailable("database_unavailable", "The database cannot be reached; try again shortly.", 5).because(error)
+    }
+}
+
+impl From<AuditError> for ApiError {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Store(error) => error.into(),
+            AuditError::Secret(_) => {
+                Self::unavailable("secret_unavailable", "A key cannot be fetched; try again shortly.", 5).because(error)
+            }
+            AuditError::Seal(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::KeysUnavailable => {
+                Self::unavailable("keys_unavailable", "The key set that tokens are checked with cannot be fetched.", 5)
+            }
+            AuthError::Anonymous => Self::new(
+                StatusCode::FORBIDDEN,
+                "anonymous_not_allowed",
+                "Anonymous sign-ins belong to no organisation; sign in with an account.",
+            ),
+            other => Self::new(StatusCode::UNAUTHORIZED, other.code(), other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_never_reaches_the_body() {
+        let response = ApiError::internal("password is hunter2").into_response("r-1");
+        assert_eq!(response.status, 500);
+        assert!(!response.body.contains("hunter2"));
+        assert!(response.body.contains("r-1"));
+    }
+}

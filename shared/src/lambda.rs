@@ -1,0 +1,164 @@
+//! Triggers: what woke the function, told apart by the shape of the event, and the loop that answers them.
+
+use std::{fmt, time::Duration};
+
+use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use bytes::Bytes;
+use lambda_http::request::{LambdaRequest, RequestContext};
+use lambda_http::RequestExt;
+use lambda_runtime::{LambdaEvent, service_fn};
+use serde_json::{Value, json};
+use tracing::Instrument;
+
+use crate::http::{HttpRequest, HttpResponse};
+
+pub use lambda_runtime::Error;
+
+/// What woke the function.
+#[derive(Debug)]
+pub enum Trigger {
+    /// A request through the HTTP API or a function URL (payload 2.0).
+    Http(HttpRequest),
+    /// A batch from an SQS queue.
+    Queue(Batch),
+    /// A tick of an EventBridge schedule.
+    Schedule(Tick),
+}
+
+/// What the function says to it.
+#[derive(Debug)]
+pub enum Answer {
+    /// To a request.
+    Http(HttpResponse),
+    /// To a batch: which messages to deliver again.
+    Queue(SqsBatchResponse),
+    /// To a tick; the value is for whoever reads the invocation's result.
+    Schedule(Value),
+}
+
+/// The event is none this function knows.
+#[derive(Debug)]
+struct UnknownEvent;
+
+impl fmt::Display for UnknownEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the event is neither an HTTP API request, an SQS batch nor a schedule's tick")
+    }
+}
+
+impl std::error::Error for UnknownEvent {}
+
+/// A tick of a schedule. It may come twice: `id` is the same then.
+#[derive(Debug, Clone)]
+pub struct Tick {
+    /// The event's id.
+    pub id: String,
+    /// How long the function has.
+    pub remaining: Duration,
+}
+
+/// A batch of messages.
+#[derive(Debug)]
+pub struct Batch {
+    messages: Vec<SqsMessage>,
+    /// How long the function has for all of them.
+    pub remaining: Duration,
+}
+
+impl Batch {
+    /// Works on each message in turn, and names those that failed, so that only they come again.
+    ///
+    /// `work` returns whether the message has served its purpose.
+    pub async fn each(self, mut work: impl AsyncFnMut(&str) -> bool) -> Answer {
+        let mut response = SqsBatchResponse::default();
+        for message in self.messages {
+            if !work(message.body.as_deref().unwrap_or_default()).await {
+                let mut failure = BatchItemFailure::default();
+                // SQS takes an absent id for the whole batch, which is the safe reading too.
+                failure.item_identifier = message.message_id.unwrap_or_default();
+                response.batch_item_failures.push(failure);
+            }
+        }
+        Answer::Queue(response)
+    }
+}
+
+/// Tells events apart by shape.
+///
+/// # Errors
+/// [`Error`] if it is none of the three: Lambda then counts a failed invocation.
+pub fn parse(event: Value, request_id: &str, remaining: Duration) -> Result<Trigger, Error> {
+    if event.pointer("/requestContext/http").is_some() {
+        return Ok(Trigger::Http(parse_http(event, request_id)?));
+    }
+    if event.pointer("/Records/0/eventSource").and_then(Value::as_str) == Some("aws:sqs") {
+        let event: SqsEvent = serde_json::from_value(event)?;
+        return Ok(Trigger::Queue(Batch { messages: event.records, remaining }));
+    }
+    match event.get("source").and_then(Value::as_str) {
+        Some("aws.events" | "aws.scheduler") => {
+            let id = event.get("id").and_then(Value::as_str).unwrap_or(request_id).to_owned();
+            Ok(Trigger::Schedule(Tick { id, remaining }))
+        }
+        _ => Err(Box::new(UnknownEvent)),
+    }
+}
+
+fn parse_http(event: Value, request_id: &str) -> Result<HttpRequest, Error> {
+    let request: http::Request<lambda_http::Body> = serde_json::from_value::<LambdaRequest>(event)?.into();
+    let (gateway_id, source_ip) = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => (context.request_id.clone(), context.http.source_ip.clone()),
+        _ => (None, None),
+    };
+    let path = request.raw_http_path().to_owned();
+    let (parts, body) = request.into_parts();
+    let body = match body {
+        lambda_http::Body::Text(text) => Bytes::from(text),
+        lambda_http::Body::Binary(bytes) => Bytes::from(bytes),
+        _ => Bytes::new(),
+    };
+    Ok(HttpRequest {
+        method: parts.method,
+        path,
+        headers: parts.headers,
+        body,
+        request_id: gateway_id.filter(|id| !id.is_empty()).unwrap_or_else(|| request_id.to_owned()),
+        source_ip,
+    })
+}
+
+fn to_event(answer: Answer) -> Result<Value, Error> {
+    Ok(match answer {
+        Answer::Http(response) => json!({
+            "statusCode": response.status, "headers": response.headers, "body": response.body,
+            "isBase64Encoded": false, "cookies": [],
+        }),
+        Answer::Queue(response) => serde_json::to_value(response)?,
+        Answer::Schedule(value) => value,
+    })
+}
+
+/// Polls the Lambda runtime API and answers each event with `handle`, for as long as the process lives.
+///
+/// # Errors
+/// [`Error`] if the runtime API cannot be reached.
+pub async fn run<S>(state: &S, handle: impl AsyncFn(&S, Trigger) -> Result<Answer, Error>) -> Result<(), Error> {
+    let handle = &handle;
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| async move {
+        let request_id = event.context.request_id.clone();
+        let remaining = event.context.deadline().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let span = tracing::info_span!("invocation", request.id = %request_id);
+        async move {
+            let remaining = remaining.saturating_sub(now_since_epoch());
+            let trigger = parse(event.payload, &request_id, remaining)?;
+            to_event(handle(state, trigger).await?)
+        }
+        .instrument(span)
+        .await
+    }))
+    .await
+}
+
+fn now_since_epoch() -> Duration {
+    Duration::from_millis(u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default())
+}

@@ -18,6 +18,8 @@ pub mod lambda;
 pub mod limits;
 #[cfg(feature = "objects")]
 pub mod objects;
+#[cfg(feature = "documents")]
+pub mod outbox;
 #[cfg(feature = "queue")]
 pub mod queue;
 pub mod seal;

@@ -1,0 +1,108 @@
+//! State, result and cancellation of any job: `GET /v1/jobs/{id}` and `POST /v1/jobs/{id}/cancel`.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use shared::{
+    audit,
+    auth::Authenticator,
+    config::Env,
+    db::{Clock, Database},
+    http::{ApiError, HttpRequest, HttpResponse, Reply, conclude},
+    jobs::{self, JobView},
+    lambda::{Answer, Error, Trigger},
+    secrets::Secrets,
+};
+use uuid::Uuid;
+
+/// What one cold start builds.
+#[derive(Debug)]
+pub struct State {
+    auth: Authenticator,
+    clock: Clock,
+    db: Database,
+}
+
+impl State {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// Names the variable that is missing or wrong.
+    pub fn from_env() -> Result<Self, Error> {
+        let env = Env::from_process();
+        let secrets = Arc::new(Secrets::from_env(&env)?);
+        Ok(Self {
+            auth: Authenticator::from_env(&env, Arc::clone(&secrets))?,
+            clock: Utc::now,
+            db: Database::from_env(&env, secrets)?,
+        })
+    }
+}
+
+/// Answers a request.
+///
+/// # Errors
+/// None towards HTTP; this function has no queue and no schedule.
+pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
+    let Trigger::Http(request) = trigger else { return Err("jobs answers HTTP requests only".into()) };
+    let response = match route(state, &request).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(&request.request_id),
+    };
+    Ok(Answer::Http(response))
+}
+
+async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let id = |text: &str| Uuid::try_parse(text).map_err(|_| ApiError::not_found("job"));
+    match (request.method.as_str(), request.segments().as_slice()) {
+        ("GET", ["v1", "jobs", job]) => show(state, request, id(job)?).await,
+        ("POST", ["v1", "jobs", job, "cancel"]) => cancel(state, request, id(job)?).await,
+        (_, ["v1", "jobs", _] | ["v1", "jobs", _, "cancel"]) => Err(ApiError::method_not_allowed()),
+        _ => Err(ApiError::no_route()),
+    }
+}
+
+async fn show(state: &State, request: &HttpRequest, id: Uuid) -> Result<HttpResponse, ApiError> {
+    let now = (state.clock)();
+    let caller = state.auth.authenticate(&request.headers, now).await?;
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let job = jobs::get(&mut tx, id).await.map_err(ApiError::from);
+    reply(conclude(tx, job).await?, now)
+}
+
+/// Cancels at once while the job waits, at its next step while it runs. Doing it twice changes nothing.
+async fn cancel(state: &State, request: &HttpRequest, id: Uuid) -> Result<HttpResponse, ApiError> {
+    let now = (state.clock)();
+    let caller = state.auth.authenticate(&request.headers, now).await?;
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let cancelled = async {
+        let before = jobs::get(&mut tx, id).await?;
+        let status = jobs::cancel(&mut tx, id).await?;
+        let ended = matches!(before.status.as_str(), "succeeded" | "failed" | "cancelled");
+        if !ended && !before.cancel_requested {
+            let entry = audit::Entry {
+                action: "job.cancelled",
+                resource_type: "jobs",
+                record_id: id.to_string(),
+                input: json!({ "status": before.status }),
+                decision: json!({ "cancelled": true }),
+                output: json!({ "status": status }),
+                metadata: json!({}),
+                request_id: Some(&request.request_id),
+                ..audit::Entry::default()
+            };
+            audit::append(&mut tx, &entry).await?;
+        }
+        Ok(jobs::get(&mut tx, id).await?)
+    }
+    .await;
+    reply(conclude(tx, cancelled).await?, now)
+}
+
+fn reply(job: JobView, now: DateTime<Utc>) -> Result<HttpResponse, ApiError> {
+    let waits = job.status == "queued" && job.run_after > now;
+    let until = waits.then_some(job.run_after);
+    Reply::ok(job).retry_at(until, now).into_response()
+}
+

@@ -1,1 +1,11 @@
-fn main() {}
+//! `sweep`. Wiring only.
+
+use sweep::{State, handle};
+use shared::lambda;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda::Error> {
+    shared::telemetry::init("sweep");
+    let state = State::from_env()?;
+    lambda::run(&state, handle).await
+}

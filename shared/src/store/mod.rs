@@ -1,0 +1,41 @@
+//! All SQL of the functions, one module per thing it is about. Every query runs inside a transaction that runs as somebody;
+//! row-level security is the guard, and an `org_id` in a query is there for the planner.
+
+pub mod access;
+pub mod idempotency;
+pub mod outbox;
+pub mod prices;
+pub mod provider_calls;
+pub mod renders;
+pub mod settings;
+
+use crate::db::DbError;
+
+/// Why a store call failed. Knows nothing about HTTP.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It is not there, or not for this caller to see.
+    #[error("{entity} not found")]
+    NotFound {
+        /// What was looked for, as in `render_request`.
+        entity: &'static str,
+    },
+    /// The caller belongs to no organisation, or may not do this in it.
+    #[error("not allowed: {permission}")]
+    Forbidden {
+        /// The `resource:action` that is missing.
+        permission: &'static str,
+    },
+    /// Who calls is not (or no longer) known: an agent's token that was revoked, a session that was ended, a stranger.
+    #[error("the caller is in no organisation")]
+    NoOrganisation,
+    /// The same idempotency key came with another request.
+    #[error("idempotency key used for another request")]
+    KeyReused,
+    /// The database failed.
+    #[error("database call failed")]
+    Database(#[from] sqlx::Error),
+    /// No transaction could be begun or ended.
+    #[error("no transaction")]
+    Transaction(#[from] DbError),
+}

@@ -1,0 +1,329 @@
+//! Triggers to capabilities: authenticate, parse, one transaction, reply.
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use shared::{
+    ai::Usage,
+    audit::{self, AuditKeys},
+    auth::Caller,
+    db::CallerTx,
+    http::{self, ApiError, HttpRequest, HttpResponse, Reply, conclude},
+    jobs,
+    lambda::{Answer, Error, Trigger},
+    limits::{self, Amounts, Counted, Reserved},
+    objects::{ObjectError, ObjectPath},
+    store::{
+        access::{self, Member},
+        idempotency, prices,
+        renders::{self, NewRender, Render},
+        settings,
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    outcome::{AGENT, MAX_ATTEMPTS, expected_usage},
+    photo::MAX_BYTES,
+    request::{NewRenderBody, NewRenderRequest, NewUpload, NewUploadBody, Source, id},
+    state::State,
+    view::{AdmittedView, RenderView, UploadView},
+    work,
+};
+
+/// Answers whatever woke the function.
+///
+/// # Errors
+/// None towards HTTP and the queue; a schedule's tick is not for this function.
+pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
+    match trigger {
+        Trigger::Http(request) => {
+            let response = match route(state, &request).await {
+                Ok(response) => response,
+                Err(error) => error.into_response(&request.request_id),
+            };
+            Ok(Answer::Http(response))
+        }
+        Trigger::Queue(batch) => {
+            let deadline = std::time::Instant::now() + batch.remaining;
+            Ok(batch.each(async |message| work::process(state, message, deadline).await).await)
+        }
+        Trigger::Schedule(_) => Err("process_render_request has no schedule".into()),
+    }
+}
+
+async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    match (request.method.as_str(), request.segments().as_slice()) {
+        ("POST", ["v1", "uploads"]) => upload(state, request).await?.into_response(),
+        ("POST", ["v1", "render-requests"]) => admit(state, request).await?.into_response(),
+        ("POST", ["v1", "render-requests", render, "process"]) => {
+            process_again(state, request, id(render, "render_request")?).await?.into_response()
+        }
+        ("GET", ["v1", "render-requests", render]) => {
+            show(state, request, id(render, "render_request")?).await?.into_response()
+        }
+        (_, ["v1", "uploads"] | ["v1", "render-requests", ..]) => Err(ApiError::method_not_allowed()),
+        _ => Err(ApiError::no_route()),
+    }
+}
+
+/// Gives a signed URL to put a photo at. Nothing is stored: a replayed key gives the same upload.
+async fn upload(state: &State, request: &HttpRequest) -> Result<Reply<UploadView>, ApiError> {
+    let now = (state.clock)();
+    let caller = state.auth.authenticate(&request.headers, now).await?;
+    let wanted = NewUpload::parse(&http::json::<NewUploadBody>(request)?)?;
+    let keyed = http::idempotency(request, "POST /v1/uploads")?;
+
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let entered = access::enter(&mut tx, "renders:create").await;
+    tx.rollback().await?;
+    let member = entered?;
+
+    let upload_id = match keyed {
+        Some(keyed) => upload_id_of(member, &keyed.key, &keyed.hash),
+        None => Uuid::now_v7(),
+    };
+    let path = ObjectPath::upload(member.org_id, member.actor_id, upload_id);
+    let signed = state
+        .objects
+        .for_org(member.org_id)
+        .upload_url(&path, wanted.content_type, wanted.bytes.min(MAX_BYTES as u64), now)
+        .await
+        .map_err(storage)?;
+    Ok(Reply::created(UploadView::new(upload_id, wanted.content_type, signed)))
+}
+
+/// The same key and body of the same actor is the same upload.
+fn upload_id_of(member: Member, key: &str, hash: &[u8]) -> Uuid {
+    let mut digest = Sha256::new();
+    for part in [member.org_id.as_bytes().as_slice(), member.actor_id.as_bytes(), hash, key.as_bytes()] {
+        digest.update(part);
+    }
+    let digest: [u8; 32] = digest.finalize().into();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+/// Admits a render request and queues the work.
+///
+/// The request, its usage reservation, its job and the audit entry commit together, so no picture is rendered that nobody
+/// asked for and none is asked for that nobody pays for. Replaying an `Idempotency-Key` returns the first answer.
+async fn admit(state: &State, request: &HttpRequest) -> Result<Reply<AdmittedView>, ApiError> {
+    let now = (state.clock)();
+    let caller = state.auth.authenticate(&request.headers, now).await?;
+    let wanted = NewRenderRequest::parse(http::json::<NewRenderBody>(request)?)?;
+    let keyed = http::idempotency(request, "POST /v1/render-requests")?;
+    let audit_keys = AuditKeys::fetch(&state.secrets).await?;
+    let (member, input) = find_input(state, &caller, &wanted).await?;
+
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let new = NewRender {
+        id: Uuid::now_v7(),
+        job_id: Uuid::now_v7(),
+        project_id: wanted.project_id,
+        parent_id: wanted.parent_id,
+        input_file_path: &input,
+        model: wanted.model,
+        variants: wanted.variants,
+        parameters: &wanted.parameters,
+    };
+    let admitted = async {
+        if let Some(keyed) = &keyed
+            && let Some(earlier) = idempotency::remember(&mut tx, member, keyed, new.id).await?
+        {
+            return Ok(renders::get(&mut tx, earlier).await?);
+        }
+        renders::insert(&mut tx, member, &new, MAX_ATTEMPTS).await?;
+        let waiting = reserve(&mut tx, state, member, &new, now).await?;
+        audit_request(&mut tx, &audit_keys, member, request, &new, waiting.as_ref()).await?;
+        Ok::<_, ApiError>(renders::get(&mut tx, new.id).await?)
+    }
+    .await;
+    let admitted = conclude(tx, admitted).await?;
+
+    if admitted.waiting.is_none() {
+        state.queue.wake(admitted.job_id, admitted.org_id).await; // best effort: the sweep finds what this loses
+    }
+    Ok(accepted(&admitted, now))
+}
+
+/// Queues a request again that has failed or was cancelled; wakes one that waits.
+async fn process_again(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<AdmittedView>, ApiError> {
+    let now = (state.clock)();
+    let caller = state.auth.authenticate(&request.headers, now).await?;
+    let audit_keys = AuditKeys::fetch(&state.secrets).await?;
+
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let queued = async {
+        let member = access::enter(&mut tx, "renders:create").await?;
+        check_enabled(&mut tx).await?;
+        let render = renders::get(&mut tx, id).await?;
+        let was = renders::requeue(&mut tx, id).await?;
+        if was == "succeeded" {
+            return Err(ApiError::conflict(
+                "render_request_completed",
+                "This request is completed; ask for a new one, with this as its parent_id to go on from it.",
+            ));
+        }
+        if matches!(was.as_str(), "failed" | "cancelled") {
+            let parameters = renders::Parameters::default();
+            let again = NewRender {
+                id,
+                job_id: render.job_id,
+                project_id: render.project_id,
+                parent_id: render.parent_id,
+                input_file_path: &render.input_file_path,
+                model: &render.model,
+                variants: render.variants,
+                parameters: &parameters,
+            };
+            let waiting = reserve(&mut tx, state, member, &again, now).await?;
+            audit_request(&mut tx, &audit_keys, member, request, &again, waiting.as_ref()).await?;
+        }
+        Ok(renders::get(&mut tx, id).await?)
+    }
+    .await;
+    let queued = conclude(tx, queued).await?;
+
+    if queued.waiting.is_none() {
+        state.queue.wake(queued.job_id, queued.org_id).await; // best effort, as above
+    }
+    Ok(accepted(&queued, now))
+}
+
+async fn show(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<RenderView>, ApiError> {
+    let now = (state.clock)();
+    let caller = state.auth.authenticate(&request.headers, now).await?;
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let found = renders::get(&mut tx, id).await.map_err(ApiError::from);
+    let render = conclude(tx, found).await?;
+    let view = RenderView::new(&state.objects, render, now).await?;
+    let until = view.waiting_until();
+    Ok(Reply::ok(view).retry_at(until, now))
+}
+
+/// Where the picture is that the render starts from. A photo must have arrived: asked of storage, so before the transaction.
+async fn find_input(
+    state: &State,
+    caller: &Caller,
+    wanted: &NewRenderRequest,
+) -> Result<(Member, String), ApiError> {
+    let mut tx = state.db.caller_tx(caller).await?;
+    let found = async {
+        let member = access::enter(&mut tx, "renders:create").await?;
+        check_enabled(&mut tx).await?;
+        if let Some(parent) = wanted.parent_id {
+            let path = renders::get_result_path(&mut tx, member.org_id, parent).await?;
+            if matches!(wanted.source, Source::Parent(_)) {
+                return Ok((member, Some(path)));
+            }
+        }
+        Ok::<_, ApiError>((member, None))
+    }
+    .await;
+    let (member, parent_path) = conclude(tx, found).await?;
+
+    let (Source::Upload(upload), None) = (wanted.source, &parent_path) else {
+        return Ok((member, parent_path.unwrap_or_default()));
+    };
+    let path = ObjectPath::upload(member.org_id, member.actor_id, upload);
+    let size = state.objects.for_org(member.org_id).head(&path).await.map_err(|error| match error {
+        ObjectError::NotFound => ApiError::unprocessable(
+            "photo_not_uploaded",
+            "No photo has arrived for this upload_id: PUT it to the URL from POST /v1/uploads first.",
+        ),
+        other => storage(other),
+    })?;
+    if size > MAX_BYTES as u64 {
+        return Err(ApiError::unprocessable("photo_too_large", format!("The photo may hold at most {MAX_BYTES} bytes.")));
+    }
+    Ok((member, path.to_string()))
+}
+
+/// The kill switch.
+async fn check_enabled(tx: &mut CallerTx) -> Result<(), ApiError> {
+    if settings::enabled(tx, "renders.enabled").await? {
+        return Ok(());
+    }
+    Err(ApiError::unavailable("rendering_paused", "Rendering is paused by an operator; nothing was queued.", 300))
+}
+
+/// Reserves what the render is expected to use, or makes its job wait for the window that has room.
+async fn reserve(
+    tx: &mut CallerTx,
+    state: &State,
+    member: Member,
+    new: &NewRender<'_>,
+    now: DateTime<Utc>,
+) -> Result<Option<limits::Waiting>, ApiError> {
+    let expected = expected_usage(new.model, new.variants);
+    let mut amounts = Amounts { requests: i64::from(new.variants), ..Amounts::default() };
+    for (provider, model, usage) in
+        [("anthropic", state.claude_model.as_str(), &expected.brief), ("gemini", new.model, &expected.pictures)]
+    {
+        let prices = prices::list(tx, provider, model, now).await?;
+        amounts.tokens += usage.total_tokens();
+        amounts.cost_micro_usd += price(usage, &prices).map_err(|error| {
+            ApiError::unavailable(
+                "model_price_unknown",
+                format!("There is no price for {provider} {model} in model_prices, so nothing can be reserved."),
+                3600,
+            )
+            .because(error)
+        })?;
+    }
+    let counted = Counted { agent: AGENT, user_id: member.actor_id, project_id: new.project_id };
+    match limits::reserve(tx, new.job_id, counted, amounts).await? {
+        Reserved::Active(_) => Ok(None),
+        Reserved::Reached(waiting) => {
+            jobs::postpone(tx, new.job_id, waiting.until, &json!(waiting)).await?;
+            Ok(Some(waiting))
+        }
+    }
+}
+
+fn price(usage: &Usage, prices: &[prices::ModelPrice]) -> Result<i64, shared::ai::UnknownPrice> {
+    shared::ai::cost_micro_usd(usage, prices)
+}
+
+async fn audit_request(
+    tx: &mut CallerTx,
+    keys: &AuditKeys,
+    member: Member,
+    request: &HttpRequest,
+    new: &NewRender<'_>,
+    waiting: Option<&limits::Waiting>,
+) -> Result<(), ApiError> {
+    let subject = keys.subject(tx, member.org_id, member.actor_id).await?;
+    let sealed = |field, value: Option<&str>| match value {
+        Some(value) => subject.seal_text(field, value),
+        None => Ok(None),
+    };
+    let entry = audit::Entry {
+        action: "render.requested",
+        resource_type: "render_requests",
+        record_id: new.id.to_string(),
+        input: json!({ "project_id": new.project_id, "parent_id": new.parent_id, "model": new.model, "variants": new.variants }),
+        decision: json!({ "admitted": true, "waiting": waiting }),
+        output: json!({ "job_id": new.job_id }),
+        metadata: json!({}),
+        ip: sealed("ip", request.source_ip.as_deref()).map_err(ApiError::internal)?,
+        user_agent: sealed("user_agent", request.user_agent()).map_err(ApiError::internal)?,
+        request_id: Some(&request.request_id),
+        subject_ids: vec![subject.id()],
+    };
+    audit::appconclude(tx, &entry).await?;
+    Ok(())
+}
+
+fn accepted(render: &Render, now: DateTime<Utc>) -> Reply<AdmittedView> {
+    let view = AdmittedView::from(render);
+    let until = view.waiting_until();
+    Reply::accepted(&format!("/v1/render-requests/{}", render.id), view).retry_at(until, now)
+}
+
+/// Storage that does not answer.
+pub(crate) fn storage(error: ObjectError) -> ApiError {
+    ApiError::unavailable("storage_unavailable", "File storage does not answer; try again shortly.", 5).because(error)
+}

@@ -1,0 +1,149 @@
+//! What clients send, and what it becomes. No I/O.
+
+use serde::Deserialize;
+use shared::{http::ApiError, store::renders::Parameters};
+use uuid::Uuid;
+
+use crate::photo::MAX_BYTES;
+
+/// Image models that a request may name; what they cost is in `model_prices`.
+const MODELS: [&str; 2] = ["gemini-2.5-flash-image", "gemini-3-pro-image"];
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewUploadBody {
+    content_type: String,
+    bytes: u64,
+}
+
+/// A photo about to be uploaded.
+#[derive(Debug)]
+pub(crate) struct NewUpload {
+    pub(crate) content_type: &'static str,
+    pub(crate) bytes: u64,
+}
+
+impl NewUpload {
+    pub(crate) fn parse(body: &NewUploadBody) -> Result<Self, ApiError> {
+        let content_type = match body.content_type.as_str() {
+            "image/jpeg" => "image/jpeg",
+            "image/png" => "image/png",
+            "image/webp" => "image/webp",
+            _ => {
+                return Err(ApiError::unprocessable(
+                    "photo_type_unsupported",
+                    "content_type must be image/jpeg, image/png or image/webp; export a HEIC photo as JPEG.",
+                ));
+            }
+        };
+        let most = MAX_BYTES as u64;
+        if !(1..=most).contains(&body.bytes) {
+            return Err(ApiError::unprocessable(
+                "photo_size_invalid",
+                format!("bytes must be the size of the file, from 1 to {most}."),
+            ));
+        }
+        Ok(Self { content_type, bytes: body.bytes })
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewRenderBody {
+    project_id: Uuid,
+    upload_id: Option<Uuid>,
+    parent_id: Option<Uuid>,
+    #[serde(default)]
+    parameters: ParametersBody,
+    model: Option<String>,
+    variants: Option<i16>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ParametersBody {
+    style: Option<String>,
+    furnishings: Option<String>,
+    lighting: Option<String>,
+    walls: Option<String>,
+    flooring: Option<String>,
+    exterior: Option<String>,
+}
+
+/// What the render starts from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source {
+    /// A photo the caller uploaded.
+    Upload(Uuid),
+    /// The result of an earlier request.
+    Parent(Uuid),
+}
+
+/// A render to be admitted.
+#[derive(Debug)]
+pub(crate) struct NewRenderRequest {
+    pub(crate) project_id: Uuid,
+    pub(crate) source: Source,
+    pub(crate) parent_id: Option<Uuid>,
+    pub(crate) parameters: Parameters,
+    pub(crate) model: &'static str,
+    pub(crate) variants: i16,
+}
+
+impl NewRenderRequest {
+    pub(crate) fn parse(body: NewRenderBody) -> Result<Self, ApiError> {
+        let source = match (body.upload_id, body.parent_id) {
+            (Some(upload), _) => Source::Upload(upload),
+            (None, Some(parent)) => Source::Parent(parent),
+            (None, None) => {
+                return Err(ApiError::unprocessable(
+                    "photo_missing",
+                    "Give upload_id (from POST /v1/uploads) or parent_id (an earlier render to go on from).",
+                ));
+            }
+        };
+        let wanted = body.model.as_deref().unwrap_or(MODELS[0]);
+        let model = MODELS.into_iter().find(|known| *known == wanted).ok_or_else(|| {
+            ApiError::unprocessable("model_unknown", format!("model must be one of: {}.", MODELS.join(", ")))
+        })?;
+        let variants = body.variants.unwrap_or(1);
+        if !(1..=4).contains(&variants) {
+            return Err(ApiError::unprocessable("variants_invalid", "variants must be from 1 to 4."));
+        }
+        let wished = body.parameters;
+        let parameters = Parameters {
+            style: wish("style", wished.style)?,
+            furnishings: wish("furnishings", wished.furnishings)?,
+            lighting: wish("lighting", wished.lighting)?,
+            walls: wish("walls", wished.walls)?,
+            flooring: wish("flooring", wished.flooring)?,
+            exterior: wish("exterior", wished.exterior)?,
+        };
+        if parameters == Parameters::default() {
+            return Err(ApiError::unprocessable(
+                "parameters_empty",
+                "Wish for something: style, furnishings, lighting, walls, flooring or exterior.",
+            ));
+        }
+        Ok(Self { project_id: body.project_id, source, parent_id: body.parent_id, parameters, model, variants })
+    }
+}
+
+/// Trims a wish; empty is absent. Control characters are refused: they are nobody's wish, and Postgres takes no NUL.
+fn wish(name: &str, value: Option<String>) -> Result<Option<String>, ApiError> {
+    let Some(value) = value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    if value.chars().count() > 500 || value.chars().any(|c| c.is_control() && c != '\n') {
+        return Err(ApiError::unprocessable(
+            "parameter_invalid",
+            format!("parameters.{name} takes up to 500 characters of plain text."),
+        ));
+    }
+    Ok(Some(value))
+}
+
+/// A path segment that should be an id: what is none is nobody's.
+pub(crate) fn id(text: &str, entity: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(text).map_err(|_| ApiError::not_found(entity))
+}

@@ -1,0 +1,533 @@
+//! One job, from claim to completion. Each step is a transaction or a call to the outside, never both.
+
+use std::time::{Duration, Instant};
+
+use chrono::{TimeDelta, Utc};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::{
+    ai::{AiError, Answered, Picture, Usage},
+    audit::{self, AuditError, AuditKeys},
+    db::{DbError, ServiceTx},
+    jobs::{self, Claim, Claimed, End, Renewed, StaleLease},
+    limits::{self, Amounts, Counted, Reserved},
+    objects::{ObjectError, ObjectPath},
+    outbox,
+    secrets::{Secret, SecretError},
+    store::{
+        StoreError, outbox as outbox_rows,
+        prices::{self, ModelPrice},
+        provider_calls::{self, CallEnd, NewCall},
+        renders::{self, NewResult, Render},
+        settings,
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    outcome::{AGENT, BRIEF_MAX_TOKENS, Failure, expected_usage},
+    photo::{self, MAX_BYTES, Photo},
+    state::State,
+};
+
+/// How long a worker holds a job between two steps.
+const LEASE: TimeDelta = TimeDelta::minutes(5);
+/// How long a paused render waits before it is looked at again.
+const PAUSE: TimeDelta = TimeDelta::minutes(1);
+/// How long a delivery after commit may take; what is left is for the sweep.
+const DELIVERY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Deserialize)]
+struct Message {
+    job_id: Uuid,
+    org_id: Uuid,
+}
+
+/// Why work on a job stopped short of its end.
+enum Stop {
+    /// A step failed; the job is told so.
+    Failed(Failure),
+    /// The job was cancelled while it ran.
+    Cancelled,
+    /// Another worker holds the job now: nothing more may be written.
+    Stale,
+    /// The database or a secret did not answer: the message comes again.
+    Unavailable(Box<dyn std::error::Error + Send + Sync>),
+}
+
+macro_rules! stops {
+    ($($error:ty => $stop:expr),* $(,)?) => {$(
+        impl From<$error> for Stop {
+            fn from(error: $error) -> Self {
+                ($stop)(error)
+            }
+        }
+    )*};
+}
+stops! {
+    Failure => Stop::Failed,
+    ObjectError => |error| Stop::Failed(Failure::from(error)),
+    StaleLease => |_| Stop::Stale,
+    StoreError => |error| Stop::Unavailable(Box::new(error)),
+    DbError => |error| Stop::Unavailable(Box::new(error)),
+    SecretError => |error| Stop::Unavailable(Box::new(error)),
+    AuditError => |error| Stop::Unavailable(Box::new(error)),
+}
+
+/// What a worker needs to know of the job it holds.
+struct Held {
+    job: Claimed,
+    render: Render,
+    reservation: Uuid,
+    template: String,
+    template_version: i32,
+    brief_prices: Vec<ModelPrice>,
+    picture_prices: Vec<ModelPrice>,
+}
+
+/// A call to a model that was made and paid for.
+struct Paid<T> {
+    value: T,
+    tokens: i64,
+    cost_micro_usd: i64,
+}
+
+/// What Claude made of the wishes.
+#[derive(Debug, Deserialize)]
+struct Brief {
+    prompt: String,
+    negative: String,
+    decision: String,
+}
+
+/// A picture that is stored and waits to be told of.
+struct Made {
+    id: Uuid,
+    variant: i16,
+    path: ObjectPath,
+    mime: &'static str,
+    width: u32,
+    height: u32,
+    bytes: usize,
+    sha256: [u8; 32],
+    tokens: i64,
+    cost_micro_usd: i64,
+}
+
+/// Works on the job a message names. Returns whether the message has served its purpose; if not, it comes again.
+pub(crate) async fn process(state: &State, message: &str, deadline: Instant) -> bool {
+    let Ok(message) = serde_json::from_str::<Message>(message) else {
+        tracing::error!("a message on the render queue is not a job reference");
+        return false;
+    };
+    let held = match claim(state, &message).await {
+        Ok(Some(held)) => held,
+        Ok(None) => return true,
+        Err(error) => {
+            log_unavailable(&error);
+            return false;
+        }
+    };
+    tracing::info!(job.id = %held.job.id, org.id = %held.job.org_id, attempt = held.job.attempt, "render begins");
+
+    let stop = match render(state, &held, deadline).await {
+        Ok(()) => {
+            outbox::deliver(&state.db, &state.documents, held.job.org_id, DELIVERY).await;
+            return true;
+        }
+        Err(stop) => stop,
+    };
+    match give_up(state, &held, &stop).await {
+        Ok(()) => true,
+        Err(error) => {
+            log_unavailable(&error);
+            // The lease ends by itself; the message comes again after that.
+            false
+        }
+    }
+}
+
+fn log_unavailable(stop: &Stop) {
+    if let Stop::Unavailable(error) = stop {
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(%error, cause, "a render could not go on");
+    }
+}
+
+/// Takes the job and gathers what it needs, in one transaction; or postpones it, if a switch or a limit holds it.
+async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
+    let now = (state.clock)();
+    let mut tx = state.db.service_tx(message.org_id).await?;
+    let Claim::Held(job) = jobs::claim(&mut tx, message.org_id, message.job_id, Uuid::now_v7(), LEASE).await? else {
+        tx.rollback().await?;
+        return Ok(None);
+    };
+    provider_calls::mark_lost(&mut tx, job.org_id, job.id).await?;
+    let request_id = job.payload.get("request_id").and_then(Value::as_str).and_then(|id| id.parse().ok());
+    let render = renders::get(&mut tx, request_id.unwrap_or_default()).await?;
+
+    if !settings::enabled(&mut tx, "renders.enabled").await? {
+        let until = now + PAUSE;
+        let waiting = json!({ "reason": "paused", "until": until });
+        return postpone(tx, &job, &render, until, waiting).await;
+    }
+    if job.attempt > job.max_attempts {
+        let failure = Failure::permanent("attempts_exhausted", "Every attempt was cut off before it could finish.");
+        finish(&mut tx, &job, &render, End::Failed { error: failure.to_json() }, "failed").await?;
+        tx.commit().await?;
+        return Ok(None);
+    }
+
+    let expected = expected_usage(&render.model, render.variants);
+    let brief_prices = prices::list(&mut tx, "anthropic", &state.claude_model, now).await?;
+    let picture_prices = prices::list(&mut tx, "gemini", &render.model, now).await?;
+    let priced = shared::ai::cost_micro_usd(&expected.brief, &brief_prices)
+        .and_then(|brief| Ok(brief + shared::ai::cost_micro_usd(&expected.pictures, &picture_prices)?));
+    let Ok(cost_micro_usd) = priced else {
+        let failure = Failure::permanent("model_price_unknown", "There is no price for the model, so it was not called.");
+        finish(&mut tx, &job, &render, End::Failed { error: failure.to_json() }, "failed").await?;
+        tx.commit().await?;
+        return Ok(None);
+    };
+    let amounts = Amounts {
+        requests: i64::from(render.variants),
+        tokens: expected.brief.total_tokens() + expected.pictures.total_tokens(),
+        cost_micro_usd,
+    };
+    let actor = render.user_id.or(render.agent_id).unwrap_or_default();
+    let counted = Counted { agent: AGENT, user_id: actor, project_id: render.project_id };
+    let reservation = match limits::reserve(&mut tx, job.id, counted, amounts).await? {
+        Reserved::Active(id) => id,
+        Reserved::Reached(waiting) => {
+            return postpone(tx, &job, &render, waiting.until, json!(waiting)).await;
+        }
+    };
+    let (template, template_version) = renders::get_template(&mut tx, job.org_id, "render_brief", "en").await?;
+    renders::update_status(&mut tx, job.org_id, render.id, "running", None).await?;
+    tx.commit().await?;
+    Ok(Some(Held { job, render, reservation, template, template_version, brief_prices, picture_prices }))
+}
+
+/// Puts the job back with a reason people can see. Costs no attempt.
+async fn postpone(
+    mut tx: ServiceTx,
+    job: &Claimed,
+    render: &Render,
+    until: chrono::DateTime<Utc>,
+    waiting: Value,
+) -> Result<Option<Held>, Stop> {
+    jobs::end(&mut tx, job, &End::Later { run_after: until, waiting: Some(waiting), error: None }).await??;
+    renders::update_status(&mut tx, job.org_id, render.id, "queued", None).await?;
+    tx.commit().await?;
+    Ok(None)
+}
+
+/// Photo to stored render. On success everything is committed.
+async fn render(state: &State, held: &Held, deadline: Instant) -> Result<(), Stop> {
+    if held.job.cancel_requested {
+        return Err(Stop::Cancelled);
+    }
+    // Before the money is spent: an entry that cannot be sealed must not be discovered after.
+    let audit_keys = AuditKeys::fetch(&state.secrets).await?;
+    let objects = state.objects.for_org(held.job.org_id);
+    let input = ObjectPath::parse(held.job.org_id, &held.render.input_file_path)
+        .map_err(|_| Failure::permanent("photo_not_found", "The photo's path is not one of this organisation."))?;
+    let photo = Photo::check(&objects.get(&input, MAX_BYTES as u64).await?).map_err(Failure::from)?;
+
+    let brief = write_brief(state, held).await?;
+    let mut made = Vec::new();
+    for variant in 1..=held.render.variants {
+        if Instant::now() >= deadline {
+            return Err(Failure::passing("time_out", "The worker's time was over; another goes on.").into());
+        }
+        let picture = make_picture(state, held, &brief.value, &photo, variant).await?;
+        let checked = photo::check_render(&picture.value.bytes, photo.width, photo.height).map_err(Failure::from)?;
+        let bytes = photo::mark_ai_generated(&picture.value.bytes).map_err(Failure::from)?;
+        let id = Uuid::now_v7();
+        let path = ObjectPath::render(held.job.org_id, held.render.id, id, checked.extension);
+        let sha256 = photo::sha256(&bytes);
+        let size = bytes.len();
+        objects.put(&path, bytes, checked.mime).await?;
+        made.push(Made {
+            id,
+            variant,
+            path,
+            mime: checked.mime,
+            width: checked.width,
+            height: checked.height,
+            bytes: size,
+            sha256,
+            tokens: picture.tokens,
+            cost_micro_usd: picture.cost_micro_usd,
+        });
+    }
+    complete(state, held, &audit_keys, &photo, &brief, &made).await
+}
+
+/// The wishes, as data for the model.
+fn wishes(render: &Render) -> Value {
+    json!({
+        "style": render.style, "furnishings": render.furnishings, "lighting": render.lighting,
+        "walls": render.walls, "flooring": render.flooring, "exterior": render.exterior,
+    })
+}
+
+async fn write_brief(state: &State, held: &Held) -> Result<Paid<Brief>, Stop> {
+    let schema = json!({
+        "type": "object",
+        "properties": { "prompt": {"type": "string"}, "negative": {"type": "string"}, "decision": {"type": "string"} },
+        "required": ["prompt", "negative", "decision"],
+        "additionalProperties": false,
+    });
+    let prompt = format!("Write the brief for these wishes.\n{}", wishes(&held.render));
+    let answered = call(state, held, "render_brief", "anthropic", &state.claude_model, &held.brief_prices, async || {
+        let key = state.secrets.get(Secret::AnthropicApiKey).await?;
+        let ask = async |key| {
+            state.claude.brief(key, &state.claude_model, &held.template, &prompt, &schema, BRIEF_MAX_TOKENS).await
+        };
+        match ask(&key).await {
+            Err(AiError::BadKey) => {
+                let key = state.secrets.refetch(Secret::AnthropicApiKey, &key).await?;
+                Ok(ask(&key).await)
+            }
+            other => Ok(other),
+        }
+    })
+    .await?;
+    let brief = serde_json::from_value(answered.value)
+        .map_err(|_| Failure::passing("brief_malformed", "The brief that came back lacks a part."))?;
+    Ok(Paid { value: brief, tokens: answered.tokens, cost_micro_usd: answered.cost_micro_usd })
+}
+
+async fn make_picture(
+    state: &State,
+    held: &Held,
+    brief: &Brief,
+    photo: &Photo,
+    variant: i16,
+) -> Result<Paid<Picture>, Stop> {
+    let prompt = format!("{}\nAvoid: {}\nVariant {variant} of {}.", brief.prompt, brief.negative, held.render.variants);
+    let input = Picture { mime: "image/jpeg".to_owned(), bytes: photo.bytes.clone().into() };
+    call(state, held, "render_picture", "gemini", &held.render.model, &held.picture_prices, async || {
+        let key = state.secrets.get(Secret::GeminiApiKey).await?;
+        let ask = async |key| {
+            state.gemini.render(key, &held.render.model, &prompt, &input, photo.aspect_ratio).await
+        };
+        match ask(&key).await {
+            Err(AiError::BadKey) => {
+                let key = state.secrets.refetch(Secret::GeminiApiKey, &key).await?;
+                Ok(ask(&key).await)
+            }
+            other => Ok(other),
+        }
+    })
+    .await
+}
+
+/// Makes one call to a model: its row first, then the call, then how it ended and what it cost.
+async fn call<T>(
+    state: &State,
+    held: &Held,
+    purpose: &str,
+    provider: &str,
+    model: &str,
+    prices: &[ModelPrice],
+    ask: impl AsyncFnOnce() -> Result<Result<Answered<T>, AiError>, SecretError>,
+) -> Result<Paid<T>, Stop> {
+    let job = &held.job;
+    let id = Uuid::now_v7();
+    let mut tx = state.db.service_tx(job.org_id).await?;
+    match jobs::renew(&mut tx, job, LEASE).await?? {
+        Renewed::GoOn => {}
+        Renewed::CancelRequested => {
+            tx.rollback().await?;
+            return Err(Stop::Cancelled);
+        }
+    }
+    let new = NewCall {
+        id,
+        org_id: job.org_id,
+        job_id: job.id,
+        reservation_id: held.reservation,
+        attempt: job.attempt,
+        purpose,
+        provider,
+        model,
+    };
+    provider_calls::insert(&mut tx, new).await?;
+    tx.commit().await?;
+
+    let answered = ask().await?;
+
+    let cost = |usage: &Usage| shared::ai::cost_micro_usd(usage, prices).unwrap_or_default();
+    let end = match &answered {
+        Ok(answered) => CallEnd {
+            outcome: "ok",
+            usage: Some(json!(answered.usage)),
+            tokens: answered.usage.total_tokens(),
+            cost_micro_usd: shared::ai::cost_micro_usd(&answered.usage, prices).map_err(|_| {
+                Failure::permanent("model_price_unknown", "The model used a unit that has no price.")
+            })?,
+            provider_request_id: answered.provider_request_id.as_deref(),
+        },
+        Err(error) => {
+            let usage = error.usage();
+            CallEnd {
+                outcome: error.code(),
+                usage: usage.map(|usage| json!(usage)),
+                tokens: usage.map(Usage::total_tokens).unwrap_or_default(),
+                cost_micro_usd: usage.map(cost).unwrap_or_default(),
+                provider_request_id: None,
+            }
+        }
+    };
+    let (tokens, cost_micro_usd) = (end.tokens, end.cost_micro_usd);
+    let mut tx = state.db.service_tx(job.org_id).await?;
+    provider_calls::update_end(&mut tx, id, &end).await?;
+    tx.commit().await?;
+    let answered = answered.map_err(Failure::from)?;
+    Ok(Paid { value: answered.value, tokens, cost_micro_usd })
+}
+
+/// The one transaction that tells the whole story: results, assets, counter, usage, charge, audit entry, document and job.
+async fn complete(
+    state: &State,
+    held: &Held,
+    audit_keys: &AuditKeys,
+    photo: &Photo,
+    brief: &Paid<Brief>,
+    made: &[Made],
+) -> Result<(), Stop> {
+    let Held { job, render, .. } = held;
+    let tokens = brief.tokens + made.iter().map(|made| made.tokens).sum::<i64>();
+    let cost_micro_usd = brief.cost_micro_usd + made.iter().map(|made| made.cost_micro_usd).sum::<i64>();
+    let results: Vec<Value> =
+        made.iter().map(|made| json!({ "id": made.id, "path": made.path.to_string(), "width": made.width, "height": made.height })).collect();
+
+    let mut tx = state.db.service_tx(job.org_id).await?;
+    // First, since it decides whether any of the rest may happen.
+    let result = json!({ "request_id": render.id, "results": results, "cost_micro_usd": cost_micro_usd });
+    jobs::end(&mut tx, job, &End::Succeeded { result, tokens }).await??;
+    for (index, made) in made.iter().enumerate() {
+        // The brief is paid for once and shown with the first result, so that the results add up to the charge.
+        let share = if index == 0 { (brief.tokens, brief.cost_micro_usd) } else { (0, 0) };
+        let stored = NewResult {
+            id: made.id,
+            variant: made.variant,
+            bucket: made.path.bucket(),
+            path: made.path.key(),
+            mime: made.mime,
+            width: i32::try_from(made.width).unwrap_or(i32::MAX),
+            height: i32::try_from(made.height).unwrap_or(i32::MAX),
+            bytes: i64::try_from(made.bytes).unwrap_or(i64::MAX),
+            sha256: made.sha256,
+            cost_tokens: made.tokens + share.0,
+            cost_micro_usd: made.cost_micro_usd + share.1,
+            model_used: &render.model,
+            served_by: "model",
+        };
+        renders::insert_result(&mut tx, render, &stored).await?;
+    }
+    let variants = i64::from(render.variants);
+    renders::update_status(&mut tx, job.org_id, render.id, "completed", None).await?;
+    limits::settle(&mut tx, held.reservation, Amounts { requests: variants, tokens, cost_micro_usd }).await?;
+    renders::charge(&mut tx, render, variants, cost_micro_usd).await?;
+
+    let actor = render.user_id.or(render.agent_id).unwrap_or_default();
+    let subject = audit_keys.subject(&mut tx, job.org_id, actor).await?;
+    let seal = |field, value: &str| subject.seal(field, value).map_err(AuditError::from);
+    let entry = audit::Entry {
+        action: "render.completed",
+        resource_type: "render_requests",
+        record_id: render.id.to_string(),
+        input: json!({
+            "photo": { "path": render.input_file_path, "sha256": hex(&photo.sha256), "width": photo.width, "height": photo.height },
+            // Free text may name people.
+            "wishes": seal("input", &wishes(render).to_string())?,
+            "template_version": held.template_version,
+        }),
+        decision: json!({
+            "why": seal("decision", &brief.value.decision)?,
+            "prompt": seal("decision", &brief.value.prompt)?,
+            "brief_model": state.claude_model, "model": render.model, "served_by": "model",
+        }),
+        output: json!({ "results": results, "tokens": tokens, "cost_micro_usd": cost_micro_usd }),
+        metadata: json!({ "job_id": job.id, "attempt": job.attempt }),
+        subject_ids: vec![subject.id()],
+        ..audit::Entry::default()
+    };
+    audit::append(&mut tx, &entry).await?;
+
+    let document = json!({
+        "kind": "render", "request_id": render.id, "project_id": render.project_id, "job_id": job.id,
+        "brief": { "prompt": brief.value.prompt, "negative": brief.value.negative, "decision": brief.value.decision },
+        "wishes": wishes(render), "results": results, "tokens": tokens, "cost_micro_usd": cost_micro_usd,
+        "completed_at": (state.clock)(),
+    });
+    outbox_rows::insert_document(&mut tx, job.org_id, render.id, "agent_outputs", &document).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Ends or postpones the job after a step that failed, and gives back what it will not use.
+async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(), Stop> {
+    let Held { job, render, .. } = held;
+    let failure = match stop {
+        Stop::Stale => return Ok(()),
+        Stop::Cancelled => None,
+        Stop::Failed(failure) => Some(failure),
+        Stop::Unavailable(_) => {
+            log_unavailable(stop);
+            &Failure::passing("dependency_unavailable", "Something the render needs did not answer.")
+        }
+        .into(),
+    };
+    let mut tx = state.db.service_tx(job.org_id).await?;
+    match failure {
+        Some(failure) if failure.retryable && job.attempt < job.max_attempts => {
+            let delay = TimeDelta::from_std(failure.delay(job.attempt, rand::random())).unwrap_or(PAUSE);
+            let run_after = (state.clock)() + delay;
+            tracing::warn!(job.id = %job.id, code = failure.code, attempt = job.attempt, "render will be tried again");
+            jobs::end(&mut tx, job, &End::Later { run_after, waiting: None, error: Some(failure.to_json()) }).await??;
+            renders::update_status(&mut tx, job.org_id, render.id, "queued", None).await?;
+        }
+        Some(failure) => {
+            tracing::warn!(job.id = %job.id, code = failure.code, attempt = job.attempt, "render failed");
+            limits::refund(&mut tx, held.reservation).await?;
+            let end = End::Failed { error: failure.to_json() };
+            finish(&mut tx, job, render, end, "failed").await?;
+        }
+        None => {
+            limits::refund(&mut tx, held.reservation).await?;
+            finish(&mut tx, job, render, End::Cancelled, "cancelled").await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Ends the job and the request together, with an audit entry.
+async fn finish(tx: &mut ServiceTx, job: &Claimed, render: &Render, end: End, status: &str) -> Result<(), Stop> {
+    jobs::end(tx, job, &end).await??;
+    let error = match &end {
+        End::Failed { error } => Some(error),
+        _ => None,
+    };
+    renders::update_status(tx, job.org_id, render.id, status, error).await?;
+    let entry = audit::Entry {
+        action: if status == "failed" { "render.failed" } else { "render.cancelled" },
+        resource_type: "render_requests",
+        record_id: render.id.to_string(),
+        input: json!({ "model": render.model, "variants": render.variants }),
+        decision: json!({ "attempt": job.attempt, "max_attempts": job.max_attempts }),
+        output: json!({ "error": error }),
+        metadata: json!({ "job_id": job.id }),
+        ..audit::Entry::default()
+    };
+    audit::append(tx, &entry).await?;
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
