@@ -313,7 +313,7 @@ async fn audit_request(
         request_id: Some(&request.request_id),
         subject_ids: vec![subject.id()],
     };
-    audit::appconclude(tx, &entry).await?;
+    audit::append(tx, &entry).await?;
     Ok(())
 }
 
