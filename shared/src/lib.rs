@@ -4,10 +4,17 @@
 //! Modules are named for the question they answer. Heavy dependencies sit behind features, so that a function links only
 //! what it uses.
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")
+)]
+
 #[cfg(feature = "ai")]
 pub mod ai;
 pub mod audit;
 pub mod auth;
+mod aws;
+mod client;
 pub mod config;
 pub mod db;
 #[cfg(feature = "documents")]
@@ -26,3 +33,5 @@ pub mod seal;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;
+
+pub use client::http_client;

@@ -1,0 +1,369 @@
+//! Secrets: names until the moment of use.
+//!
+//! They come from environment variables, or from one AWS Secrets Manager document where `SECRETS_ARN` is set. Read on first
+//! need, kept for a while, and read again at once when a provider refuses the one that is kept.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use aws_sdk_secretsmanager::{Client, error::DisplayErrorContext};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    sync::{Mutex, OnceCell},
+    time::Instant,
+};
+
+use crate::{
+    aws::{self, Aws},
+    config::{ConfigError, Env},
+};
+
+const FETCH_ATTEMPT: Duration = Duration::from_secs(2);
+const FETCH: Duration = Duration::from_secs(5);
+
+/// What a function may ask for. The name is that of the environment variable; in the document it is lower case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Secret {
+    DatabaseUrl,
+    MongodbUri,
+    SupabaseJwtSecret,
+    AnthropicApiKey,
+    GeminiApiKey,
+    StorageSigningKey,
+    StorageS3AccessKeyId,
+    StorageS3SecretAccessKey,
+    AuditKey,
+}
+
+impl Secret {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DatabaseUrl => "DATABASE_URL",
+            Self::MongodbUri => "MONGODB_URI",
+            Self::SupabaseJwtSecret => "SUPABASE_JWT_SECRET",
+            Self::AnthropicApiKey => "ANTHROPIC_API_KEY",
+            Self::GeminiApiKey => "GEMINI_API_KEY",
+            Self::StorageSigningKey => "STORAGE_SIGNING_KEY",
+            Self::StorageS3AccessKeyId => "STORAGE_S3_ACCESS_KEY_ID",
+            Self::StorageS3SecretAccessKey => "STORAGE_S3_SECRET_ACCESS_KEY",
+            Self::AuditKey => "AUDIT_KEY",
+        }
+    }
+
+    /// Whether this checks what was made earlier, so that its previous version must go on being accepted after a rotation.
+    const fn verifies(self) -> bool {
+        matches!(self, Self::SupabaseJwtSecret | Self::StorageSigningKey | Self::AuditKey)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The value of a secret. Prints as redacted; read it with [`SecretValue::expose`] in the call that needs it.
+#[derive(Clone, Debug)]
+pub struct SecretValue(SecretString);
+
+impl SecretValue {
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl From<String> for SecretValue {
+    fn from(value: String) -> Self {
+        Self(value.into())
+    }
+}
+
+/// Why there is no secret to use.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("the secret {0} is not set")]
+    Missing(Secret),
+    #[error("the secret document is not a JSON object of strings")]
+    Malformed,
+    #[error("the secret document could not be read: {0}")]
+    Unavailable(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+type Document = HashMap<String, SecretValue>;
+
+/// The secrets of this function.
+///
+/// # Examples
+/// A call that a provider refused as unauthenticated is tried once more, with what [`Secrets::refetch`] returns.
+pub struct Secrets(Source);
+
+enum Source {
+    Environment(Env),
+    Document(Box<SecretDocument>),
+}
+
+impl Secrets {
+    /// Reads `SECRETS_ARN` and `SECRETS_TTL_MS` (five minutes unless set), and nothing else: fetching waits for the first need.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the time to live is malformed.
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let Some(arn) = env.get("SECRETS_ARN") else { return Ok(Self(Source::Environment(env.clone()))) };
+        Ok(Self(Source::Document(Box::new(SecretDocument {
+            arn: arn.to_owned(),
+            ttl: env.duration_ms("SECRETS_TTL_MS", Duration::from_secs(300))?,
+            env: env.clone(),
+            client: OnceCell::new(),
+            current: Mutex::new(None),
+            previous: Mutex::new(None),
+        }))))
+    }
+
+    /// The current value.
+    ///
+    /// # Errors
+    /// [`SecretError::Missing`] if nobody set it; the others if the document cannot be had. A value past its time to live is
+    /// still returned when Secrets Manager is down: an old key that works is better than none.
+    pub async fn get(&self, secret: Secret) -> Result<SecretValue, SecretError> {
+        self.find(secret).await?.ok_or(SecretError::Missing(secret))
+    }
+
+    /// The current value, or `None` if nobody set it.
+    ///
+    /// # Errors
+    /// As [`Secrets::get`], without `Missing`.
+    pub async fn find(&self, secret: Secret) -> Result<Option<SecretValue>, SecretError> {
+        match &self.0 {
+            Source::Environment(env) => Ok(env.get(secret.name()).map(|value| value.to_owned().into())),
+            Source::Document(document) => document.find(secret, None).await,
+        }
+    }
+
+    /// What to use instead of `failed`, which a provider has just refused.
+    ///
+    /// Reads the document again unless somebody else has done so since `failed` was handed out; many callers that fail
+    /// together cause one read. The answer may equal `failed`: then the key is simply wrong.
+    ///
+    /// # Errors
+    /// As [`Secrets::get`].
+    pub async fn refetch(&self, secret: Secret, failed: &SecretValue) -> Result<SecretValue, SecretError> {
+        match &self.0 {
+            Source::Environment(_) => self.get(secret).await,
+            Source::Document(document) => {
+                document.find(secret, Some(failed)).await?.ok_or(SecretError::Missing(secret))
+            }
+        }
+    }
+
+    /// The version before the current one, for checking what was signed before a rotation. `None` where there is none, and
+    /// always for secrets that authenticate us to others. In the environment it is `<NAME>_PREVIOUS`.
+    ///
+    /// # Errors
+    /// As [`Secrets::get`], without `Missing`.
+    pub async fn previous(&self, secret: Secret) -> Result<Option<SecretValue>, SecretError> {
+        match &self.0 {
+            _ if !secret.verifies() => Ok(None),
+            Source::Environment(env) => Ok(env.get(&format!("{secret}_PREVIOUS")).map(|value| value.to_owned().into())),
+            Source::Document(document) => document.find_previous(secret).await,
+        }
+    }
+}
+
+/// One document in Secrets Manager: a JSON object whose keys are the variable names in lower case.
+struct SecretDocument {
+    arn: String,
+    ttl: Duration,
+    env: Env,
+    client: OnceCell<Client>,
+    current: Mutex<Option<Cached>>,
+    previous: Mutex<Option<Cached>>,
+}
+
+struct Cached {
+    document: Document,
+    fetched: Instant,
+}
+
+impl SecretDocument {
+    async fn find(&self, secret: Secret, failed: Option<&SecretValue>) -> Result<Option<SecretValue>, SecretError> {
+        // Held across the fetch, so that callers who need the same document wait for one fetch instead of starting their own.
+        let mut cached = self.current.lock().await;
+        let refused = |cached: &Cached| match (lookup(&cached.document, secret), failed) {
+            (Some(value), Some(failed)) => value.same(failed),
+            _ => false,
+        };
+        self.refresh(&mut cached, "AWSCURRENT", refused).await?;
+        Ok(cached.as_ref().and_then(|cached| lookup(&cached.document, secret)))
+    }
+
+    async fn find_previous(&self, secret: Secret) -> Result<Option<SecretValue>, SecretError> {
+        let mut cached = self.previous.lock().await;
+        self.refresh(&mut cached, "AWSPREVIOUS", |_| false).await?;
+        Ok(cached.as_ref().and_then(|cached| lookup(&cached.document, secret)))
+    }
+
+    async fn refresh(
+        &self,
+        cached: &mut Option<Cached>,
+        stage: &str,
+        refused: impl Fn(&Cached) -> bool,
+    ) -> Result<(), SecretError> {
+        if cached.as_ref().is_some_and(|cached| cached.fetched.elapsed() < self.ttl && !refused(cached)) {
+            return Ok(());
+        }
+        match self.fetch(stage).await {
+            Ok(document) => *cached = Some(Cached { document, fetched: Instant::now() }),
+            Err(error) if cached.is_some() => tracing::warn!(%error, stage, "keeping the secrets read earlier"),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, stage: &str) -> Result<Document, SecretError> {
+        let client = self.client.get_or_try_init(|| async { client(&self.env) }).await?;
+        match client.get_secret_value().secret_id(&self.arn).version_stage(stage).send().await {
+            Ok(answer) => parse(answer.secret_string().ok_or(SecretError::Malformed)?),
+            // A secret that was never rotated has no previous version.
+            Err(error)
+                if stage == "AWSPREVIOUS"
+                    && error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) =>
+            {
+                Ok(Document::new())
+            }
+            Err(error) => Err(SecretError::Unavailable(DisplayErrorContext(error).to_string())),
+        }
+    }
+}
+
+fn lookup(document: &Document, secret: Secret) -> Option<SecretValue> {
+    document.get(&secret.name().to_ascii_lowercase()).cloned()
+}
+
+fn parse(text: &str) -> Result<Document, SecretError> {
+    let strings: HashMap<String, String> = serde_json::from_str(text).map_err(|_| SecretError::Malformed)?;
+    Ok(strings.into_iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name, value.into())).collect())
+}
+
+fn client(env: &Env) -> Result<Client, ConfigError> {
+    let Aws { region, credentials, endpoint } = Aws::from_env(env, "AWS_ENDPOINT_URL_SECRETS_MANAGER")?;
+    let mut config = aws_sdk_secretsmanager::Config::builder()
+        .behavior_version_latest()
+        .region(region)
+        .credentials_provider(credentials)
+        .http_client(aws::http_client())
+        .timeout_config(aws::timeouts(FETCH_ATTEMPT, FETCH));
+    config.set_endpoint_url(endpoint);
+    Ok(Client::from_conf(config.build()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Secrets Manager as far as one document goes: the current and the previous version, and how often they were asked for.
+    #[derive(Default)]
+    struct Manager {
+        versions: std::sync::Mutex<(Option<String>, Option<String>)>,
+        asked: AtomicUsize,
+    }
+
+    async fn answer(State(manager): State<Arc<Manager>>, body: String) -> (StatusCode, Json<Value>) {
+        manager.asked.fetch_add(1, Ordering::SeqCst);
+        let (current, previous) = manager.versions.lock().unwrap().clone();
+        let request: Value = serde_json::from_str(&body).unwrap();
+        match if request["VersionStage"] == "AWSPREVIOUS" { previous } else { current } {
+            Some(key) => (
+                StatusCode::OK,
+                Json(
+                    json!({"Name": "spine", "SecretString": json!({"gemini_api_key": key, "audit_key": key}).to_string()}),
+                ),
+            ),
+            None => (StatusCode::BAD_REQUEST, Json(json!({"__type": "ResourceNotFoundException", "Message": "no"}))),
+        }
+    }
+
+    async fn secrets_in(manager: &Arc<Manager>) -> Secrets {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Router::new().route("/", post(answer)).with_state(manager.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Secrets::from_env(&Env::from_iter([
+            ("SECRETS_ARN", "arn:aws:secretsmanager:eu-north-1:1:secret:spine"),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &format!("http://{address}")),
+            ("AWS_REGION", "eu-north-1"),
+            ("AWS_ACCESS_KEY_ID", "id"),
+            ("AWS_SECRET_ACCESS_KEY", "key"),
+        ]))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_refused_secret_is_read_again_once_for_all_who_failed() {
+        let manager = Arc::new(Manager::default());
+        *manager.versions.lock().unwrap() = (Some("one".into()), None);
+        let secrets = secrets_in(&manager).await;
+        let old = secrets.get(Secret::GeminiApiKey).await.unwrap();
+        assert_eq!(secrets.get(Secret::GeminiApiKey).await.unwrap().expose(), "one");
+        assert_eq!(manager.asked.load(Ordering::SeqCst), 1);
+
+        *manager.versions.lock().unwrap() = (Some("two".into()), Some("one".into()));
+        let both =
+            tokio::join!(secrets.refetch(Secret::GeminiApiKey, &old), secrets.refetch(Secret::GeminiApiKey, &old));
+
+        assert_eq!((both.0.unwrap().expose(), both.1.unwrap().expose()), ("two", "two"));
+        assert_eq!(manager.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn only_verifying_secrets_have_a_previous_version() {
+        let manager = Arc::new(Manager::default());
+        *manager.versions.lock().unwrap() = (Some("two".into()), Some("one".into()));
+        let secrets = secrets_in(&manager).await;
+
+        assert_eq!(secrets.previous(Secret::AuditKey).await.unwrap().unwrap().expose(), "one");
+        assert!(secrets.previous(Secret::GeminiApiKey).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_document_never_rotated_has_no_previous_version() {
+        let manager = Arc::new(Manager::default());
+        *manager.versions.lock().unwrap() = (Some("one".into()), None);
+        assert!(secrets_in(&manager).await.previous(Secret::AuditKey).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn secrets_read_earlier_outlive_an_outage() {
+        let manager = Arc::new(Manager::default());
+        *manager.versions.lock().unwrap() = (Some("one".into()), None);
+        let secrets = secrets_in(&manager).await;
+        let old = secrets.get(Secret::GeminiApiKey).await.unwrap();
+        *manager.versions.lock().unwrap() = (None, None);
+
+        assert_eq!(secrets.refetch(Secret::GeminiApiKey, &old).await.unwrap().expose(), "one");
+    }
+
+    #[tokio::test]
+    async fn the_environment_serves_where_there_is_no_document() {
+        let env =
+            Env::from_iter([("AUDIT_KEY", "two"), ("AUDIT_KEY_PREVIOUS", "one"), ("GEMINI_API_KEY_PREVIOUS", "x")]);
+        let secrets = Secrets::from_env(&env).unwrap();
+        assert_eq!(secrets.get(Secret::AuditKey).await.unwrap().expose(), "two");
+        assert_eq!(secrets.previous(Secret::AuditKey).await.unwrap().unwrap().expose(), "one");
+        assert!(secrets.previous(Secret::GeminiApiKey).await.unwrap().is_none());
+        assert!(matches!(secrets.get(Secret::GeminiApiKey).await, Err(SecretError::Missing(Secret::GeminiApiKey))));
+        assert!(!format!("{:?}", secrets.get(Secret::AuditKey).await).contains("two"));
+    }
+}
