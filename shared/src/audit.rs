@@ -139,7 +139,7 @@ pub struct Entry<'a> {
 /// # Errors
 /// [`StoreError::Database`].
 pub async fn append(tx: &mut Tx, entry: &Entry<'_>) -> Result<(), StoreError> {
-    sqlx::query!(
+    sqlx::query_scalar!(
         "select app.append_audit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         entry.action,
         entry.resource_type,
@@ -153,7 +153,7 @@ pub async fn append(tx: &mut Tx, entry: &Entry<'_>) -> Result<(), StoreError> {
         entry.request_id,
         &entry.subject_ids
     )
-    .execute(tx.conn()?)
+    .fetch_one(tx.conn()?)
     .await?;
     Ok(())
 }

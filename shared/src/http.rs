@@ -58,11 +58,9 @@ impl HttpRequest {
 /// # Errors
 /// [`ApiError`] that names the field or position which is wrong; never the value.
 pub fn json<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiError> {
-    let is_json = request
-        .headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")));
+    let is_json = request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|kind| {
+        kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    });
     if !is_json {
         return Err(ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -342,7 +340,8 @@ impl From<StoreError> for ApiError {
 
 impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
-        Self::unavailable("database_unavailable", "The database cannot be reached; try again shortly.", 5).because(error)
+        Self::unavailable("database_unavailable", "The database cannot be reached; try again shortly.", 5)
+            .because(error)
     }
 }
 

@@ -255,7 +255,7 @@ pub async fn postpone(
     run_after: DateTime<Utc>,
     waiting: &Value,
 ) -> Result<(), StoreError> {
-    sqlx::query!("select app.postpone_job($1, $2, $3)", id, run_after, waiting).execute(tx.conn()?).await?;
+    sqlx::query_scalar!("select app.postpone_job($1, $2, $3)", id, run_after, waiting).fetch_one(tx.conn()?).await?;
     Ok(())
 }
 

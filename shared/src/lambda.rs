@@ -4,8 +4,8 @@ use std::{fmt, time::Duration};
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use bytes::Bytes;
-use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::RequestExt;
+use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
 use tracing::Instrument;

@@ -98,9 +98,15 @@ type Document = HashMap<String, SecretValue>;
 
 /// The secrets of this function.
 ///
-/// # Examples
 /// A call that a provider refused as unauthenticated is tried once more, with what [`Secrets::refetch`] returns.
 pub struct Secrets(Source);
+
+/// Nothing of what it holds.
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets")
+    }
+}
 
 enum Source {
     Environment(Env),

@@ -1,0 +1,75 @@
+//! Logs as JSON lines, and metrics in CloudWatch's embedded format. Neither ever carries a body, a token or personal data.
+
+use std::io::Write;
+
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging for this process. `LOG_LEVEL` filters as tracing does, `info` without it. Later calls change nothing.
+pub fn init(function: &'static str) {
+    let level = crate::config::Env::from_process();
+    let filter = EnvFilter::try_new(level.or("LOG_LEVEL", "info")).unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false)
+        .with_target(false)
+        .with_env_filter(filter)
+        .finish();
+    // An error means that logging has begun already.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    tracing::debug!(function, "logging begins");
+}
+
+/// The unit of a metric, by its CloudWatch name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// A number of things.
+    Count,
+    /// Milliseconds.
+    Milliseconds,
+}
+
+/// Writes one measurement for CloudWatch to pick out of the log.
+///
+/// `dimensions` must have few values each: every combination is a metric that is paid for.
+pub fn metric(now_ms: i64, name: &str, unit: Unit, value: f64, dimensions: &[(&str, &str)]) {
+    let line = embedded(now_ms, name, unit, value, dimensions);
+    // A measurement that cannot be written is not worth failing for.
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+fn embedded(now_ms: i64, name: &str, unit: Unit, value: f64, dimensions: &[(&str, &str)]) -> serde_json::Value {
+    let names: Vec<&str> = dimensions.iter().map(|(name, _)| *name).collect();
+    let unit = match unit {
+        Unit::Count => "Count",
+        Unit::Milliseconds => "Milliseconds",
+    };
+    let mut line = json!({
+        "_aws": {
+            "Timestamp": now_ms,
+            "CloudWatchMetrics": [{
+                "Namespace": "Spine", "Dimensions": [names], "Metrics": [{ "Name": name, "Unit": unit }],
+            }],
+        },
+        name: value,
+    });
+    for (name, value) in dimensions {
+        line[*name] = json!(value);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_names_its_dimensions_and_carries_their_values() {
+        let line = embedded(1, "renders", Unit::Count, 1.0, &[("outcome", "completed")]);
+        assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["outcome"]]));
+        assert_eq!(line["outcome"], "completed");
+        assert_eq!(line["renders"], 1.0);
+    }
+}

@@ -105,4 +105,3 @@ fn reply(job: JobView, now: DateTime<Utc>) -> Result<HttpResponse, ApiError> {
     let until = waits.then_some(job.run_after);
     Reply::ok(job).retry_at(until, now).into_response()
 }
-

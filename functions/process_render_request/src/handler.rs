@@ -204,11 +204,7 @@ async fn show(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<Re
 }
 
 /// Where the picture is that the render starts from. A photo must have arrived: asked of storage, so before the transaction.
-async fn find_input(
-    state: &State,
-    caller: &Caller,
-    wanted: &NewRenderRequest,
-) -> Result<(Member, String), ApiError> {
+async fn find_input(state: &State, caller: &Caller, wanted: &NewRenderRequest) -> Result<(Member, String), ApiError> {
     let mut tx = state.db.caller_tx(caller).await?;
     let found = async {
         let member = access::enter(&mut tx, "renders:create").await?;
@@ -236,7 +232,10 @@ async fn find_input(
         other => storage(other),
     })?;
     if size > MAX_BYTES as u64 {
-        return Err(ApiError::unprocessable("photo_too_large", format!("The photo may hold at most {MAX_BYTES} bytes.")));
+        return Err(ApiError::unprocessable(
+            "photo_too_large",
+            format!("The photo may hold at most {MAX_BYTES} bytes."),
+        ));
     }
     Ok((member, path.to_string()))
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shared::{ai::{AiError, Usage}, objects::ObjectError};
+use shared::{
+    ai::{AiError, Usage},
+    objects::ObjectError,
+};
 
 use crate::photo::{PhotoError, RenderError};
 
@@ -28,7 +31,12 @@ pub(crate) fn expected_usage(model: &str, variants: i16) -> Expected {
     let picture = if model.starts_with("gemini-3") { 2000 } else { 1290 };
     Expected {
         brief: Usage { input: 3000, output: u64::from(BRIEF_MAX_TOKENS), ..Usage::default() },
-        pictures: Usage { input: 2500 * variants, output: 200 * variants, image_output: picture * variants, ..Usage::default() },
+        pictures: Usage {
+            input: 2500 * variants,
+            output: 200 * variants,
+            image_output: picture * variants,
+            ..Usage::default()
+        },
     }
 }
 
@@ -69,7 +77,12 @@ impl Failure {
 
 impl From<AiError> for Failure {
     fn from(error: AiError) -> Self {
-        Self { code: error.code(), detail: error.to_string(), retryable: error.retryable(), retry_after: error.retry_after() }
+        Self {
+            code: error.code(),
+            detail: error.to_string(),
+            retryable: error.retryable(),
+            retry_after: error.retry_after(),
+        }
     }
 }
 

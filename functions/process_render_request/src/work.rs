@@ -184,7 +184,8 @@ async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
     let priced = shared::ai::cost_micro_usd(&expected.brief, &brief_prices)
         .and_then(|brief| Ok(brief + shared::ai::cost_micro_usd(&expected.pictures, &picture_prices)?));
     let Ok(cost_micro_usd) = priced else {
-        let failure = Failure::permanent("model_price_unknown", "There is no price for the model, so it was not called.");
+        let failure =
+            Failure::permanent("model_price_unknown", "There is no price for the model, so it was not called.");
         finish(&mut tx, &job, &render, End::Failed { error: failure.to_json() }, "failed").await?;
         tx.commit().await?;
         return Ok(None);
@@ -280,20 +281,21 @@ async fn write_brief(state: &State, held: &Held) -> Result<Paid<Brief>, Stop> {
         "additionalProperties": false,
     });
     let prompt = format!("Write the brief for these wishes.\n{}", wishes(&held.render));
-    let answered = call(state, held, "render_brief", "anthropic", &state.claude_model, &held.brief_prices, async || {
-        let key = state.secrets.get(Secret::AnthropicApiKey).await?;
-        let ask = async |key| {
-            state.claude.brief(key, &state.claude_model, &held.template, &prompt, &schema, BRIEF_MAX_TOKENS).await
-        };
-        match ask(&key).await {
-            Err(AiError::BadKey) => {
-                let key = state.secrets.refetch(Secret::AnthropicApiKey, &key).await?;
-                Ok(ask(&key).await)
+    let answered =
+        call(state, held, "render_brief", "anthropic", &state.claude_model, &held.brief_prices, async || {
+            let key = state.secrets.get(Secret::AnthropicApiKey).await?;
+            let ask = async |key| {
+                state.claude.brief(key, &state.claude_model, &held.template, &prompt, &schema, BRIEF_MAX_TOKENS).await
+            };
+            match ask(&key).await {
+                Err(AiError::BadKey) => {
+                    let key = state.secrets.refetch(Secret::AnthropicApiKey, &key).await?;
+                    Ok(ask(&key).await)
+                }
+                other => Ok(other),
             }
-            other => Ok(other),
-        }
-    })
-    .await?;
+        })
+        .await?;
     let brief = serde_json::from_value(answered.value)
         .map_err(|_| Failure::passing("brief_malformed", "The brief that came back lacks a part."))?;
     Ok(Paid { value: brief, tokens: answered.tokens, cost_micro_usd: answered.cost_micro_usd })
@@ -310,9 +312,7 @@ async fn make_picture(
     let input = Picture { mime: "image/jpeg".to_owned(), bytes: photo.bytes.clone().into() };
     call(state, held, "render_picture", "gemini", &held.render.model, &held.picture_prices, async || {
         let key = state.secrets.get(Secret::GeminiApiKey).await?;
-        let ask = async |key| {
-            state.gemini.render(key, &held.render.model, &prompt, &input, photo.aspect_ratio).await
-        };
+        let ask = async |key| state.gemini.render(key, &held.render.model, &prompt, &input, photo.aspect_ratio).await;
         match ask(&key).await {
             Err(AiError::BadKey) => {
                 let key = state.secrets.refetch(Secret::GeminiApiKey, &key).await?;
@@ -365,9 +365,8 @@ async fn call<T>(
             outcome: "ok",
             usage: Some(json!(answered.usage)),
             tokens: answered.usage.total_tokens(),
-            cost_micro_usd: shared::ai::cost_micro_usd(&answered.usage, prices).map_err(|_| {
-                Failure::permanent("model_price_unknown", "The model used a unit that has no price.")
-            })?,
+            cost_micro_usd: shared::ai::cost_micro_usd(&answered.usage, prices)
+                .map_err(|_| Failure::permanent("model_price_unknown", "The model used a unit that has no price."))?,
             provider_request_id: answered.provider_request_id.as_deref(),
         },
         Err(error) => {
@@ -401,8 +400,10 @@ async fn complete(
     let Held { job, render, .. } = held;
     let tokens = brief.tokens + made.iter().map(|made| made.tokens).sum::<i64>();
     let cost_micro_usd = brief.cost_micro_usd + made.iter().map(|made| made.cost_micro_usd).sum::<i64>();
-    let results: Vec<Value> =
-        made.iter().map(|made| json!({ "id": made.id, "path": made.path.to_string(), "width": made.width, "height": made.height })).collect();
+    let results: Vec<Value> = made
+        .iter()
+        .map(|made| json!({ "id": made.id, "path": made.path.to_string(), "width": made.width, "height": made.height }))
+        .collect();
 
     let mut tx = state.db.service_tx(job.org_id).await?;
     // First, since it decides whether any of the rest may happen.

@@ -1,7 +1,7 @@
 //! `sweep`. Wiring only.
 
-use sweep::{State, handle};
 use shared::lambda;
+use sweep::{State, handle};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda::Error> {

@@ -6,7 +6,10 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{AiError, Answered, Usage, wire::{self, Exchange, LazyHttp}};
+use super::{
+    AiError, Answered, Usage,
+    wire::{self, Exchange, LazyHttp},
+};
 use crate::secrets::SecretValue;
 
 /// The version of the API this client speaks.
@@ -137,9 +140,7 @@ mod tests {
 
     #[test]
     fn a_refusal_and_a_cut_off_answer_are_errors_that_cost() {
-        let body = |stop: &str| {
-            json!({"stop_reason": stop, "content": [{"type": "text", "text": "{}"}], "usage": {"input_tokens": 3, "output_tokens": 1}})
-        };
+        let body = |stop: &str| json!({"stop_reason": stop, "content": [{"type": "text", "text": "{}"}], "usage": {"input_tokens": 3, "output_tokens": 1}});
         let usage = Usage { input: 3, output: 1, ..Usage::default() };
         assert_eq!(read(&exchange(200, body("refusal"))).unwrap_err(), AiError::Refused { usage });
         assert_eq!(read(&exchange(200, body("max_tokens"))).unwrap_err(), AiError::Truncated { usage });

@@ -7,7 +7,10 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{AiError, Answered, Picture, Usage, wire::{Exchange, LazyHttp}};
+use super::{
+    AiError, Answered, Picture, Usage,
+    wire::{Exchange, LazyHttp},
+};
 use crate::secrets::SecretValue;
 
 /// A client of `POST /v1beta/models/{model}:generateContent`.
@@ -65,7 +68,13 @@ fn read(body: &Value) -> Result<Answered<Picture>, AiError> {
     let candidate = body["candidates"].get(0).ok_or(AiError::Malformed { usage })?;
     let finish_reason = candidate["finishReason"].as_str().unwrap_or("FINISH_REASON_UNSPECIFIED");
     match finish_reason {
-        "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "IMAGE_SAFETY" | "IMAGE_RECITATION"
+        "SAFETY"
+        | "RECITATION"
+        | "BLOCKLIST"
+        | "PROHIBITED_CONTENT"
+        | "SPII"
+        | "IMAGE_SAFETY"
+        | "IMAGE_RECITATION"
         | "IMAGE_PROHIBITED_CONTENT" => return Err(AiError::Blocked { reason: finish_reason.to_owned() }),
         "MAX_TOKENS" => return Err(AiError::Truncated { usage }),
         _ => {}

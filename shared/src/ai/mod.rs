@@ -45,7 +45,8 @@ impl Usage {
     /// All tokens, whatever they cost.
     #[must_use]
     pub fn total_tokens(&self) -> i64 {
-        i64::try_from(self.units().iter().fold(0_u64, |sum, (_, tokens)| sum.saturating_add(*tokens))).unwrap_or(i64::MAX)
+        i64::try_from(self.units().iter().fold(0_u64, |sum, (_, tokens)| sum.saturating_add(*tokens)))
+            .unwrap_or(i64::MAX)
     }
 
     /// Tokens of the prompt, which decide the price tier.

@@ -98,8 +98,8 @@ pub async fn insert(
     )
     .execute(tx.conn()?)
     .await?;
-    sqlx::query!("select app.admit_render_job($1, $2, $3)", render.job_id, render.id, max_attempts)
-        .execute(tx.conn()?)
+    sqlx::query_scalar!("select app.admit_render_job($1, $2, $3)", render.job_id, render.id, max_attempts)
+        .fetch_one(tx.conn()?)
         .await?;
     Ok(())
 }
@@ -361,12 +361,7 @@ pub async fn insert_result(tx: &mut ServiceTx, render: &Render, result: &NewResu
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn charge(
-    tx: &mut ServiceTx,
-    render: &Render,
-    renders: i64,
-    cost_micro_usd: i64,
-) -> Result<(), StoreError> {
+pub async fn charge(tx: &mut ServiceTx, render: &Render, renders: i64, cost_micro_usd: i64) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into public.render_counters as c (org_id, actor_id, period_start, renders)
          values ($1, $2, date_trunc('month', now(), 'UTC')::date, $3)
