@@ -151,7 +151,8 @@ pub async fn run<S>(state: &S, handle: impl AsyncFn(&S, Trigger) -> Result<Answe
         async move {
             let remaining = remaining.saturating_sub(now_since_epoch());
             let trigger = parse(event.payload, &request_id, remaining)?;
-            to_event(handle(state, trigger).await?)
+            // Boxed, since the state machine of a whole function nested in the runtime's is more than the compiler will lay out.
+            to_event(Box::pin(handle(state, trigger)).await?)
         }
         .instrument(span)
         .await

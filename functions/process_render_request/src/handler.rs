@@ -87,7 +87,7 @@ async fn upload(state: &State, request: &HttpRequest) -> Result<Reply<UploadView
     let signed = state
         .objects
         .for_org(member.org_id)
-        .upload_url(&path, wanted.content_type, wanted.bytes.min(MAX_BYTES as u64), now)
+        .upload_url(&path, wanted.bytes.min(MAX_BYTES as u64), now)
         .await
         .map_err(storage)?;
     Ok(Reply::created(UploadView::new(upload_id, wanted.content_type, signed)))

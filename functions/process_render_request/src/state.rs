@@ -42,18 +42,13 @@ impl State {
         let gemini_timeout = env.duration_ms("GEMINI_TIMEOUT_MS", Duration::from_secs(120))?;
         Ok(Self {
             auth: Authenticator::from_env(&env, Arc::clone(&secrets))?,
-            claude: Claude::new(
-                shared::http_client(claude_timeout)?,
-                env.url("ANTHROPIC_BASE_URL", Some("https://api.anthropic.com"))?,
-                claude_timeout,
-            ),
+            claude: Claude::new(&env.url("ANTHROPIC_BASE_URL", Some("https://api.anthropic.com"))?, claude_timeout),
             claude_model: env.or("ANTHROPIC_MODEL", "claude-haiku-5-5").to_owned(),
             clock: Utc::now,
             db: Database::from_env(&env, Arc::clone(&secrets))?,
             documents: Documents::from_env(&env, Arc::clone(&secrets))?,
             gemini: Gemini::new(
-                shared::http_client(gemini_timeout)?,
-                env.url("GEMINI_BASE_URL", Some("https://generativelanguage.googleapis.com"))?,
+                &env.url("GEMINI_BASE_URL", Some("https://generativelanguage.googleapis.com"))?,
                 gemini_timeout,
             ),
             objects: Objects::from_env(&env, Arc::clone(&secrets))?,

@@ -285,7 +285,7 @@ async fn write_brief(state: &State, held: &Held) -> Result<Paid<Brief>, Stop> {
         call(state, held, "render_brief", "anthropic", &state.claude_model, &held.brief_prices, async || {
             let key = state.secrets.get(Secret::AnthropicApiKey).await?;
             let ask = async |key| {
-                state.claude.brief(key, &state.claude_model, &held.template, &prompt, &schema, BRIEF_MAX_TOKENS).await
+                state.claude.answer(key, &state.claude_model, &held.template, &prompt, &schema, BRIEF_MAX_TOKENS).await
             };
             match ask(&key).await {
                 Err(AiError::BadKey) => {
@@ -309,7 +309,7 @@ async fn make_picture(
     variant: i16,
 ) -> Result<Paid<Picture>, Stop> {
     let prompt = format!("{}\nAvoid: {}\nVariant {variant} of {}.", brief.prompt, brief.negative, held.render.variants);
-    let input = Picture { mime: "image/jpeg".to_owned(), bytes: photo.bytes.clone().into() };
+    let input = Picture { mime: "image/jpeg".to_owned(), bytes: photo.bytes.clone() };
     call(state, held, "render_picture", "gemini", &held.render.model, &held.picture_prices, async || {
         let key = state.secrets.get(Secret::GeminiApiKey).await?;
         let ask = async |key| state.gemini.render(key, &held.render.model, &prompt, &input, photo.aspect_ratio).await;
@@ -473,15 +473,15 @@ async fn complete(
 /// Ends or postpones the job after a step that failed, and gives back what it will not use.
 async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(), Stop> {
     let Held { job, render, .. } = held;
+    let unavailable = Failure::passing("dependency_unavailable", "Something the render needs did not answer.");
     let failure = match stop {
         Stop::Stale => return Ok(()),
         Stop::Cancelled => None,
         Stop::Failed(failure) => Some(failure),
         Stop::Unavailable(_) => {
             log_unavailable(stop);
-            &Failure::passing("dependency_unavailable", "Something the render needs did not answer.")
+            Some(&unavailable)
         }
-        .into(),
     };
     let mut tx = state.db.service_tx(job.org_id).await?;
     match failure {

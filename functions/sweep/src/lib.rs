@@ -76,8 +76,9 @@ pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
     if failures == told.len() {
         return Err("every part of the sweep failed".into());
     }
-    tracing::info!(result = %Value::Object(told.clone()), "swept");
-    Ok(Answer::Schedule(Value::Object(told)))
+    let told = Value::Object(told);
+    tracing::info!(result = %told, "swept");
+    Ok(Answer::Schedule(told))
 }
 
 /// Wakes jobs that are due, or whose worker's lease has ended.
