@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::{
     outcome::{AGENT, MAX_ATTEMPTS, expected_usage},
     photo::MAX_BYTES,
-    request::{NewRenderBody, NewRenderRequest, NewUpload, NewUploadBody, Source, id},
+    request::{NewRenderBody, NewRenderRequest, NewUpload, NewUploadBody, id},
     state::State,
     view::{AdmittedView, RenderView, UploadView},
     work,
@@ -209,21 +209,17 @@ async fn find_input(state: &State, caller: &Caller, wanted: &NewRenderRequest) -
     let found = async {
         let member = access::enter(&mut tx, "renders:create").await?;
         check_enabled(&mut tx).await?;
-        if let Some(parent) = wanted.parent_id {
-            let path = renders::get_result_path(&mut tx, member.org_id, parent).await?;
-            if matches!(wanted.source, Source::Parent(_)) {
-                return Ok((member, Some(path)));
-            }
-        }
-        Ok::<_, ApiError>((member, None))
+        let parent = match wanted.parent_id {
+            Some(parent) => Some(renders::get_result_path(&mut tx, member.org_id, parent).await?),
+            None => None,
+        };
+        Ok::<_, ApiError>((member, parent))
     }
     .await;
-    let (member, parent_path) = conclude(tx, found).await?;
+    let (member, parent) = conclude(tx, found).await?;
 
-    let (Source::Upload(upload), None) = (wanted.source, &parent_path) else {
-        return Ok((member, parent_path.unwrap_or_default()));
-    };
-    let path = ObjectPath::upload(member.org_id, member.actor_id, upload);
+    let Some(upload_id) = wanted.upload_id else { return Ok((member, parent.unwrap_or_default())) };
+    let path = ObjectPath::upload(member.org_id, member.actor_id, upload_id);
     let size = state.objects.for_org(member.org_id).head(&path).await.map_err(|error| match error {
         ObjectError::NotFound => ApiError::unprocessable(
             "photo_not_uploaded",

@@ -70,20 +70,12 @@ struct ParametersBody {
     exterior: Option<String>,
 }
 
-/// What the render starts from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Source {
-    /// A photo the caller uploaded.
-    Upload(Uuid),
-    /// The result of an earlier request.
-    Parent(Uuid),
-}
-
 /// A render to be admitted.
 #[derive(Debug)]
 pub(crate) struct NewRenderRequest {
     pub(crate) project_id: Uuid,
-    pub(crate) source: Source,
+    /// The photo; without one, the parent's result is what the render starts from.
+    pub(crate) upload_id: Option<Uuid>,
     pub(crate) parent_id: Option<Uuid>,
     pub(crate) parameters: Parameters,
     pub(crate) model: &'static str,
@@ -92,16 +84,12 @@ pub(crate) struct NewRenderRequest {
 
 impl NewRenderRequest {
     pub(crate) fn parse(body: NewRenderBody) -> Result<Self, ApiError> {
-        let source = match (body.upload_id, body.parent_id) {
-            (Some(upload), _) => Source::Upload(upload),
-            (None, Some(parent)) => Source::Parent(parent),
-            (None, None) => {
-                return Err(ApiError::unprocessable(
-                    "photo_missing",
-                    "Give upload_id (from POST /v1/uploads) or parent_id (an earlier render to go on from).",
-                ));
-            }
-        };
+        if body.upload_id.is_none() && body.parent_id.is_none() {
+            return Err(ApiError::unprocessable(
+                "photo_missing",
+                "Give upload_id (from POST /v1/uploads) or parent_id (an earlier render to go on from).",
+            ));
+        }
         let wanted = body.model.as_deref().unwrap_or(MODELS[0]);
         let model = MODELS.into_iter().find(|known| *known == wanted).ok_or_else(|| {
             ApiError::unprocessable("model_unknown", format!("model must be one of: {}.", MODELS.join(", ")))
@@ -125,7 +113,14 @@ impl NewRenderRequest {
                 "Wish for something: style, furnishings, lighting, walls, flooring or exterior.",
             ));
         }
-        Ok(Self { project_id: body.project_id, source, parent_id: body.parent_id, parameters, model, variants })
+        Ok(Self {
+            project_id: body.project_id,
+            upload_id: body.upload_id,
+            parent_id: body.parent_id,
+            parameters,
+            model,
+            variants,
+        })
     }
 }
 

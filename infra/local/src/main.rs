@@ -1,1 +1,114 @@
-fn main() {}
+//! `spine-local`: what `./spine` hands over to.
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")
+)]
+
+mod check;
+mod control;
+mod demo;
+mod platform;
+mod report;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use local::{database, home};
+
+/// The back office on this machine.
+#[derive(Parser)]
+#[command(name = "spine", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Takes a room photo to a finished render, and checks every step.
+    Demo {
+        /// One JSON object a step.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs the whole back office until stopped.
+    Up {
+        /// The gateway's port; any free one without it.
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+    },
+    /// Runs everything CI runs; arguments are passed to `cargo test`.
+    Test {
+        /// As in `./spine test a_stale_lease`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Prints an access token for a seeded person, signed by the running `up`.
+    Token {
+        /// Their address, as in dora@atelier-nord.example.
+        #[arg(long)]
+        user: String,
+        /// The organisation to work in, by slug; the person's first one without it.
+        #[arg(long)]
+        org: Option<String>,
+    },
+    /// Ticks a schedule of the running `up`.
+    Trigger {
+        /// `sweep`.
+        schedule: String,
+    },
+    /// Applies migrations to DATABASE_URL.
+    Migrate,
+    /// Opens a prompt on the running `up`'s database, or on DATABASE_URL.
+    Psql {
+        /// Passed to psql.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Checks the queries against the migrated schema, and rewrites `.sqlx` from it.
+    Prepare,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(code) => code,
+        Err(error) => {
+            report::line(&format!("spine: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Demo { json } => platform::until_stopped(demo::run(json)).await,
+        Command::Up { port } => platform::until_stopped(up::run(port)).await,
+        Command::Test { args } => platform::until_stopped(check::test(&args)).await,
+        Command::Prepare => platform::until_stopped(check::prepare()).await,
+        Command::Token { user, org } => {
+            let token = control::ask("token", &serde_json::json!({ "user": user, "org": org })).await?;
+            report::out(token["token"].as_str().context("no token came back")?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Trigger { schedule } => {
+            let answer = control::ask("trigger", &serde_json::json!({ "schedule": schedule })).await?;
+            report::out(&answer.to_string());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Migrate => {
+            let url = platform::env("DATABASE_URL")
+                .context("set DATABASE_URL to the database to migrate, logged in as its owner")?;
+            let done = database::migrate(&home::root(), &url).await?;
+            for name in &done.applied {
+                report::line(&format!("applied {name}"));
+            }
+            report::line(&format!("{} applied, {} before", done.applied.len(), done.before));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Psql { args } => control::psql(&args),
+    }
+}

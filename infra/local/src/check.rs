@@ -1,0 +1,144 @@
+//! `./spine test`: everything CI runs, on servers of its own.
+
+use std::{
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use local::{
+    database,
+    home::Home,
+    servers::{Mongo, Postgres, Version},
+};
+
+use crate::{
+    platform::env,
+    report::{self, Timed},
+};
+
+/// What tests copy their databases from.
+const TEMPLATE: &str = "spine_template";
+
+pub(crate) async fn test(args: &[String]) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let home = Home::open()?;
+    let timed = Timed::start("start Postgres 18, Postgres 16 and the MongoDB-wire server");
+    let newest = Postgres::start(&home, Version::V18, None).await?;
+    let oldest = Postgres::start(&home, Version::V16, None).await?;
+    let mongo = Mongo::start(&home, None).await?;
+    timed.done();
+    let timed = Timed::start("migrate and seed a template on each");
+    let mut functions_urls = Vec::new();
+    for server in [&newest, &oldest] {
+        let url = database::create(&server.admin_url, TEMPLATE, None).await?;
+        database::migrate(&home.root, &url).await?;
+        database::seed(&home.root, &url).await?;
+        functions_urls.push(database::functions_url(&url).await?);
+    }
+    timed.done();
+    let variables = [
+        ("SPINE_TEST_DATABASE_URL", newest.admin_url.clone()),
+        ("SPINE_TEST_FUNCTIONS_URL", functions_urls[0].clone()),
+        ("SPINE_TEST_DATABASE_URL_16", oldest.admin_url.clone()),
+        ("SPINE_TEST_FUNCTIONS_URL_16", functions_urls[1].clone()),
+        ("SPINE_TEST_TEMPLATE", TEMPLATE.to_owned()),
+        ("SPINE_TEST_MONGODB_URI", mongo.uri.clone()),
+        ("SPINE_TEST_DIRECTORY", home.run.display().to_string()),
+    ];
+    let cargo = |what: &str, args: &[&str]| -> Result<()> {
+        report::line(&format!("\n== {what}"));
+        let begun = Instant::now();
+        let status = Command::new("cargo")
+            .args(args)
+            .current_dir(&home.root)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            // A test is told where its servers are, and finds no other.
+            .env_remove("DATABASE_URL")
+            .env_remove("MONGODB_URI")
+            .stdin(Stdio::null())
+            .status()
+            .context("cargo cannot be run")?;
+        report::line(&format!("== {what}: {:.0} s", begun.elapsed().as_secs_f64()));
+        if !status.success() {
+            bail!("{what} failed");
+        }
+        Ok(())
+    };
+    if args.is_empty() {
+        for (tool, what, command) in [
+            ("fmt", "format", ["fmt", "--all", "--check"].as_slice()),
+            (
+                "clippy",
+                "lints",
+                &["clippy", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"],
+            ),
+        ] {
+            if has(tool) {
+                cargo(what, command)?;
+            } else if env("CI").is_some() {
+                bail!("cargo {tool} is not installed, and CI needs it");
+            } else {
+                report::line(&format!("cargo {tool} is not installed: {what} not checked"));
+            }
+        }
+        check_queries(&home, &newest).await?;
+    }
+    let mut tests = vec!["test", "--locked", "--workspace"];
+    tests.extend(args.iter().map(String::as_str));
+    cargo("tests", &tests)?;
+    report::line(&format!("\neverything passed in {:.0} s", begun.elapsed().as_secs_f64()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn has(tool: &str) -> bool {
+    let tried = Command::new("cargo").args([tool, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success())
+}
+
+/// Has every query checked by the migrated schema, and the answers in `.sqlx` compared with what the server says now.
+async fn check_queries(home: &Home, server: &Postgres) -> Result<()> {
+    report::line("\n== queries against the schema");
+    let fresh = home.run.join("sqlx");
+    describe(home, &database::with_database(&server.admin_url, TEMPLATE)?, &fresh)?;
+    let differs = Command::new("diff").args(["-rq"]).arg(home.root.join(".sqlx")).arg(&fresh).output()?;
+    if !differs.status.success() {
+        bail!(
+            ".sqlx is not what the migrations say; run ./spine prepare:\n{}",
+            String::from_utf8_lossy(&differs.stdout)
+        );
+    }
+    Ok(())
+}
+
+/// Rewrites `.sqlx` from the migrated schema.
+pub(crate) async fn prepare() -> Result<ExitCode> {
+    let home = Home::open()?;
+    let server = Postgres::start(&home, Version::V18, None).await?;
+    let url = database::create(&server.admin_url, TEMPLATE, None).await?;
+    database::migrate(&home.root, &url).await?;
+    let kept = home.root.join(".sqlx");
+    let _ = std::fs::remove_dir_all(&kept);
+    describe(&home, &url, &kept)?;
+    report::line("rewrote .sqlx");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Compiles `shared` with a database to ask; the macros leave each query's description in `to`.
+fn describe(home: &Home, url: &str, to: &std::path::Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    let status = Command::new("cargo")
+        .args(["check", "--locked", "-p", "shared", "--all-features"])
+        .current_dir(&home.root)
+        .env("DATABASE_URL", url)
+        .env("SQLX_OFFLINE", "false")
+        .env("SQLX_OFFLINE_DIR", to)
+        // Its own, so that the macros run again and the ordinary build stays as it is.
+        .env("CARGO_TARGET_DIR", home.root.join("target/describe"))
+        .stdin(Stdio::null())
+        .status()?;
+    if !status.success() {
+        bail!("a query does not fit the schema");
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! How `token`, `trigger` and `psql` reach a running `up`: through a file that only its user reads.
+
+use std::{
+    fs,
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
+    path::PathBuf,
+    process::{Command, ExitCode},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail};
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use local::{
+    home::{self, Home},
+    stack::Stack,
+};
+use sandbox::auth::User;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+use tokio::{net::TcpListener, task::JoinHandle};
+use uuid::Uuid;
+
+use crate::platform::{Databases, env};
+
+#[derive(Serialize, Deserialize)]
+struct Running {
+    url: String,
+    secret: String,
+    admin_url: String,
+    psql: Option<PathBuf>,
+}
+
+fn state_file() -> PathBuf {
+    home::root().join(".spine/up.json")
+}
+
+/// A running `up`'s ear; its file goes when this is dropped.
+pub(crate) struct Control {
+    server: JoinHandle<()>,
+    file: PathBuf,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.server.abort();
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+struct Listening {
+    stack: Arc<Stack>,
+    secret: String,
+    admin_url: String,
+}
+
+impl Control {
+    pub(crate) async fn start(home: &Home, databases: &Databases, stack: Arc<Stack>) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let running = Running {
+            url: format!("http://{}", listener.local_addr()?),
+            secret: format!("{:032x}", rand::random::<u128>()),
+            admin_url: databases.admin_url.clone(),
+            psql: databases.psql.clone(),
+        };
+        let file = home.state.join("up.json");
+        let _ = fs::remove_file(&file);
+        let open = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file)?;
+        serde_json::to_writer(open, &running)?;
+        let listening =
+            Arc::new(Listening { stack, secret: running.secret.clone(), admin_url: databases.admin_url.clone() });
+        let router = Router::new().route("/{command}", post(obey)).with_state(listening);
+        let server = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { server, file })
+    }
+}
+
+async fn obey(
+    State(listening): State<Arc<Listening>>,
+    Path(command): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> (StatusCode, Json<Value>) {
+    if headers.get("x-spine-secret").is_none_or(|secret| secret.as_bytes() != listening.secret.as_bytes()) {
+        return (StatusCode::FORBIDDEN, Json(json!({ "error": "not yours" })));
+    }
+    let outcome = match command.as_str() {
+        "token" => token(&listening, &body).await,
+        "trigger" if body["schedule"] == "sweep" => listening.stack.sweep().await.map_err(Into::into),
+        "trigger" => Err(anyhow::anyhow!("the schedules are: sweep")),
+        _ => Err(anyhow::anyhow!("unknown command")),
+    };
+    match outcome {
+        Ok(answer) => (StatusCode::OK, Json(answer)),
+        Err(error) => (StatusCode::BAD_REQUEST, Json(json!({ "error": format!("{error:#}") }))),
+    }
+}
+
+async fn token(listening: &Listening, body: &Value) -> Result<Value> {
+    let email = body["user"].as_str().unwrap_or_default();
+    let slug = body["org"].as_str();
+    let mut conn = PgConnection::connect(&listening.admin_url).await?;
+    let found: Option<(Uuid, Option<Uuid>)> = sqlx::query_as(
+        "select p.id, (select o.id from public.organizations o
+                        where ($2::text is null or o.slug = $2)
+                          and (exists (select from public.org_members m where m.org_id = o.id and m.user_id = p.id)
+                               or exists (select from public.org_consultants c where c.org_id = o.id and c.user_id = p.id)
+                               or exists (select from public.client_users u where u.org_id = o.id and u.user_id = p.id))
+                        order by o.id limit 1)
+           from auth.users p where p.email = $1",
+    )
+    .bind(email)
+    .bind(slug)
+    .fetch_optional(&mut conn)
+    .await?;
+    let Some((id, org)) = found else {
+        bail!(
+            "nobody is called {email}; the seeded people are in infra/postgres/seed.sql, dora@atelier-nord.example for one"
+        );
+    };
+    if org.is_none() {
+        bail!("{email} does not belong to {}", slug.unwrap_or("any organisation"));
+    }
+    let token = listening.stack.sandbox.auth.sign_in(&User { id, email: email.to_owned() }, org)?;
+    Ok(json!({ "token": token }))
+}
+
+fn running() -> Result<Running> {
+    let text = fs::read(state_file()).context("nothing runs here; start it with ./spine up")?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// Asks the running `up`.
+pub(crate) async fn ask(command: &str, body: &Value) -> Result<Value> {
+    let running = running()?;
+    let client = shared::http_client(std::time::Duration::from_secs(70))?;
+    let response = client
+        .post(format!("{}/{command}", running.url))
+        .header("x-spine-secret", running.secret)
+        .json(body)
+        .send()
+        .await
+        .context("`./spine up` does not answer; was it killed? Start it again")?;
+    let answer: Value = response.json().await?;
+    match answer["error"].as_str() {
+        Some(error) => bail!("{error}"),
+        None => Ok(answer),
+    }
+}
+
+/// Becomes psql.
+pub(crate) fn psql(args: &[String]) -> Result<ExitCode> {
+    let (url, psql) = match env("DATABASE_URL") {
+        Some(url) => (url, None),
+        None => {
+            let running = running()?;
+            (running.admin_url, running.psql)
+        }
+    };
+    let error = Command::new(psql.unwrap_or_else(|| "psql".into())).arg(url).args(args).exec();
+    Err(error).context("psql cannot be run")
+}

@@ -1,0 +1,129 @@
+//! Makes a server's database one that functions can run on: what Supabase provides, migrations, seed data.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use sqlx::{
+    AssertSqlSafe, Connection, Executor, PgConnection,
+    migrate::{Migrate, Migrator},
+};
+use url::Url;
+
+/// What was done to a database.
+#[derive(Debug, Default)]
+pub struct Migrated {
+    /// Migrations applied now, by description.
+    pub applied: Vec<String>,
+    /// Migrations that had been applied before.
+    pub before: usize,
+}
+
+/// Applies the baseline where the server is no Supabase, then every migration that is missing.
+///
+/// # Errors
+/// Names the migration that failed, or the package that gives `vector` where that is missing.
+pub async fn migrate(root: &Path, url: &str) -> Result<Migrated> {
+    let mut conn = PgConnection::connect(url).await.context("the database cannot be reached")?;
+    check_vector(&mut conn).await?;
+    let supabase: bool = sqlx::query_scalar("select exists (select from pg_roles where rolname = 'supabase_admin')")
+        .fetch_one(&mut conn)
+        .await?;
+    if !supabase {
+        let baseline = std::fs::read_to_string(root.join("infra/postgres/baseline.sql"))?;
+        conn.execute(AssertSqlSafe(format!("begin; {baseline} commit;"))).await.context("baseline.sql failed")?;
+    }
+    let migrator = Migrator::new(root.join("migrations").as_path()).await?;
+    conn.ensure_migrations_table("_sqlx_migrations").await?;
+    let before = conn.list_applied_migrations("_sqlx_migrations").await?;
+    migrator.run(&mut conn).await.context("a migration failed")?;
+    let applied = migrator
+        .iter()
+        .filter(|migration| !before.iter().any(|known| known.version == migration.version))
+        .map(|migration| migration.description.to_string())
+        .collect();
+    conn.close().await?;
+    Ok(Migrated { applied, before: before.len() })
+}
+
+async fn check_vector(conn: &mut PgConnection) -> Result<()> {
+    let row: (bool, String) = sqlx::query_as(
+        "select exists (select from pg_available_extensions where name = 'vector'), current_setting('server_version_num')",
+    )
+    .fetch_one(conn)
+    .await?;
+    if !row.0 {
+        let major = row.1.get(..2).unwrap_or("16");
+        bail!(
+            "this Postgres has no extension `vector`. Install pgvector: the package postgresql-{major}-pgvector on Debian and \
+             Ubuntu, pgvector_{major} on Red Hat, pgvector in Homebrew; or leave DATABASE_URL unset for the embedded server."
+        );
+    }
+    Ok(())
+}
+
+/// Adds the demo's organisations and people.
+///
+/// # Errors
+/// If `infra/postgres/seed.sql` fails.
+pub async fn seed(root: &Path, url: &str) -> Result<()> {
+    let seed = std::fs::read_to_string(root.join("infra/postgres/seed.sql"))?;
+    let mut conn = PgConnection::connect(url).await?;
+    conn.execute(AssertSqlSafe(seed)).await.context("seed.sql failed")?;
+    Ok(conn.close().await?)
+}
+
+/// Gives functions a way in: a new password for their login, and the URL to log in with.
+///
+/// # Errors
+/// If the role cannot be altered.
+pub async fn functions_url(admin_url: &str) -> Result<String> {
+    let password = format!("{:032x}", rand::random::<u128>());
+    let mut conn = PgConnection::connect(admin_url).await?;
+    conn.execute(AssertSqlSafe(format!("alter role spine_functions password '{password}'"))).await?;
+    conn.close().await?;
+    with_login(admin_url, "spine_functions", &password)
+}
+
+/// The URL with another login.
+///
+/// # Errors
+/// If it is no URL.
+pub fn with_login(url: &str, user: &str, password: &str) -> Result<String> {
+    let mut url = Url::parse(url)?;
+    if url.set_username(user).is_err() || url.set_password(Some(password)).is_err() {
+        bail!("the database's URL names no host");
+    }
+    Ok(url.into())
+}
+
+/// The URL of another database on the same server.
+///
+/// # Errors
+/// If it is no URL.
+pub fn with_database(url: &str, database: &str) -> Result<String> {
+    let mut url = Url::parse(url)?;
+    url.set_path(database);
+    Ok(url.into())
+}
+
+/// Creates a database; with a template, as a copy of it. Returns its URL.
+///
+/// # Errors
+/// If the server refuses.
+pub async fn create(admin_url: &str, name: &str, template: Option<&str>) -> Result<String> {
+    let mut conn = PgConnection::connect(admin_url).await?;
+    let template = template.map(|template| format!(" template \"{template}\"")).unwrap_or_default();
+    conn.execute(AssertSqlSafe(format!("create database \"{name}\"{template}"))).await?;
+    conn.close().await?;
+    with_database(admin_url, name)
+}
+
+/// Drops a database, whoever is connected to it.
+///
+/// # Errors
+/// If the server refuses.
+pub async fn drop(admin_url: &str, name: &str) -> Result<()> {
+    let mut conn = PgConnection::connect(admin_url).await?;
+    conn.execute(AssertSqlSafe(format!("drop database if exists \"{name}\" with (force)"))).await?;
+    Ok(conn.close().await?)
+}

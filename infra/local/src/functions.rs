@@ -1,0 +1,67 @@
+//! Which functions there are, and what wakes them: what `template.yaml` says to AWS.
+
+use std::time::Duration;
+
+/// A function resource: one binary may be several, with other sizes.
+#[derive(Debug, Clone, Copy)]
+pub struct Function {
+    /// The resource's name.
+    pub name: &'static str,
+    /// The binary in the target directory.
+    pub binary: &'static str,
+    /// Path prefixes of the HTTP API that lead to it.
+    pub routes: &'static [&'static str],
+    /// The queue whose messages it works on.
+    pub queue: Option<&'static str>,
+    /// How often its schedule ticks.
+    pub schedule: Option<Duration>,
+    /// When an invocation is cut off.
+    pub timeout: Duration,
+    /// How many invocations run at once.
+    pub concurrency: usize,
+}
+
+/// The queue of renders.
+pub const RENDERS: &str = "renders";
+
+const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
+
+/// All functions.
+pub const FUNCTIONS: [Function; 4] = [
+    Function {
+        name: "ProcessRenderRequestHttp",
+        binary: "process_render_request",
+        routes: &["/v1/uploads", "/v1/render-requests"],
+        queue: None,
+        schedule: None,
+        timeout: HTTP_TIMEOUT,
+        concurrency: 16,
+    },
+    Function {
+        name: "ProcessRenderRequestWorker",
+        binary: "process_render_request",
+        routes: &[],
+        queue: Some(RENDERS),
+        schedule: None,
+        timeout: Duration::from_secs(300),
+        concurrency: 4,
+    },
+    Function {
+        name: "Jobs",
+        binary: "jobs",
+        routes: &["/v1/jobs"],
+        queue: None,
+        schedule: None,
+        timeout: HTTP_TIMEOUT,
+        concurrency: 8,
+    },
+    Function {
+        name: "Sweep",
+        binary: "sweep",
+        routes: &[],
+        queue: None,
+        schedule: Some(Duration::from_secs(60)),
+        timeout: Duration::from_secs(55),
+        concurrency: 1,
+    },
+];

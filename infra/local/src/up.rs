@@ -1,0 +1,29 @@
+//! `./spine up`: the whole back office, until stopped.
+
+use std::{fs::File, process::ExitCode, sync::Arc};
+
+use anyhow::Result;
+use local::{home::Home, scheduler::Scheduler};
+
+use crate::{control, platform, report};
+
+pub(crate) async fn run(port: u16) -> Result<ExitCode> {
+    let home = Home::open()?;
+    // The kept data is one run's at a time; another gets its own, which goes with it.
+    let lock = File::create(home.servers.join("up.lock"))?;
+    let kept = lock.try_lock().is_ok().then(|| home.servers.join("data"));
+    match &kept {
+        Some(data) => home.give(data)?,
+        None => report::line("another `up` holds the kept data: this one starts empty and keeps nothing"),
+    }
+    let databases = platform::Databases::start(&home, kept.as_deref()).await?;
+    let directory = kept.clone().unwrap_or_else(|| home.run.clone());
+    let stack = Arc::new(platform::bring_up(&home, &databases, directory, port).await?);
+    let _scheduler = Scheduler::start(&stack.functions);
+    let _control = control::Control::start(&home, &databases, Arc::clone(&stack)).await?;
+    report::line(&format!("logs of the functions: {}", stack.logs.display()));
+    report::line("sign in: ./spine token --user dora@atelier-nord.example");
+    report::out(&format!("ready {}", stack.url));
+    std::future::pending::<()>().await;
+    Ok(ExitCode::SUCCESS)
+}

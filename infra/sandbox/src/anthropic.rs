@@ -1,0 +1,99 @@
+//! Anthropic's Messages API: structured answers that conform to the schema asked for.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::Script;
+
+struct Anthropic {
+    key: String,
+    script: Arc<Script>,
+}
+
+pub(crate) fn router(key: String, script: Arc<Script>) -> Router {
+    Router::new().route("/v1/messages", post(messages)).with_state(Arc::new(Anthropic { key, script }))
+}
+
+fn refuse(status: StatusCode, kind: &str, message: &str) -> Response {
+    let body = json!({
+        "type": "error", "error": { "type": kind, "message": message }, "request_id": format!("req_{}", Uuid::new_v4().simple()),
+    });
+    (status, Json(body)).into_response()
+}
+
+async fn messages(State(anthropic): State<Arc<Anthropic>>, headers: HeaderMap, body: Bytes) -> Response {
+    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    if let Some(canned) = anthropic.script.meet(&body).await {
+        return canned;
+    }
+    if headers.get("x-api-key").is_none_or(|key| key.as_bytes() != anthropic.key.as_bytes()) {
+        return refuse(StatusCode::UNAUTHORIZED, "authentication_error", "invalid x-api-key");
+    }
+    if !headers.contains_key("anthropic-version") {
+        return refuse(StatusCode::BAD_REQUEST, "invalid_request_error", "anthropic-version: header is required");
+    }
+    let (Some(model), Some(messages), Some(_)) =
+        (body["model"].as_str(), body["messages"].as_array(), body["max_tokens"].as_u64())
+    else {
+        return refuse(StatusCode::BAD_REQUEST, "invalid_request_error", "model, max_tokens and messages are required");
+    };
+    if !model.starts_with("claude-") {
+        return refuse(StatusCode::NOT_FOUND, "not_found_error", &format!("model: {model}"));
+    }
+    let prompt = messages.iter().filter_map(|message| message["content"].as_str()).collect::<Vec<_>>().join("\n");
+    let format = &body["output_config"]["format"];
+    let text = if format["type"] == "json_schema" {
+        conform(&format["schema"], &prompt).to_string()
+    } else {
+        describe(&prompt)
+    };
+    let read = prompt.len() + body["system"].as_str().map_or(0, str::len);
+    let answer = json!({
+        "id": format!("msg_{}", Uuid::new_v4().simple()), "type": "message", "role": "assistant", "model": model,
+        "content": [{ "type": "text", "text": text }], "stop_reason": "end_turn", "stop_sequence": null, "stop_details": null,
+        "usage": {
+            // About four characters a token, as English has.
+            "input_tokens": read.div_ceil(4), "output_tokens": text.len().div_ceil(4),
+            "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+            "cache_creation": { "ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0 },
+            "output_tokens_details": { "thinking_tokens": 0 }, "service_tier": "standard",
+        },
+    });
+    ([("request-id", format!("req_{}", Uuid::new_v4().simple()))], Json(answer)).into_response()
+}
+
+/// An object with every property the schema requires, told from the prompt.
+fn conform(schema: &Value, prompt: &str) -> Value {
+    let mut object = Map::new();
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let value = match property["type"].as_str() {
+            Some("string") if name == "prompt" => json!(describe(prompt)),
+            Some("string") if name == "decision" => json!(format!("Chosen for the wishes given: {}", describe(prompt))),
+            Some("string") => json!("people, text, distorted geometry"),
+            Some("integer" | "number") => json!(1),
+            Some("boolean") => json!(true),
+            Some("array") => json!([]),
+            _ => Value::Null,
+        };
+        object.insert(name.clone(), value);
+    }
+    Value::Object(object)
+}
+
+/// The wishes in the prompt, as one instruction.
+fn describe(prompt: &str) -> String {
+    let wishes = prompt.find('{').and_then(|start| serde_json::from_str::<Map<String, Value>>(&prompt[start..]).ok());
+    let told: Vec<String> =
+        wishes.into_iter().flatten().filter_map(|(name, value)| Some(format!("{name}: {}", value.as_str()?))).collect();
+    format!("Redecorate this room, keeping its geometry. {}", told.join("; "))
+}
