@@ -1,1 +1,11 @@
+//! Tests of behaviour, against real servers and the very binaries that are deployed. Run with `./spine test`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
+
+mod audit;
+mod database;
+mod input;
+mod jobs;
+mod limits;
+mod renders;
+mod tokens;

@@ -1,1 +1,317 @@
+//! What tests stand on: a database of their own, copied from a migrated template, and a whole back office in front of it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
+#![expect(clippy::disallowed_methods, reason = "tests are told by ./spine test where their servers are")]
+
+pub mod people;
+
+use std::{path::PathBuf, time::Duration};
+
+use local::{
+    database,
+    stack::{self, Stack, StackConfig},
+};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use uuid::Uuid;
+
+use crate::people::{Agent, Person};
+
+fn told(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with ./spine test"))
+}
+
+/// Which Postgres a test runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// The oldest supported.
+    Postgres16,
+    /// The one everything runs on.
+    Postgres18,
+}
+
+/// A database of one test alone; dropped when the test ends.
+#[derive(Debug)]
+pub struct TestDatabase {
+    admin_url: String,
+    name: String,
+    /// Where the superuser of this database logs in: to look and to arrange, never to be tested.
+    pub url: String,
+    /// Where functions log in.
+    pub functions_url: String,
+}
+
+impl TestDatabase {
+    /// Copies the template.
+    pub async fn new(server: Server) -> Self {
+        let suffix = if server == Server::Postgres16 { "_16" } else { "" };
+        let admin_url = told(&format!("SPINE_TEST_DATABASE_URL{suffix}"));
+        let name = format!("t_{}", Uuid::new_v4().simple());
+        let url = copy_template(&admin_url, &name).await;
+        let functions_url =
+            database::with_database(&told(&format!("SPINE_TEST_FUNCTIONS_URL{suffix}")), &name).unwrap();
+        Self { admin_url, name, url, functions_url }
+    }
+
+    /// A connection as superuser.
+    pub async fn admin(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.unwrap()
+    }
+
+    /// A connection as the functions' login role.
+    pub async fn login(&self) -> PgConnection {
+        PgConnection::connect(&self.functions_url).await.unwrap()
+    }
+
+    /// What a person's token reaches through the Data API: a transaction as `authenticated` with these claims.
+    pub async fn data_api(&self, claims: &Value) -> PgConnection {
+        self.acting("authenticated", claims).await
+    }
+
+    /// A transaction in `role` with these claims.
+    pub async fn acting(&self, role: &str, claims: &Value) -> PgConnection {
+        let mut conn = self.admin().await;
+        conn.execute("begin").await.unwrap();
+        sqlx::query("select set_config('request.jwt.claims', $1, true), set_config('role', $2, true)")
+            .bind(claims.to_string())
+            .bind(role)
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        conn
+    }
+
+    /// One number, asked as superuser.
+    pub async fn count(&self, query: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut self.admin().await).await.unwrap()
+    }
+
+    /// Runs a statement as superuser.
+    pub async fn run(&self, statement: &str) {
+        self.admin().await.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
+    }
+}
+
+/// Copying needs the template to itself for a moment, so tests that ask at once take turns.
+async fn copy_template(admin_url: &str, name: &str) -> String {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = TURN.lock().await;
+    database::create(admin_url, name, Some(&told("SPINE_TEST_TEMPLATE"))).await.unwrap()
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let (admin_url, name) = (self.admin_url.clone(), self.name.clone());
+        // A runtime of its own: the test's may be ending.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(database::drop(&admin_url, &name))
+        });
+        let _ = dropped.join();
+    }
+}
+
+/// A back office with a database of its own.
+#[derive(Debug)]
+pub struct TestApp {
+    /// The functions and what they stand in.
+    pub stack: Stack,
+    /// Their database.
+    pub db: TestDatabase,
+    client: Client,
+    mongodb_uri: String,
+    mongodb_database: String,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// JSON body.
+    pub body: Value,
+}
+
+impl Answer {
+    /// The body, if the status is this one.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        self.body
+    }
+
+    /// Checks that it is a problem with this status and code, and that it says what to do and names the request.
+    #[track_caller]
+    pub fn expect_error(self, status: u16, code: &str) -> Value {
+        assert_eq!((self.status.as_u16(), self.body["code"].as_str()), (status, Some(code)), "{}", self.body);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert!(self.body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{}", self.body);
+        assert!(self.body["request_id"].as_str().is_some_and(|id| !id.is_empty()), "{}", self.body);
+        self.body
+    }
+}
+
+impl TestApp {
+    /// Everything up, on Postgres 18.
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// Everything up, with variables of the functions' environment set or replaced.
+    pub async fn with(overrides: &[(&str, &str)]) -> Self {
+        let db = TestDatabase::new(Server::Postgres18).await;
+        let mongodb_uri = told("SPINE_TEST_MONGODB_URI");
+        let mongodb_database = db.name.clone();
+        stack::prepare_documents(&mongodb_uri, &mongodb_database).await.unwrap();
+        let config = StackConfig {
+            database_url: db.functions_url.clone(),
+            mongodb_uri: mongodb_uri.clone(),
+            mongodb_database: mongodb_database.clone(),
+            binaries: binaries(),
+            directory: PathBuf::from(told("SPINE_TEST_DIRECTORY")).join(&db.name),
+            port: 0,
+            visibility: Duration::from_millis(50),
+            overrides: overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        };
+        let stack = Stack::start(config).await.unwrap();
+        let client = shared::http_client(Duration::from_secs(60)).unwrap();
+        Self { stack, db, client, mongodb_uri, mongodb_database }
+    }
+
+    /// A token of this person, working in their organisation.
+    pub fn token(&self, person: &Person) -> String {
+        self.stack.sandbox.auth.sign_in(&person.user(), Some(person.org)).unwrap()
+    }
+
+    /// Sends a request with a token.
+    pub async fn send(&self, method: Method, path: &str, token: &str, body: Option<&Value>) -> Answer {
+        self.send_keyed(method, path, token, body, None).await
+    }
+
+    /// Sends a request with a token and an idempotency key.
+    pub async fn send_keyed(
+        &self,
+        method: Method,
+        path: &str,
+        token: &str,
+        body: Option<&Value>,
+        key: Option<&str>,
+    ) -> Answer {
+        let mut request = self.client.request(method, format!("{}{path}", self.stack.url)).bearer_auth(token);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        answer(request).await
+    }
+
+    /// Sends a POST with these very bytes.
+    pub async fn post_raw(&self, path: &str, token: &str, content_type: &str, body: Vec<u8>) -> Answer {
+        let request = self
+            .client
+            .post(format!("{}{path}", self.stack.url))
+            .bearer_auth(token)
+            .header("content-type", content_type)
+            .body(body);
+        answer(request).await
+    }
+
+    /// Sends a GET.
+    pub async fn get(&self, path: &str, token: &str) -> Answer {
+        self.send(Method::GET, path, token, None).await
+    }
+
+    /// Sends a POST.
+    pub async fn post(&self, path: &str, token: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, token, Some(body)).await
+    }
+
+    /// Uploads a file as a photo. Its upload id.
+    pub async fn upload(&self, token: &str, photo: &[u8]) -> Uuid {
+        let wanted = json!({ "content_type": "image/jpeg", "bytes": photo.len() });
+        let upload = self.post("/v1/uploads", token, &wanted).await.expect(201);
+        let put = self.client.put(upload["url"].as_str().unwrap()).body(photo.to_vec()).send().await.unwrap();
+        assert!(put.status().is_success(), "{}", put.status());
+        upload["upload_id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Uploads a small photo and asks for a render of it. The answer.
+    pub async fn request_render(&self, token: &str, project: Uuid) -> Answer {
+        let upload = self.upload(token, &small_photo()).await;
+        self.post("/v1/render-requests", token, &render_body(project, upload)).await
+    }
+
+    /// Waits until the queue is empty, then shows the render.
+    pub async fn finished(&self, token: &str, id: &str) -> Value {
+        self.stack.renders.drained().await;
+        self.get(&format!("/v1/render-requests/{id}"), token).await.expect(200)
+    }
+
+    /// A file behind a signed URL.
+    pub async fn download(&self, url: &str) -> Vec<u8> {
+        let response = self.client.get(url).send().await.unwrap();
+        assert!(response.status().is_success(), "{}", response.status());
+        response.bytes().await.unwrap().to_vec()
+    }
+
+    /// A document among the agents' outputs.
+    pub async fn document(&self, org: Uuid, id: &str) -> Option<Value> {
+        stack::find_document(&self.mongodb_uri, &self.mongodb_database, org, id.parse().unwrap()).await.unwrap()
+    }
+
+    /// Issues a token to an agent, as an operator would.
+    pub async fn agent_token(&self, agent: &Agent) -> String {
+        let secret: String =
+            format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()).chars().take(43).collect();
+        let token = format!("spine_agent_{secret}");
+        sqlx::query("insert into public.agent_tokens (org_id, agent_id, token_hash) values ($1, $2, sha256(convert_to($3, 'UTF8')))")
+            .bind(agent.org)
+            .bind(agent.id)
+            .bind(&token)
+            .execute(&mut self.db.admin().await)
+            .await
+            .unwrap();
+        token
+    }
+
+    /// What the functions logged.
+    pub fn logs(&self) -> String {
+        let files = std::fs::read_dir(&self.stack.logs).unwrap().flatten();
+        files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect()
+    }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let bytes = response.bytes().await.unwrap();
+    Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
+}
+
+/// Where cargo put the functions' binaries: above the tests'.
+fn binaries() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.ancestors().nth(2).unwrap().to_path_buf()
+}
+
+/// A photo that is quick to work on.
+pub fn small_photo() -> Vec<u8> {
+    let picture =
+        image::RgbImage::from_fn(160, 120, |x, y| image::Rgb([u8::try_from(x).unwrap(), u8::try_from(y).unwrap(), 90]));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
+    bytes.into_inner()
+}
+
+/// A request for a render of an upload.
+pub fn render_body(project: Uuid, upload: Uuid) -> Value {
+    json!({
+        "project_id": project, "upload_id": upload, "model": "gemini-2.5-flash-image", "variants": 1,
+        "parameters": { "style": "japandi", "walls": "lime plaster for Greta" },
+    })
+}

@@ -90,8 +90,8 @@ async fn wake_jobs(state: &State) -> Result<usize, StoreError> {
     for job in due {
         match job.job_type.as_str() {
             "render" => {
-                state.renders.wake(job.job_id, job.org_id).await; // best effort: the next sweep finds what this loses
-                woken += 1;
+                // Best effort: the next sweep finds what this loses.
+                woken += usize::from(state.renders.wake(job.job_id, job.org_id).await);
             }
             other => tracing::error!(job.r#type = other, "no queue is known for this kind of job"),
         }

@@ -116,6 +116,14 @@ impl Auth {
         self.sign(&self.claims(user, org))
     }
 
+    /// A token as a project signs it that has not left the legacy shared secret.
+    ///
+    /// # Errors
+    /// If it cannot be signed.
+    pub fn sign_legacy(&self, claims: &Value, secret: &str) -> Result<String> {
+        Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))?)
+    }
+
     /// A forged token: signed with HS256, with the published key taken for a shared secret.
     ///
     /// # Errors

@@ -1,0 +1,227 @@
+//! What holds if every handler is wrong: roles, policies, grants. On the oldest and the newest Postgres.
+
+use integration_tests::{
+    Server, TestDatabase,
+    people::{ADAM, CLEO, DORA, NORD, OLGA, OSCAR, Person, SVEN, UMA},
+};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+const SERVERS: [Server; 2] = [Server::Postgres16, Server::Postgres18];
+
+async fn names(conn: &mut PgConnection, query: &str) -> Vec<String> {
+    sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_all(conn).await.unwrap()
+}
+
+/// Whether the statement does something; a refusal or no row at all is nothing.
+async fn does_something(conn: &mut PgConnection, statement: &str) -> bool {
+    let mut inner = conn.begin().await.unwrap();
+    let done = inner.execute(AssertSqlSafe(statement.to_owned())).await;
+    let rows = done.map(|done| done.rows_affected()).unwrap_or(0);
+    inner.rollback().await.unwrap();
+    rows > 0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_login_role_has_no_right_but_to_become_caller_agent_or_service() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let mut login = db.login().await;
+        let plain: bool = sqlx::query_scalar(
+            "select not (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or rolreplication or rolinherit)
+               from pg_roles where rolname = current_user",
+        )
+        .fetch_one(&mut login)
+        .await
+        .unwrap();
+        assert!(plain);
+        let roles = names(&mut login, "select rolname from pg_roles where rolname !~ '^pg_' order by 1").await;
+        let mut possible = Vec::new();
+        for role in roles {
+            if login.execute(AssertSqlSafe(format!("set role \"{role}\""))).await.is_ok() {
+                possible.push(role);
+            }
+            login.execute("reset role").await.unwrap();
+        }
+        assert_eq!(possible, ["spine_agent", "spine_caller", "spine_functions", "spine_service"]);
+        for table in names(&mut db.admin().await, "select tablename from pg_tables where schemaname = 'public'").await {
+            assert!(
+                login.execute(AssertSqlSafe(format!("select from public.\"{table}\" limit 1"))).await.is_err(),
+                "{table}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_table_has_forced_row_level_security_policies_and_an_owner_without_a_path() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let mut admin = db.admin().await;
+        let wrong = names(
+            &mut admin,
+            "select c.relname::text from pg_class c
+              where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and c.relname <> '_sqlx_migrations'
+                and not (c.relrowsecurity and c.relforcerowsecurity and pg_get_userbyid(c.relowner) = 'spine_owner'
+                         and exists (select from pg_policy p where p.polrelid = c.oid)
+                         and exists (select from data_ownership d where d.table_name = c.relname and d.column_name is null))",
+        )
+        .await;
+        assert!(wrong.is_empty(), "{wrong:?}");
+        let to_public = names(&mut admin, "select polname::text from pg_policy where 0 = any (polroles)").await;
+        assert!(to_public.is_empty(), "{to_public:?}");
+        let doubled = names(
+            &mut admin,
+            "select tablename || ' ' || r || ' ' || verb from (
+                 select tablename, unnest(roles) r, unnest(case cmd when 'ALL' then array['SELECT','INSERT','UPDATE','DELETE'] else array[cmd] end) verb
+                   from pg_policies where schemaname = 'public' and permissive = 'PERMISSIVE') p
+              group by tablename, r, verb having count(*) > 1",
+        )
+        .await;
+        assert!(doubled.is_empty(), "more than one permissive policy: {doubled:?}");
+        let open = names(
+            &mut admin,
+            "select p.proname::text from pg_proc p where p.pronamespace = 'app'::regnamespace and p.prosecdef
+                and not coalesce(p.proconfig @> array['search_path=\"\"'], false)",
+        )
+        .await;
+        assert!(open.is_empty(), "definer functions without an empty search_path: {open:?}");
+        let unindexed = names(
+            &mut admin,
+            "select conname::text from pg_constraint k
+              where contype = 'f' and connamespace = 'public'::regnamespace
+                and not exists (select from pg_index i where i.indrelid = k.conrelid
+                                 and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey)",
+        )
+        .await;
+        // The table of subjects' keys and a profile's own id are their own index; organisations lead the rest.
+        let unindexed: Vec<_> = unindexed.into_iter().filter(|name| !name.ends_with("_org_id_fkey")).collect();
+        assert!(unindexed.is_empty(), "foreign keys without an index: {unindexed:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_persons_own_token_forges_nothing_through_the_data_api() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        // Something of each kind to tamper with.
+        db.run(&format!(
+            "insert into jobs (id, org_id, job_type, created_by) values ('01900000-0000-7000-8000-00000000f001', '{NORD}', 'render', '{dora}');
+             insert into usage_reservations (org_id, job_id, agent, requests, tokens, cost_micro_usd, windows, expires_at)
+             values ('{NORD}', '01900000-0000-7000-8000-00000000f001', 'renderer', 1, 1, 1, '[]', now());
+             insert into agent_usage (org_id, agent, scope, scope_id, period, period_start) values ('{NORD}', 'renderer', 'agent', '{NORD}', 'month', now());
+             insert into billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id) values ('{NORD}', 'render', 1, 1, 't', '{NORD}');
+             insert into error_logs (org_id, service, error_message) values ('{NORD}', 's', 'e')",
+            dora = DORA.id
+        ))
+        .await;
+        let system = [
+            "audit_log",
+            "jobs",
+            "agent_usage",
+            "usage_reservations",
+            "provider_calls",
+            "billing_events",
+            "outbox",
+            "idempotency_keys",
+            "render_results",
+            "render_counters",
+            "ai_cache",
+            "assets",
+            "error_logs",
+            "subject_keys",
+            "system_settings",
+            "model_prices",
+            "user_sessions",
+            "data_ownership",
+            "render_requests",
+            "render_parameters",
+        ];
+        for person in [OLGA, ADAM, DORA, SVEN, CLEO, UMA] {
+            let mut conn = db.data_api(&person.claims()).await;
+            for table in system {
+                for statement in [
+                    format!("insert into public.{table} select * from public.{table}"),
+                    format!("insert into public.{table} default values"),
+                    format!("delete from public.{table}"),
+                    format!("truncate public.{table}"),
+                ] {
+                    assert!(!does_something(&mut conn, &statement).await, "{}: {statement}", person.email);
+                }
+                let columns = names(
+                    &mut db.admin().await,
+                    &format!("select attname::text from pg_attribute where attrelid = 'public.{table}'::regclass and attnum > 0 and not attisdropped"),
+                )
+                .await;
+                for column in columns {
+                    let statement = format!("update public.{table} set \"{column}\" = \"{column}\"");
+                    assert!(!does_something(&mut conn, &statement).await, "{}: {statement}", person.email);
+                }
+            }
+            let plan = "update public.organizations set plan = 'enterprise'";
+            assert!(!does_something(&mut conn, plan).await, "{}: {plan}", person.email);
+            for call in [
+                "select app.append_audit('x', 'y', 'z', '{}', '{}', '{}', '{}', null, null, null, null)",
+                "select app.cancel_job('01900000-0000-7000-8000-00000000f001')",
+                "select * from app.due_jobs(10)",
+                "select app.setting('renders.enabled')",
+                "set local role spine_service",
+                "set local role spine_definer",
+            ] {
+                let refused = conn.begin().await.unwrap().execute(call).await.is_err();
+                assert!(refused, "{}: {call}", person.email);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_table_shows_a_row_of_another_organisation_to_anyone() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let tenant_tables = names(
+            &mut db.admin().await,
+            "select c.relname::text from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'org_id'
+              where c.relnamespace = 'public'::regnamespace and c.relkind = 'r'",
+        )
+        .await;
+        assert!(tenant_tables.len() > 20);
+        let oscar_in_nord = json!({ "sub": OSCAR.id, "org_id": NORD, "role": "authenticated" });
+        let anonymous = json!({ "sub": DORA.id, "org_id": NORD, "role": "authenticated", "is_anonymous": true });
+        let people: Vec<Person> = vec![OLGA, ADAM, DORA, SVEN, CLEO, UMA, OSCAR];
+        for table in &tenant_tables {
+            for person in &people {
+                let mut conn = db.data_api(&person.claims()).await;
+                let foreign = format!("select count(*) from public.{table} where org_id <> '{}'", person.org);
+                // A table that gives nobody a path refuses; that is as good as no row.
+                let rows: i64 = sqlx::query_scalar(AssertSqlSafe(foreign)).fetch_one(&mut conn).await.unwrap_or(0);
+                assert_eq!(rows, 0, "{} sees rows of others in {table}", person.email);
+            }
+            for claims in [&oscar_in_nord, &anonymous, &json!({}), &json!({ "role": "anon" })] {
+                let mut conn = db.data_api(claims).await;
+                let any = format!("select count(*) from public.{table} where org_id is not null");
+                let rows: i64 = sqlx::query_scalar(AssertSqlSafe(any)).fetch_one(&mut conn).await.unwrap_or(0);
+                assert_eq!(rows, 0, "{claims} sees rows in {table}");
+            }
+        }
+        // The check can fail: one's own rows are there.
+        let mut dora = db.data_api(&DORA.claims()).await;
+        assert_eq!(names(&mut dora, "select title from public.projects").await.len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_system_is_confined_to_the_organisation_in_its_context() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let mut service = db.acting("spine_service", &json!({})).await;
+        assert!(names(&mut service, "select title from public.projects").await.is_empty());
+        sqlx::query("select set_config('app.service_org', $1, true)")
+            .bind(NORD.to_string())
+            .execute(&mut service)
+            .await
+            .unwrap();
+        let titles = names(&mut service, "select title from public.projects order by 1").await;
+        assert_eq!(titles, ["Lakeside apartment", "Workshop loft"]);
+    }
+}

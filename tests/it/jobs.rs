@@ -1,0 +1,124 @@
+//! Delivered at least once, done exactly once.
+
+use integration_tests::{
+    TestApp,
+    people::{DORA, LAKESIDE, NORD, SVEN, UMA},
+};
+use reqwest::Method;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_message_twice_makes_one_render() {
+    let app = TestApp::start().await;
+    let token = app.token(&DORA);
+    app.stack.renders.pause();
+    let render = app.request_render(&token, LAKESIDE).await.expect(202);
+    let message = app.stack.renders.waiting()[0].clone();
+    for _ in 0..5 {
+        app.stack.renders.send(&message);
+    }
+    app.stack.renders.resume();
+    let render = app.finished(&token, render["id"].as_str().unwrap()).await;
+    assert_eq!(render["status"], "completed");
+    app.stack.renders.send(&message);
+    app.stack.renders.drained().await;
+    assert_eq!(app.db.count("select count(*) from render_results").await, 1);
+    assert_eq!(app.db.count("select count(*) from billing_events").await, 1);
+    assert_eq!(app.stack.sandbox.gemini.asked().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_lease_completes_nothing() {
+    let app = TestApp::start().await;
+    let token = app.token(&DORA);
+    // The model takes its time; meanwhile the lease ends and somebody else takes the job.
+    app.stack.sandbox.gemini.then(sandbox::Canned::Slow(std::time::Duration::from_millis(1500)));
+    let render = app.request_render(&token, LAKESIDE).await.expect(202);
+    while app.stack.sandbox.gemini.asked().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    app.db.run("update jobs set lease_token = gen_random_uuid()").await;
+    let shown = app.finished(&token, render["id"].as_str().unwrap()).await;
+    assert_eq!(shown["status"], "running");
+    for table in ["render_results", "assets", "billing_events", "outbox", "render_counters"] {
+        assert_eq!(app.db.count(&format!("select count(*) from {table}")).await, 0, "{table}");
+    }
+    assert_eq!(app.db.count("select count(*) from audit_log where action = 'render.completed'").await, 0);
+
+    // The other worker died too: the sweep finds the job, and the next one finishes it.
+    app.db.run("update jobs set lease_until = now() - interval '1 second'").await;
+    app.stack.sweep().await.unwrap();
+    assert_eq!(app.finished(&token, render["id"].as_str().unwrap()).await["status"], "completed");
+    assert_eq!(app.db.count("select count(*) from billing_events").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_job_is_cancelled_at_once_and_its_reservation_given_back() {
+    let app = TestApp::start().await;
+    app.stack.renders.pause();
+    let uma = app.token(&UMA);
+    let render = app.request_render(&uma, LAKESIDE).await.expect(202);
+    let job = render["job"]["id"].as_str().unwrap();
+    let cancel = format!("/v1/jobs/{job}/cancel");
+    app.send(Method::POST, &cancel, &app.token(&SVEN), None).await.expect_error(404, "job_not_found");
+    let cancelled = app.send(Method::POST, &cancel, &uma, None).await.expect(200);
+    assert_eq!(cancelled["status"], "cancelled");
+    assert_eq!(app.send(Method::POST, &cancel, &uma, None).await.expect(200)["status"], "cancelled");
+    assert_eq!(app.db.count("select sum(reserved_requests)::bigint from agent_usage").await, 0);
+    assert_eq!(app.db.count("select count(*) from audit_log where action = 'job.cancelled'").await, 1);
+    app.stack.renders.resume();
+    let shown = app.finished(&uma, render["id"].as_str().unwrap()).await;
+    assert_eq!(shown["status"], "cancelled");
+    assert!(app.stack.sandbox.gemini.asked().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_job_stops_at_its_next_step() {
+    let app = TestApp::start().await;
+    let token = app.token(&DORA);
+    app.stack.sandbox.anthropic.then(sandbox::Canned::Slow(std::time::Duration::from_millis(1500)));
+    let render = app.request_render(&token, LAKESIDE).await.expect(202);
+    while app.stack.sandbox.anthropic.asked().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let cancel = format!("{}/cancel", render["job"]["href"].as_str().unwrap());
+    let shown = app.send(Method::POST, &cancel, &token, None).await.expect(200);
+    assert_eq!((shown["status"].as_str(), shown["cancel_requested"].as_bool()), (Some("running"), Some(true)));
+    assert_eq!(app.finished(&token, render["id"].as_str().unwrap()).await["status"], "cancelled");
+    assert!(app.stack.sandbox.gemini.asked().is_empty());
+    assert_eq!(app.db.count("select count(*) from usage_reservations where state = 'refunded'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_wake_up_is_found_by_the_sweep() {
+    let app = TestApp::with(&[("AWS_ENDPOINT_URL_SQS", "http://127.0.0.1:9")]).await;
+    let token = app.token(&DORA);
+    let render = app.request_render(&token, LAKESIDE).await.expect(202);
+    assert!(app.stack.renders.waiting().is_empty());
+    // The sweep of this stack cannot reach the queue either; what it would send is sent for it.
+    let message = json!({ "job_id": render["job"]["id"], "org_id": NORD }).to_string();
+    assert_eq!(app.stack.sweep().await.unwrap()["jobs_woken"], 0);
+    app.stack.renders.send(&message);
+    assert_eq!(app.finished(&token, render["id"].as_str().unwrap()).await["status"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_mongodb_did_not_take_is_delivered_by_the_sweep() {
+    let app =
+        TestApp::with(&[("MONGODB_URI", "mongodb://127.0.0.1:9/?directConnection=true&serverSelectionTimeoutMS=200")])
+            .await;
+    let token = app.token(&DORA);
+    let render = app.request_render(&token, LAKESIDE).await.expect(202);
+    assert_eq!(app.finished(&token, render["id"].as_str().unwrap()).await["status"], "completed");
+    assert_eq!(app.db.count("select count(*) from outbox where delivered_at is null").await, 1);
+    assert_eq!(app.stack.sweep().await.unwrap()["documents_delivered"], 0);
+    assert_eq!(app.db.count("select count(*) from outbox where delivered_at is null").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_no_job_ends_among_the_dead_letters() {
+    let app = TestApp::start().await;
+    app.stack.renders.send("not json");
+    app.stack.renders.drained().await;
+    assert_eq!(app.stack.renders.dead_letters(), ["not json"]);
+}
