@@ -25,12 +25,10 @@ begin
 
     -- Whoever migrates acts as the owner and as the definer, and owns nothing itself.
     execute format('grant spine_owner, spine_definer to %I', current_user);
-    -- A person inside a function keeps a person's policies. Membership is the only right spine_functions has.
-    grant authenticated to spine_caller;
-    grant spine_caller, spine_agent, spine_service to spine_functions;
-    if current_setting('server_version_num')::int >= 160000 then
-        execute 'grant spine_caller, spine_agent, spine_service to spine_functions with inherit false, set true';
-    end if;
+    -- A person inside a function keeps a person's policies, and cannot become what the Data API runs as.
+    grant authenticated to spine_caller with inherit true, set false;
+    -- Membership is the only right spine_functions has.
+    grant spine_caller, spine_agent, spine_service to spine_functions with inherit false, set true;
 end
 $$;
 
