@@ -15,10 +15,22 @@ pub struct Env(HashMap<String, String>);
 /// A variable that is missing or malformed. Names the variable and its shape, never its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
+    /// It is not set.
     #[error("{name} is not set; expected {expected}")]
-    Missing { name: String, expected: &'static str },
+    Missing {
+        /// The variable.
+        name: String,
+        /// What belongs there.
+        expected: &'static str,
+    },
+    /// It is set to something else.
     #[error("{name} is malformed; expected {expected}")]
-    Malformed { name: String, expected: &'static str },
+    Malformed {
+        /// The variable.
+        name: String,
+        /// What belongs there.
+        expected: &'static str,
+    },
 }
 
 impl Env {

@@ -4,6 +4,7 @@
 //! Modules are named for the question they answer. Heavy dependencies sit behind features, so that a function links only
 //! what it uses.
 
+#![warn(missing_docs)]
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")

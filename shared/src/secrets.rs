@@ -19,22 +19,35 @@ use crate::{
 
 const FETCH_ATTEMPT: Duration = Duration::from_secs(2);
 const FETCH: Duration = Duration::from_secs(5);
+/// How long to leave Secrets Manager alone after a fetch that did not help.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// What a function may ask for. The name is that of the environment variable; in the document it is lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Secret {
+    /// Where functions log in to Postgres.
     DatabaseUrl,
+    /// Where MongoDB is, and the login.
     MongodbUri,
+    /// The legacy shared secret of a Supabase project.
     SupabaseJwtSecret,
+    /// Anthropic's key.
     AnthropicApiKey,
+    /// Gemini's key.
     GeminiApiKey,
+    /// What URLs of local storage are signed with.
     StorageSigningKey,
+    /// The S3 key's id.
     StorageS3AccessKeyId,
+    /// The S3 key.
     StorageS3SecretAccessKey,
+    /// What wraps the audit log's subject keys: 32 bytes in base64.
     AuditKey,
 }
 
 impl Secret {
+    /// The environment variable's name.
+    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::DatabaseUrl => "DATABASE_URL",
@@ -66,6 +79,8 @@ impl fmt::Display for Secret {
 pub struct SecretValue(SecretString);
 
 impl SecretValue {
+    /// The value, for the one call that needs it.
+    #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -84,12 +99,16 @@ impl From<String> for SecretValue {
 /// Why there is no secret to use.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
+    /// Nobody set it.
     #[error("the secret {0} is not set")]
     Missing(Secret),
+    /// The document is not what it should be.
     #[error("the secret document is not a JSON object of strings")]
     Malformed,
+    /// Secrets Manager refused or did not answer.
     #[error("the secret document could not be read: {0}")]
     Unavailable(String),
+    /// What the AWS client needs is missing.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
@@ -193,6 +212,8 @@ struct SecretDocument {
 struct Cached {
     document: Document,
     fetched: Instant,
+    /// No more fetches until then: the last one failed, or brought the very value that was refused.
+    quiet_until: Option<Instant>,
 }
 
 impl SecretDocument {
@@ -208,8 +229,11 @@ impl SecretDocument {
     }
 
     async fn find_previous(&self, secret: Secret) -> Result<Option<SecretValue>, SecretError> {
+        // What was current until a moment ago is previous now: read again whenever the current version was.
+        let current = self.current.lock().await.as_ref().map(|current| current.fetched);
         let mut cached = self.previous.lock().await;
-        self.refresh(&mut cached, "AWSPREVIOUS", |_| false).await?;
+        let overtaken = |cached: &Cached| current.is_some_and(|current| cached.fetched < current);
+        self.refresh(&mut cached, "AWSPREVIOUS", overtaken).await?;
         Ok(cached.as_ref().and_then(|cached| lookup(&cached.document, secret)))
     }
 
@@ -219,13 +243,23 @@ impl SecretDocument {
         stage: &str,
         refused: impl Fn(&Cached) -> bool,
     ) -> Result<(), SecretError> {
-        if cached.as_ref().is_some_and(|cached| cached.fetched.elapsed() < self.ttl && !refused(cached)) {
-            return Ok(());
+        if let Some(kept) = cached {
+            let fresh = kept.fetched.elapsed() < self.ttl && !refused(kept);
+            if fresh || kept.quiet_until.is_some_and(|until| Instant::now() < until) {
+                return Ok(());
+            }
         }
-        match self.fetch(stage).await {
-            Ok(document) => *cached = Some(Cached { document, fetched: Instant::now() }),
-            Err(error) if cached.is_some() => tracing::warn!(%error, stage, "keeping the secrets read earlier"),
-            Err(error) => return Err(error),
+        match (self.fetch(stage).await, cached.as_mut()) {
+            (Ok(document), _) => {
+                let mut fetched = Cached { document, fetched: Instant::now(), quiet_until: None };
+                fetched.quiet_until = refused(&fetched).then(|| Instant::now() + QUIET);
+                *cached = Some(fetched);
+            }
+            (Err(error), Some(kept)) => {
+                tracing::warn!(%error, stage, "keeping the secrets read earlier");
+                kept.quiet_until = Some(Instant::now() + QUIET);
+            }
+            (Err(error), None) => return Err(error),
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Tests of behaviour, against real servers and the very binaries that are deployed. Run with `./spine test`.
 
+// A test awaits a whole stack, whose futures nest deeper than the compiler looks by itself.
+#![recursion_limit = "256"]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod audit;

@@ -76,9 +76,8 @@ async fn answer(
     if let Some(object) = path.strip_prefix(STORAGE_PREFIX) {
         return serve_object(&routes.storage, object, request).await;
     }
-    let leads = |prefix: &&str| path == **prefix || path.starts_with(&format!("{prefix}/"));
-    let Some(lambda) =
-        routes.functions.iter().find(|lambda| lambda.function().routes.iter().any(|route| leads(&route)))
+    let leads = |prefix: &str| path == prefix || path.starts_with(&format!("{prefix}/"));
+    let Some(lambda) = routes.functions.iter().find(|lambda| lambda.function().routes.iter().any(|route| leads(route)))
     else {
         return message(StatusCode::NOT_FOUND, "Not Found");
     };

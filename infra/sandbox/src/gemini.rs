@@ -116,7 +116,7 @@ fn redecorate(sent: &DynamicImage, prompt: &str) -> DynamicImage {
         let down = (f64::from(y) / f64::from(height) - 0.86) / 0.09;
         let ring = across.hypot(down);
         if ring < 1.0 {
-            let stripe = (ring * 7.0) as u32 % 2 == 0;
+            let stripe = ((ring * 7.0) as u32).is_multiple_of(2);
             let cloth = if stripe { [226, 214, 190] } else { accent };
             for (channel, cloth) in warm.iter_mut().zip(cloth) {
                 *channel = (*channel + cloth * 3) / 4;
