@@ -49,8 +49,6 @@ grant usage on schema app to spine_owner, spine_definer, spine_caller, spine_age
 grant create on schema app to spine_owner, spine_definer;
 grant usage, create on schema public to spine_owner;
 grant usage on schema public to spine_definer, spine_caller, spine_agent, spine_service;
-grant usage on schema auth to spine_owner, spine_definer, spine_caller, spine_agent, spine_service;
-grant execute on function auth.uid(), auth.jwt() to spine_owner, spine_definer, spine_caller, spine_agent, spine_service;
 
 -- A function is callable by nobody until a migration says by whom.
 alter default privileges for role spine_owner revoke execute on functions from public;
@@ -78,6 +76,12 @@ create function app.claim(name text) returns text language sql stable set search
     select nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> name
 $$;
 
+-- Who the token is for. Not auth.uid(): on Supabase nobody but its own roles may reach into schema auth, and there a claim that
+-- is no UUID is an error rather than nobody.
+-- The body is bound when it is made, so that whoever asks needs no way into schema app.
+create function app.uid() returns uuid language sql stable return app.as_uuid(app.claim('sub'));
+comment on function app.uid() is 'The person whose claims this transaction runs with.';
+
 -- A setting is '' once the transaction that set it has ended: '' must read as "nobody".
 create function app.service_org() returns uuid language sql stable set search_path = '' as $$
     select app.as_uuid(current_setting('app.service_org', true))
@@ -91,7 +95,7 @@ begin
 end
 $$;
 
-grant execute on function app.as_uuid(text), app.claim(text), app.service_org()
+grant execute on function app.as_uuid(text), app.claim(text), app.uid(), app.service_org()
     to spine_definer, spine_caller, spine_agent, spine_service, authenticated, anon;
 
 reset role;

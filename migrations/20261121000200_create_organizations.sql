@@ -239,14 +239,18 @@ grant select on public.organizations, public.profiles, public.roles, public.perm
 reset role;
 set local role spine_definer;
 
+create function app.org_header() returns text language sql stable set search_path = '' as $$
+    select nullif(current_setting('request.headers', true), '')::jsonb ->> 'spine-org'
+$$;
+
 -- The organisation asked for: this request's header, else the token's, else the session's choice.
 create function app.requested_org_id() returns uuid
     language sql stable security definer set search_path = '' as $$
-    select coalesce(
-        app.as_uuid(nullif(current_setting('request.headers', true), '')::jsonb ->> 'spine-org'),
+    -- A header that names nothing means nothing, not something else.
+    select case when app.org_header() is not null then app.as_uuid(app.org_header()) else coalesce(
         app.as_uuid(app.claim('org_id')),
         (select c.org_id from public.active_contexts c
-          where c.session_id = app.as_uuid(app.claim('session_id')) and c.user_id = auth.uid()))
+          where c.session_id = app.as_uuid(app.claim('session_id')) and c.user_id = app.uid())) end
 $$;
 
 create function app.active_org_id() returns uuid
@@ -256,10 +260,10 @@ create function app.active_org_id() returns uuid
      where coalesce(app.claim('is_anonymous'), 'false') <> 'true'
        and not exists (select from public.user_sessions s
                         where s.id = app.as_uuid(app.claim('session_id'))
-                          and (s.user_id <> auth.uid() or s.revoked_at is not null or s.expires_at <= now()))
-       and (exists (select from public.org_members m where m.org_id = o.id and m.user_id = auth.uid())
-            or exists (select from public.org_consultants c where c.org_id = o.id and c.user_id = auth.uid())
-            or exists (select from public.client_users u where u.org_id = o.id and u.user_id = auth.uid()))
+                          and (s.user_id <> app.uid() or s.revoked_at is not null or s.expires_at <= now()))
+       and (exists (select from public.org_members m where m.org_id = o.id and m.user_id = app.uid())
+            or exists (select from public.org_consultants c where c.org_id = o.id and c.user_id = app.uid())
+            or exists (select from public.client_users u where u.org_id = o.id and u.user_id = app.uid()))
 $$;
 comment on function app.active_org_id() is
     'The organisation a person works in, if they belong to it and their session stands; else null, which matches no row.';
@@ -268,17 +272,26 @@ create function app.may(wanted text) returns boolean
     language sql stable security definer set search_path = '' as $$
     with org as (select app.active_org_id() as id),
     held as (
-        select m.role_id from public.org_members m, org where m.org_id = org.id and m.user_id = auth.uid()
+        select m.role_id from public.org_members m, org where m.org_id = org.id and m.user_id = app.uid()
         union all
         select '00000000-0000-7000-8000-000000000005'::uuid from public.org_consultants c, org
-         where c.org_id = org.id and c.user_id = auth.uid()
+         where c.org_id = org.id and c.user_id = app.uid()
         union all
         select '00000000-0000-7000-8000-000000000006'::uuid from public.client_users u, org
-         where u.org_id = org.id and u.user_id = auth.uid())
-    select exists (select from public.permissions p join held on held.role_id = p.role_id
-                    where p.resource in (split_part(wanted, ':', 1), '*') and p.action in (split_part(wanted, ':', 2), '*'))
+         where u.org_id = org.id and u.user_id = app.uid())
+    select exists (select from public.permissions p join held on held.role_id = p.role_id cross join org
+                    where (p.org_id is null or p.org_id = org.id) and p.resource in (split_part(wanted, ':', 1), '*') and p.action in (split_part(wanted, ':', 2), '*'))
 $$;
 comment on function app.may(text) is 'Whether the person may do resource:action in their active organisation.';
+
+-- Nobody gives what they do not have: a role may be given by whoever may do all that it allows.
+create function app.may_grant(p_role uuid) returns boolean
+    language sql stable security definer set search_path = '' as $$
+    select exists (select from public.roles r where r.id = p_role and (r.org_id is null or r.org_id = app.active_org_id()))
+       and not exists (select from public.permissions p
+                        where p.role_id = p_role and not app.may(p.resource || ':' || p.action))
+$$;
+comment on function app.may_grant(uuid) is 'Whether the person may give this role to somebody in their active organisation.';
 
 create function app.my_client_ids() returns uuid[]
     language sql stable security definer set search_path = '' as $$
@@ -286,10 +299,10 @@ create function app.my_client_ids() returns uuid[]
     select coalesce(array_agg(c.id), '{}')
       from public.clients c, org
      where c.org_id = org.id
-       and (exists (select from public.client_users u where u.client_id = c.id and u.user_id = auth.uid())
-            or exists (select from public.client_consultants k where k.client_id = c.id and k.user_id = auth.uid())
+       and (exists (select from public.client_users u where u.client_id = c.id and u.user_id = app.uid())
+            or exists (select from public.client_consultants k where k.client_id = c.id and k.user_id = app.uid())
             or exists (select from public.org_consultants m
-                        where m.org_id = org.id and m.user_id = auth.uid() and m.role = 'manager'))
+                        where m.org_id = org.id and m.user_id = app.uid() and m.role = 'manager'))
 $$;
 comment on function app.my_client_ids() is 'Clients that a consultant or client user works with, in the active organisation.';
 
@@ -305,7 +318,8 @@ create function app.agent_id() returns uuid language sql stable security definer
     select (app.agent_token()).agent_id
 $$;
 create function app.agent_org_id() returns uuid language sql stable security definer set search_path = '' as $$
-    select (app.agent_token()).org_id
+    select t.org_id from app.agent_token() t
+     where app.org_header() is null or t.org_id = app.as_uuid(app.org_header())
 $$;
 comment on function app.agent_org_id() is 'The organisation of the agent whose token this is, if the token stands; else null.';
 
@@ -313,7 +327,7 @@ create function app.agent_may(wanted text) returns boolean
     language sql stable security definer set search_path = '' as $$
     select exists (select from app.agent_token() t
                      join public.agents a on a.id = t.agent_id
-                     join public.permissions p on p.role_id = a.role_id
+                     join public.permissions p on p.role_id = a.role_id and (p.org_id is null or p.org_id = t.org_id)
                     where p.resource in (split_part(wanted, ':', 1), '*') and p.action in (split_part(wanted, ':', 2), '*')
                       and (t.scopes is null or wanted = any (t.scopes)))
 $$;
@@ -334,12 +348,12 @@ create function app.enter(wanted text)
     returns table (org_id uuid, user_id uuid, agent_id uuid, allowed boolean)
     language sql stable security definer set search_path = '' as $$
     select app.current_org_id(),
-           case when current_setting('role') <> 'spine_agent' then auth.uid() end,
+           case when current_setting('role') <> 'spine_agent' then app.uid() end,
            case when current_setting('role') = 'spine_agent' then app.agent_id() end,
            case when current_setting('role') = 'spine_agent' then app.agent_may(wanted) else app.may(wanted) end
 $$;
 
-grant execute on function app.active_org_id(), app.may(text), app.my_client_ids() to authenticated, spine_caller;
+grant execute on function app.active_org_id(), app.may(text), app.may_grant(uuid), app.my_client_ids() to authenticated, spine_caller;
 grant execute on function app.agent_id(), app.agent_org_id(), app.agent_may(text) to spine_agent;
 grant execute on function app.enter(text), app.current_org_id() to spine_caller, spine_agent, spine_service;
 
@@ -372,18 +386,20 @@ create policy organizations_service_select on public.organizations for select to
     using (id = (select app.service_org()));
 create policy organizations_agent_select on public.organizations for select to spine_agent
     using (id = (select app.agent_org_id()));
-grant select on public.organizations to authenticated, spine_service, spine_agent;
+grant select on public.organizations to spine_service, spine_agent;
+-- Not its Stripe customer, which is the system's business alone.
+grant select (id, name, slug, plan, branding, created_at, updated_at) on public.organizations to authenticated;
 grant update (name, slug, branding) on public.organizations to authenticated;
 
 -- Oneself always; colleagues as far as they belong to the active organisation.
 create policy profiles_select on public.profiles for select to authenticated
-    using (case when id = (select auth.uid()) then true
+    using (case when id = (select app.uid()) then true
                 else exists (select from public.org_members m
                               where m.org_id = (select app.active_org_id()) and m.user_id = profiles.id)
                   or exists (select from public.org_consultants c
                               where c.org_id = (select app.active_org_id()) and c.user_id = profiles.id) end);
 create policy profiles_update on public.profiles for update to authenticated
-    using (id = (select auth.uid())) with check (id = (select auth.uid()));
+    using (id = (select app.uid())) with check (id = (select app.uid()));
 grant select on public.profiles to authenticated;
 grant update (full_name, phone, onboarding_complete) on public.profiles to authenticated;
 
@@ -403,7 +419,7 @@ create policy permissions_select on public.permissions for select to authenticat
     using (case when org_id is null then true else org_id = (select app.active_org_id()) end);
 -- The role must be the organisation's own: built-in roles are nobody's to widen.
 create policy permissions_insert on public.permissions for insert to authenticated
-    with check (org_id = (select app.active_org_id()) and (select app.may('roles:update'))
+    with check (org_id = (select app.active_org_id()) and (select app.may('roles:update')) and app.may(resource || ':' || action)
                 and exists (select from public.roles r where r.id = role_id and r.org_id = permissions.org_id));
 create policy permissions_delete on public.permissions for delete to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('roles:update')));
@@ -411,25 +427,22 @@ grant select, insert, delete on public.permissions to authenticated;
 
 create policy org_members_select on public.org_members for select to authenticated
     using (org_id = (select app.active_org_id())
-           and case when (select app.may('members:read')) then true else user_id = (select auth.uid()) end);
-create policy org_members_insert on public.org_members for insert to authenticated
-    with check (org_id = (select app.active_org_id()) and (select app.may('members:create')));
+           and case when (select app.may('members:read')) then true else user_id = (select app.uid()) end);
+-- No insert: adding somebody by id would show their profile to whoever guessed it. People join by their own consent.
 create policy org_members_update on public.org_members for update to authenticated
-    using (org_id = (select app.active_org_id()) and (select app.may('members:update')))
-    with check (org_id = (select app.active_org_id()));
+    using (org_id = (select app.active_org_id()) and (select app.may('members:update')) and app.may_grant(role_id))
+    with check (org_id = (select app.active_org_id()) and app.may_grant(role_id));
 create policy org_members_delete on public.org_members for delete to authenticated
-    using (org_id = (select app.active_org_id()) and (select app.may('members:delete')));
-grant select, insert, delete on public.org_members to authenticated;
+    using (org_id = (select app.active_org_id()) and (select app.may('members:delete')) and app.may_grant(role_id));
+grant select, delete on public.org_members to authenticated;
 grant update (role_id) on public.org_members to authenticated;
 
 create policy org_consultants_select on public.org_consultants for select to authenticated
     using (org_id = (select app.active_org_id())
-           and case when (select app.may('consultants:read')) then true else user_id = (select auth.uid()) end);
-create policy org_consultants_insert on public.org_consultants for insert to authenticated
-    with check (org_id = (select app.active_org_id()) and (select app.may('consultants:create')));
+           and case when (select app.may('consultants:read')) then true else user_id = (select app.uid()) end);
 create policy org_consultants_delete on public.org_consultants for delete to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('consultants:delete')));
-grant select, insert, delete on public.org_consultants to authenticated;
+grant select, delete on public.org_consultants to authenticated;
 
 create policy clients_select on public.clients for select to authenticated
     using (org_id = (select app.active_org_id())
@@ -444,7 +457,7 @@ grant update (name, email, phone, address, status) on public.clients to authenti
 
 create policy client_consultants_select on public.client_consultants for select to authenticated
     using (org_id = (select app.active_org_id())
-           and case when (select app.may('clients:read')) then true else user_id = (select auth.uid()) end);
+           and case when (select app.may('clients:read')) then true else user_id = (select app.uid()) end);
 create policy client_consultants_insert on public.client_consultants for insert to authenticated
     with check (org_id = (select app.active_org_id()) and (select app.may('clients:update')));
 create policy client_consultants_delete on public.client_consultants for delete to authenticated
@@ -453,26 +466,24 @@ grant select, insert, delete on public.client_consultants to authenticated;
 
 create policy client_users_select on public.client_users for select to authenticated
     using (org_id = (select app.active_org_id())
-           and case when (select app.may('clients:read')) then true else user_id = (select auth.uid()) end);
-create policy client_users_insert on public.client_users for insert to authenticated
-    with check (org_id = (select app.active_org_id()) and (select app.may('clients:update')));
+           and case when (select app.may('clients:read')) then true else user_id = (select app.uid()) end);
 create policy client_users_delete on public.client_users for delete to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('clients:update')));
-grant select, insert, delete on public.client_users to authenticated;
+grant select, delete on public.client_users to authenticated;
 
 create policy user_sessions_select on public.user_sessions for select to authenticated
-    using (user_id = (select auth.uid()));
+    using (user_id = (select app.uid()));
 grant select on public.user_sessions to authenticated;
 
 -- One chooses for one's own sessions only, and never an organisation one does not belong to: the helper checks it again.
 create policy active_contexts_select on public.active_contexts for select to authenticated
-    using (user_id = (select auth.uid()));
+    using (user_id = (select app.uid()));
 grant select on public.active_contexts to authenticated;
 
 create policy agents_select on public.agents for select to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('agents:read')));
 create policy agents_insert on public.agents for insert to authenticated
-    with check (org_id = (select app.active_org_id()) and (select app.may('agents:create')));
+    with check (org_id = (select app.active_org_id()) and (select app.may('agents:create')) and app.may_grant(role_id));
 create policy agents_update on public.agents for update to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('agents:update')))
     with check (org_id = (select app.active_org_id()));
@@ -487,9 +498,10 @@ grant select on public.agents to spine_agent, spine_service;
 -- Never the hash: an admin sees that a token exists, until when, and revokes it.
 create policy agent_tokens_select on public.agent_tokens for select to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('agents:read')));
+-- Once, and for good.
 create policy agent_tokens_update on public.agent_tokens for update to authenticated
-    using (org_id = (select app.active_org_id()) and (select app.may('agents:update')))
-    with check (org_id = (select app.active_org_id()));
+    using (org_id = (select app.active_org_id()) and (select app.may('agents:update')) and revoked_at is null)
+    with check (org_id = (select app.active_org_id()) and revoked_at is not null);
 grant select (id, org_id, agent_id, scopes, expires_at, revoked_at, created_at) on public.agent_tokens to authenticated;
 grant update (revoked_at) on public.agent_tokens to authenticated;
 
@@ -521,7 +533,25 @@ begin
 end
 $$;
 grant execute on function app.profile_of_new_user() to public;
+
+-- An organisation that nobody owns is one that nobody can ever put in order.
+create function app.keep_an_owner() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+begin
+    if exists (select from public.organizations o where o.id = old.org_id)
+       and not exists (select from public.org_members m
+                        where m.org_id = old.org_id and m.role_id = '00000000-0000-7000-8000-000000000001') then
+        raise exception 'an organisation needs an owner' using errcode = 'restrict_violation';
+    end if;
+    return null;
+end
+$$;
+grant execute on function app.keep_an_owner() to public;
 reset role;
+
+create constraint trigger org_members_keep_an_owner after update or delete on public.org_members
+    deferrable initially immediate for each row
+    when (old.role_id = '00000000-0000-7000-8000-000000000001') execute function app.keep_an_owner();
 
 alter table public.profiles add constraint profiles_id_fkey foreign key (id) references auth.users (id) on delete cascade;
 create trigger spine_profile_of_new_user after insert or update of email, phone on auth.users

@@ -147,7 +147,7 @@ begin
     insert into public.audit_log (id, org_id, user_id, agent_id, actor, action, resource_type, record_id, input, decision, output,
                                   metadata, ip, user_agent, request_id, subject_ids)
     values (v_id, v_org,
-            case when v_role = 'spine_caller' then auth.uid() end,
+            case when v_role = 'spine_caller' then app.uid() end,
             case when v_role = 'spine_agent' then app.agent_id() end,
             case v_role when 'spine_caller' then 'user' when 'spine_agent' then 'agent' else 'system' end,
             action, resource_type, record_id, input, decision, output, coalesce(metadata, '{}'), ip, user_agent, request_id,

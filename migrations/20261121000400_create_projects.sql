@@ -111,7 +111,9 @@ create policy projects_delete on public.projects for delete to authenticated
 create policy projects_agent_select on public.projects for select to spine_agent
     using (org_id = (select app.agent_org_id()) and (select app.agent_may('projects:read')));
 create policy projects_service_select on public.projects for select to spine_service using (org_id = (select app.service_org()));
-grant select on public.projects to anon, spine_agent, spine_service;
+-- The public sees what was made, not for whom or by whose leave.
+grant select (id, org_id, title, description, category, published_at) on public.projects to anon;
+grant select on public.projects to spine_agent, spine_service;
 grant select, delete on public.projects to authenticated;
 grant insert (id, org_id, title, description, category, client_id, status) on public.projects to authenticated;
 grant update (title, description, category, client_id, status, published_at, approved_by, archived_at) on public.projects to authenticated;
@@ -148,12 +150,28 @@ grant select, insert, delete on public.project_tags to authenticated;
 -- Assets are written by the system as it stores them.
 create policy assets_select on public.assets for select to authenticated
     using (org_id = (select app.active_org_id())
-           and case when (select app.may('assets:read')) then true else created_by_user = (select auth.uid()) end);
+           and case when (select app.may('assets:read')) then true else created_by_user = (select app.uid()) end);
 create policy assets_service_select on public.assets for select to spine_service using (org_id = (select app.service_org()));
 create policy assets_service_insert on public.assets for insert to spine_service with check (org_id = (select app.service_org()));
 grant select on public.assets to authenticated;
 grant select, insert on public.assets to spine_service;
 
+reset role;
+set local role spine_definer;
+-- Whoever approves is who approved.
+create function app.stamp_approval() returns trigger language plpgsql security definer set search_path = '' as $$
+begin
+    if new.approved_by is distinct from old.approved_by and new.approved_by is not null then
+        new.approved_by := coalesce(app.uid(), new.approved_by);
+    end if;
+    return new;
+end
+$$;
+grant execute on function app.stamp_approval() to public;
+reset role;
+set local role spine_owner;
+
+create trigger projects_stamp_approval before update on public.projects for each row execute function app.stamp_approval();
 create trigger projects_touch before update on public.projects for each row execute function app.touch_updated_at();
 
 reset role;

@@ -95,7 +95,7 @@ alter table public.system_settings force row level security;
 
 create policy jobs_select on public.jobs for select to authenticated
     using (org_id = (select app.active_org_id())
-           and case when (select app.may('jobs:read_all')) then true else created_by = (select auth.uid()) end);
+           and case when (select app.may('jobs:read_all')) then true else created_by = (select app.uid()) end);
 create policy jobs_agent_select on public.jobs for select to spine_agent
     using (org_id = (select app.agent_org_id()) and created_by = (select app.agent_id()));
 create policy jobs_service_select on public.jobs for select to spine_service using (org_id = (select app.service_org()));
@@ -117,9 +117,9 @@ grant select, insert, update on public.outbox to spine_service;
 grant select on public.outbox to spine_definer;
 
 create policy idempotency_keys_caller_select on public.idempotency_keys for select to spine_caller
-    using (org_id = (select app.active_org_id()) and actor_id = (select auth.uid()));
+    using (org_id = (select app.active_org_id()) and actor_id = (select app.uid()));
 create policy idempotency_keys_caller_insert on public.idempotency_keys for insert to spine_caller
-    with check (org_id = (select app.active_org_id()) and actor_id = (select auth.uid()));
+    with check (org_id = (select app.active_org_id()) and actor_id = (select app.uid()));
 create policy idempotency_keys_agent_select on public.idempotency_keys for select to spine_agent
     using (org_id = (select app.agent_org_id()) and actor_id = (select app.agent_id()));
 create policy idempotency_keys_agent_insert on public.idempotency_keys for insert to spine_agent

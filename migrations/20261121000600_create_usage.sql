@@ -55,6 +55,9 @@ create table public.usage_reservations (
     expires_at     timestamptz not null,
     created_at     timestamptz not null default now(),
     ended_at       timestamptz,
+    -- What its calls had cost when it was given back.
+    spent_tokens         bigint not null default 0,
+    spent_cost_micro_usd bigint not null default 0,
     constraint usage_reservations_org_id_id_key unique (org_id, id),
     constraint usage_reservations_org_id_job_id_fkey
         foreign key (org_id, job_id) references public.jobs (org_id, id) on delete cascade,
@@ -224,12 +227,19 @@ create policy provider_calls_service_insert on public.provider_calls for insert 
     with check (org_id = (select app.service_org()));
 create policy provider_calls_service_update on public.provider_calls for update to spine_service
     using (org_id = (select app.service_org())) with check (org_id = (select app.service_org()));
-grant select on public.provider_calls to authenticated;
+-- What a reservation has really cost is read from its calls.
+create policy provider_calls_definer_select on public.provider_calls for select to spine_definer using (true);
+grant select on public.provider_calls to authenticated, spine_definer;
 grant select, insert on public.provider_calls to spine_service;
 grant update (finished_at, outcome, usage, tokens, cost_micro_usd, provider_request_id) on public.provider_calls to spine_service;
 
 -- Prices are no tenant's.
-create policy model_prices_select on public.model_prices for select to authenticated, spine_agent, spine_service using (true);
+create policy model_prices_select on public.model_prices for select to authenticated
+    using ((select app.active_org_id()) is not null);
+create policy model_prices_agent_select on public.model_prices for select to spine_agent
+    using ((select app.agent_org_id()) is not null);
+create policy model_prices_service_select on public.model_prices for select to spine_service
+    using ((select app.service_org()) is not null);
 grant select on public.model_prices to authenticated, spine_agent, spine_service;
 
 create policy ai_cache_service_select on public.ai_cache for select to spine_service using (org_id = (select app.service_org()));
@@ -240,7 +250,7 @@ create policy ai_cache_service_delete on public.ai_cache for delete to spine_ser
 grant select, insert, update, delete on public.ai_cache to spine_service;
 
 create policy prompt_templates_select on public.prompt_templates for select to authenticated
-    using (case when org_id is null then true else org_id = (select app.active_org_id()) end);
+    using ((select app.may('content:read')) and case when org_id is null then true else org_id = (select app.active_org_id()) end);
 create policy prompt_templates_insert on public.prompt_templates for insert to authenticated
     with check (org_id = (select app.active_org_id()) and (select app.may('content:update')));
 create policy prompt_templates_service_select on public.prompt_templates for select to spine_service
@@ -282,7 +292,7 @@ end
 $$;
 
 -- Reserves in every window that has a limit, or in none. Returns the reservation, or which limit is reached and when its
--- window ends. Asking again for a job that holds a reservation returns that one.
+-- window ends; never, if the request alone is larger than the limit. A job that holds a reservation keeps that one, for longer.
 create function app.reserve_usage(p_job uuid, p_agent text, p_user uuid, p_project uuid,
                                   p_requests bigint, p_tokens bigint, p_cost bigint,
                                   out reservation_id uuid, out reached_scope text, out opens_at timestamptz)
@@ -292,15 +302,23 @@ declare
     v_windows jsonb := '[]';
     l         record;
     v_start   timestamptz;
+    v_role    text  := current_setting('role');
+    v_actor   uuid  := case when v_role = 'spine_agent' then app.agent_id() else app.uid() end;
 begin
-    if v_org is null or not exists (select from public.jobs j where j.id = p_job and j.org_id = v_org) then
+    -- A person or agent reserves in their own name, for work they may see; nobody spends another's limit.
+    if v_org is null or not exists (
+        select from public.jobs j where j.id = p_job and j.org_id = v_org
+           and (v_role = 'spine_service'
+                or (p_user = v_actor
+                    and (j.created_by = v_actor
+                         or case when v_role = 'spine_agent' then app.agent_may('renders:read_all') else app.may('renders:read_all') end)))) then
         raise exception 'no such job in this organisation' using errcode = 'insufficient_privilege';
     end if;
     if least(p_requests, p_tokens, p_cost) < 0 then
         raise exception 'a reservation cannot be negative' using errcode = 'invalid_parameter_value';
     end if;
-    select r.id into reservation_id from public.usage_reservations r
-     where r.org_id = v_org and r.job_id = p_job and r.state = 'active';
+    update public.usage_reservations r set expires_at = now() + interval '1 hour'
+     where r.org_id = v_org and r.job_id = p_job and r.state = 'active' returning r.id into reservation_id;
     if found then
         return;
     end if;
@@ -311,14 +329,14 @@ begin
             select distinct on (c.scope, m.period) c.scope, c.scope_id, m.period,
                    m.max_requests, m.max_tokens, m.max_cost_micro_usd
               from counted c
-              join (select a.scope, a.scope_id, a.period, a.max_requests, a.max_tokens, a.max_cost_micro_usd
+              join (select a.scope, a.scope_id, a.period, a.max_requests, a.max_tokens, a.max_cost_micro_usd, 0 as made
                       from public.agent_limits a where a.org_id = v_org and a.agent = p_agent
                     union all
                     -- Counted without a limit too: an invoice needs the month.
-                    select 'agent', null, 'month', null, null, null) m
+                    select 'agent', null, 'month', null, null, null, 1) m
                 on m.scope = c.scope and (m.scope_id = c.scope_id or m.scope_id is null)
              where c.scope_id is not null
-             order by c.scope, m.period, m.scope_id nulls last, m.max_requests nulls last
+             order by c.scope, m.period, m.scope_id nulls last, m.made
         loop
             v_start := date_trunc(l.period, now(), 'UTC');
             insert into public.agent_usage as u (org_id, agent, scope, scope_id, period, period_start,
@@ -335,7 +353,10 @@ begin
                and (l.max_cost_micro_usd is null or u.used_cost_micro_usd + u.reserved_cost_micro_usd + p_cost <= l.max_cost_micro_usd);
             if not found then
                 reached_scope := l.scope;
-                opens_at := date_trunc(l.period, now(), 'UTC') + ('1 ' || l.period)::interval;
+                if p_requests <= coalesce(l.max_requests, p_requests) and p_tokens <= coalesce(l.max_tokens, p_tokens)
+                   and p_cost <= coalesce(l.max_cost_micro_usd, p_cost) then
+                    opens_at := date_trunc(l.period, now(), 'UTC') + ('1 ' || l.period)::interval;
+                end if;
                 -- Takes back what this call has reserved so far.
                 raise exception 'limit reached' using errcode = 'SP001';
             end if;
@@ -351,42 +372,73 @@ begin
 end
 $$;
 
--- Turns a reservation into use. False if it was settled or refunded before. One that expired meanwhile gave its claim back
--- already, but what was spent was spent.
-create function app.settle_usage(p_reservation uuid, p_requests bigint, p_tokens bigint, p_cost bigint) returns boolean
+-- What the calls under a reservation have cost, lost and failed ones included: providers charge for those too.
+create function app.spent(p_org uuid, p_reservation uuid, out tokens bigint, out cost bigint)
+    language sql stable set search_path = '' as $$
+    select coalesce(sum(c.tokens), 0)::bigint, coalesce(sum(c.cost_micro_usd), 0)::bigint
+      from public.provider_calls c where c.org_id = p_org and c.reservation_id = p_reservation
+$$;
+
+-- Turns a reservation into use: so many requests, and what its calls have cost. False if it was settled or refunded before. One
+-- that expired meanwhile gave its claim back already, but what was spent was spent.
+create function app.settle_usage(p_reservation uuid, p_requests bigint) returns boolean
     language plpgsql volatile security definer set search_path = '' as $$
 declare
-    v_org uuid := app.current_org_id();
-    r     public.usage_reservations;
+    v_org   uuid := app.current_org_id();
+    r       public.usage_reservations;
+    v_spent record;
 begin
     select * into r from public.usage_reservations x where x.org_id = v_org and x.id = p_reservation for update;
-    if not found or r.state not in ('active', 'expired') then
+    if not found or r.state not in ('active', 'expired') or p_requests < 0 then
         return false;
     end if;
+    select * into v_spent from app.spent(v_org, r.id);
     update public.usage_reservations set state = 'settled', ended_at = now() where id = r.id;
     if r.state = 'active' then
-        perform app.apply_usage(v_org, r.agent, r.windows, -r.requests, -r.tokens, -r.cost_micro_usd, p_requests, p_tokens, p_cost);
+        perform app.apply_usage(v_org, r.agent, r.windows, -r.requests, -r.tokens, -r.cost_micro_usd,
+                                p_requests, v_spent.tokens, v_spent.cost);
     else
-        perform app.apply_usage(v_org, r.agent, r.windows, 0, 0, 0, p_requests, p_tokens, p_cost);
+        -- What its calls had cost by then was counted as it expired.
+        perform app.apply_usage(v_org, r.agent, r.windows, 0, 0, 0, p_requests,
+                                v_spent.tokens - r.spent_tokens, v_spent.cost - r.spent_cost_micro_usd);
     end if;
     return true;
 end
 $$;
 
+-- Gives a reservation back, as `refunded` or `expired`. What its calls have cost stays counted, or failing would be a way around
+-- every limit on cost. One expires only if its time is over at this moment and nobody works on its job.
 create function app.refund_usage(p_reservation uuid, p_state text) returns boolean
     language plpgsql volatile security definer set search_path = '' as $$
 declare
-    v_org uuid := app.current_org_id();
-    r     public.usage_reservations;
+    v_org   uuid := app.current_org_id();
+    r       public.usage_reservations;
+    v_spent record;
 begin
-    update public.usage_reservations x set state = p_state, ended_at = now()
-     where x.org_id = v_org and x.id = p_reservation and x.state = 'active' returning * into r;
+    if p_state not in ('refunded', 'expired') then
+        raise exception 'a reservation ends refunded or expired' using errcode = 'invalid_parameter_value';
+    end if;
+    select * into v_spent from app.spent(v_org, p_reservation);
+    update public.usage_reservations x
+       set state = p_state, ended_at = now(), spent_tokens = v_spent.tokens, spent_cost_micro_usd = v_spent.cost
+     where x.org_id = v_org and x.id = p_reservation and x.state = 'active'
+       and (p_state = 'refunded'
+            or (x.expires_at <= now()
+                and not exists (select from public.jobs j where j.id = x.job_id and j.status = 'running' and j.lease_until > now())))
+    returning * into r;
     if not found then
         return false;
     end if;
-    perform app.apply_usage(v_org, r.agent, r.windows, -r.requests, -r.tokens, -r.cost_micro_usd, 0, 0, 0);
+    perform app.apply_usage(v_org, r.agent, r.windows, -r.requests, -r.tokens, -r.cost_micro_usd, 0, v_spent.tokens, v_spent.cost);
     return true;
 end
+$$;
+
+-- Gives back whatever a job still holds.
+create function app.refund_job(p_job uuid) returns void
+    language sql volatile security definer set search_path = '' as $$
+    select app.refund_usage(r.id, 'refunded') from public.usage_reservations r
+     where r.org_id = app.current_org_id() and r.job_id = p_job and r.state = 'active'
 $$;
 
 -- Reservations past their time whose job is not at work. Ids only.
@@ -401,7 +453,7 @@ $$;
 
 grant execute on function app.reserve_usage(uuid, text, uuid, uuid, bigint, bigint, bigint)
     to spine_caller, spine_agent, spine_service;
-grant execute on function app.settle_usage(uuid, bigint, bigint, bigint), app.refund_usage(uuid, text),
+grant execute on function app.settle_usage(uuid, bigint), app.refund_usage(uuid, text), app.refund_job(uuid),
     app.expired_reservations(integer) to spine_service;
 
 reset role;

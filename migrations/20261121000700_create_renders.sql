@@ -26,7 +26,7 @@ create table public.render_requests (
     constraint render_requests_org_id_id_key unique (org_id, id),
     constraint render_requests_variants_check check (variants between 1 and 4),
     constraint render_requests_status_check check (status in ('queued', 'running', 'completed', 'failed', 'cancelled')),
-    constraint render_requests_input_file_path_check check (input_file_path like '%/' || org_id::text || '/%'),
+    constraint render_requests_input_file_path_check check (split_part(input_file_path, '/', 2) = org_id::text),
     constraint render_requests_org_id_project_id_fkey
         foreign key (org_id, project_id) references public.projects (org_id, id) on delete cascade,
     constraint render_requests_org_id_parent_id_fkey
@@ -112,14 +112,14 @@ $$;
 -- People see their own; designers and admins all of the organisation, for review.
 create policy render_requests_select on public.render_requests for select to authenticated
     using (org_id = (select app.active_org_id())
-           and case when (select app.may('renders:read_all')) then true else user_id = (select auth.uid()) end);
+           and case when (select app.may('renders:read_all')) then true else user_id = (select app.uid()) end);
 create policy render_requests_agent_select on public.render_requests for select to spine_agent
     using (org_id = (select app.agent_org_id())
            and case when (select app.agent_may('renders:read_all')) then true else agent_id = (select app.agent_id()) end);
 -- A request spends money, so it is made by a function: never through the Data API. The sub-select runs under the policies of
 -- projects, so nobody renders for a project they cannot see.
 create policy render_requests_caller_insert on public.render_requests for insert to spine_caller
-    with check (org_id = (select app.active_org_id()) and user_id = (select auth.uid()) and agent_id is null and status = 'queued'
+    with check (org_id = (select app.active_org_id()) and user_id = (select app.uid()) and agent_id is null and status = 'queued'
                 and (select app.may('renders:create'))
                 and exists (select from public.projects p where p.org_id = render_requests.org_id and p.id = render_requests.project_id));
 create policy render_requests_agent_insert on public.render_requests for insert to spine_agent
@@ -146,7 +146,7 @@ create policy render_parameters_caller_insert on public.render_parameters for in
     with check (org_id = (select app.active_org_id())
                 and exists (select from public.render_requests r
                              where r.org_id = render_parameters.org_id and r.id = render_parameters.request_id
-                               and r.user_id = (select auth.uid())));
+                               and r.user_id = (select app.uid())));
 create policy render_parameters_agent_insert on public.render_parameters for insert to spine_agent
     with check (org_id = (select app.agent_org_id())
                 and exists (select from public.render_requests r
@@ -172,7 +172,7 @@ grant insert on public.render_results to spine_service;
 
 create policy render_counters_select on public.render_counters for select to authenticated
     using (org_id = (select app.active_org_id())
-           and case when (select app.may('limits:read')) then true else actor_id = (select auth.uid()) end);
+           and case when (select app.may('limits:read')) then true else actor_id = (select app.uid()) end);
 create policy render_counters_service_select on public.render_counters for select to spine_service
     using (org_id = (select app.service_org()));
 create policy render_counters_service_insert on public.render_counters for insert to spine_service
@@ -194,7 +194,7 @@ create function app.admit_render_job(p_job uuid, p_request uuid, p_max_attempts 
 declare
     v_role  text := current_setting('role');
     v_org   uuid := app.current_org_id();
-    v_actor uuid := case when v_role = 'spine_agent' then app.agent_id() else auth.uid() end;
+    v_actor uuid := case when v_role = 'spine_agent' then app.agent_id() else app.uid() end;
 begin
     if v_role not in ('spine_caller', 'spine_agent') or v_org is null or v_actor is null
        or not exists (select from public.render_requests r
@@ -215,7 +215,8 @@ begin
     update public.jobs j set run_after = p_run_after, wait_reason = p_wait
      where j.id = p_job and j.org_id = app.current_org_id() and j.status = 'queued'
        and (current_setting('role') = 'spine_service'
-            or j.created_by = case when current_setting('role') = 'spine_agent' then app.agent_id() else auth.uid() end);
+            or (current_setting('role') = 'spine_caller' and app.may('renders:read_all'))
+            or j.created_by = case when current_setting('role') = 'spine_agent' then app.agent_id() else app.uid() end);
 end
 $$;
 
@@ -223,11 +224,18 @@ $$;
 create function app.requeue_render(p_request uuid) returns text
     language plpgsql volatile security definer set search_path = '' as $$
 declare
-    v_org uuid := app.current_org_id();
-    j     public.jobs;
+    v_role  text := current_setting('role');
+    v_org   uuid := app.current_org_id();
+    v_actor uuid := case when v_role = 'spine_agent' then app.agent_id() else app.uid() end;
+    j       public.jobs;
 begin
+    -- Their own, or any if they may review all.
     select x.* into j from public.jobs x join public.render_requests r on r.org_id = x.org_id and r.job_id = x.id
-     where r.org_id = v_org and r.id = p_request for update of x;
+     where r.org_id = v_org and r.id = p_request
+       and case when v_role = 'spine_agent' then app.agent_may('renders:create') else app.may('renders:create') end
+       and (coalesce(r.user_id, r.agent_id) = v_actor
+            or case when v_role = 'spine_agent' then app.agent_may('renders:read_all') else app.may('renders:read_all') end)
+       for update of x;
     if not found then
         return null;
     end if;
@@ -249,7 +257,7 @@ create function app.cancel_job(p_job uuid) returns text
 declare
     v_role  text := current_setting('role');
     v_org   uuid := app.current_org_id();
-    v_actor uuid := case when v_role = 'spine_agent' then app.agent_id() else auth.uid() end;
+    v_actor uuid := case when v_role = 'spine_agent' then app.agent_id() else app.uid() end;
     j       public.jobs;
 begin
     select * into j from public.jobs x
@@ -262,8 +270,7 @@ begin
         update public.jobs set status = 'cancelled', finished_at = now(), cancel_requested_at = now(), wait_reason = null where id = j.id;
         update public.render_requests set status = 'cancelled', completed_at = now()
          where org_id = v_org and job_id = j.id and status in ('queued', 'running');
-        perform app.refund_usage(r.id, 'refunded') from public.usage_reservations r
-          where r.org_id = v_org and r.job_id = j.id and r.state = 'active';
+        perform app.refund_job(j.id);
         return 'cancelled';
     end if;
     if j.status = 'running' and j.cancel_requested_at is null then

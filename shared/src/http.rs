@@ -232,7 +232,11 @@ impl ApiError {
     /// 404 for a path that is no route.
     #[must_use]
     pub fn no_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "route_not_found", "There is nothing at this path; see /openapi.json.")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "route_not_found",
+            "There is nothing at this path; the README lists the routes.",
+        )
     }
 
     /// 405.

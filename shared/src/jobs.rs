@@ -60,6 +60,8 @@ pub struct Claimed {
     pub lease_token: Uuid,
     /// Whether somebody asked for it to be cancelled.
     pub cancel_requested: bool,
+    /// The person or agent that asked for it.
+    pub created_by: Option<Uuid>,
 }
 
 /// What there is to do about a job a message named.
@@ -125,7 +127,7 @@ pub async fn claim(
                   lease_until = now() + make_interval(secs => $4)
             where org_id = $1 and id = $2
               and ((status = 'queued' and run_after <= now()) or (status = 'running' and lease_until <= now()))
-        returning job_type, payload, attempts, max_attempts, cancel_requested_at is not null as "cancel_requested!""#,
+        returning job_type, payload, attempts, max_attempts, created_by, cancel_requested_at is not null as "cancel_requested!""#,
         org_id,
         id,
         lease_token,
@@ -143,6 +145,7 @@ pub async fn claim(
             max_attempts: row.max_attempts,
             lease_token,
             cancel_requested: row.cancel_requested,
+            created_by: row.created_by,
         })
     }))
 }

@@ -147,7 +147,13 @@ pub async fn run<S>(state: &S, handle: impl AsyncFn(&S, Trigger) -> Result<Answe
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| async move {
         let request_id = event.context.request_id.clone();
         let remaining = event.context.deadline().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let span = tracing::info_span!("invocation", request.id = %request_id);
+        let span = tracing::info_span!(
+            "invocation",
+            function = crate::telemetry::function(),
+            request.id = %request_id,
+            org.id = tracing::field::Empty,
+            actor.id = tracing::field::Empty,
+        );
         async move {
             let remaining = remaining.saturating_sub(now_since_epoch());
             let trigger = parse(event.payload, &request_id, remaining)?;

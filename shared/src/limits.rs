@@ -52,6 +52,11 @@ pub enum Reserved {
     Active(Uuid),
     /// The work waits.
     Reached(Waiting),
+    /// The work alone is larger than the limit of this scope: no window will ever have room for it.
+    Never {
+        /// `user`, `project` or `agent`.
+        scope: String,
+    },
 }
 
 /// Reserves `amounts` for a job, or says which limit is reached. A job that holds a reservation gets that one again.
@@ -79,33 +84,28 @@ pub async fn reserve(
     match (row.reservation_id, row.reached_scope, row.opens_at) {
         (Some(id), _, _) => Ok(Reserved::Active(id)),
         (None, Some(scope), Some(until)) => Ok(Reserved::Reached(Waiting { reason: "limit", scope, until })),
+        (None, Some(scope), None) => Ok(Reserved::Never { scope }),
         _ => Err(StoreError::Database(sqlx::Error::RowNotFound)),
     }
 }
 
-/// Turns a reservation into use of `used`. False if it had ended before.
+/// Turns a reservation into use: so many requests, and what the calls made under it have cost. False if it had ended before.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn settle(tx: &mut ServiceTx, reservation_id: Uuid, used: Amounts) -> Result<bool, StoreError> {
-    let settled = sqlx::query_scalar!(
-        "select app.settle_usage($1, $2, $3, $4)",
-        reservation_id,
-        used.requests,
-        used.tokens,
-        used.cost_micro_usd
-    )
-    .fetch_one(tx.conn()?)
-    .await?;
+pub async fn settle(tx: &mut ServiceTx, reservation_id: Uuid, requests: i64) -> Result<bool, StoreError> {
+    let settled =
+        sqlx::query_scalar!("select app.settle_usage($1, $2)", reservation_id, requests).fetch_one(tx.conn()?).await?;
     Ok(settled == Some(true))
 }
 
-/// Gives a reservation back. False if it had ended before.
+/// Gives back whatever a job still holds. What its calls have cost stays counted.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn refund(tx: &mut ServiceTx, reservation_id: Uuid) -> Result<bool, StoreError> {
-    end(tx, reservation_id, "refunded").await
+pub async fn refund_job(tx: &mut ServiceTx, job_id: Uuid) -> Result<(), StoreError> {
+    sqlx::query_scalar!("select app.refund_job($1)", job_id).fetch_one(tx.conn()?).await?;
+    Ok(())
 }
 
 /// Ends a reservation whose time is over. False if it had ended before.
@@ -113,12 +113,8 @@ pub async fn refund(tx: &mut ServiceTx, reservation_id: Uuid) -> Result<bool, St
 /// # Errors
 /// [`StoreError::Database`].
 pub async fn expire(tx: &mut ServiceTx, reservation_id: Uuid) -> Result<bool, StoreError> {
-    end(tx, reservation_id, "expired").await
-}
-
-async fn end(tx: &mut ServiceTx, reservation_id: Uuid, state: &str) -> Result<bool, StoreError> {
     let ended =
-        sqlx::query_scalar!("select app.refund_usage($1, $2)", reservation_id, state).fetch_one(tx.conn()?).await?;
+        sqlx::query_scalar!("select app.refund_usage($1, 'expired')", reservation_id).fetch_one(tx.conn()?).await?;
     Ok(ended == Some(true))
 }
 

@@ -1,12 +1,22 @@
 //! Logs as JSON lines, and metrics in CloudWatch's embedded format. Neither ever carries a body, a token or personal data.
 
-use std::io::Write;
+use std::{io::Write, sync::OnceLock};
 
+use chrono::{DateTime, Utc};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
+static FUNCTION: OnceLock<&'static str> = OnceLock::new();
+
+/// The function this process is.
+pub(crate) fn function() -> &'static str {
+    FUNCTION.get().copied().unwrap_or("unknown")
+}
+
 /// Starts logging for this process. `LOG_LEVEL` filters as tracing does, `info` without it. Later calls change nothing.
 pub fn init(function: &'static str) {
+    // Of a second name the first is kept, as of logging itself.
+    let _ = FUNCTION.set(function);
     let level = crate::config::Env::from_process();
     let filter = EnvFilter::try_new(level.or("LOG_LEVEL", "info")).unwrap_or_else(|_| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
@@ -19,7 +29,6 @@ pub fn init(function: &'static str) {
         .finish();
     // An error means that logging has begun already.
     let _ = tracing::subscriber::set_global_default(subscriber);
-    tracing::debug!(function, "logging begins");
 }
 
 /// The unit of a metric, by its CloudWatch name.
@@ -31,11 +40,12 @@ pub enum Unit {
     Milliseconds,
 }
 
-/// Writes one measurement for CloudWatch to pick out of the log.
+/// Writes one measurement for CloudWatch to pick out of the log, by function and `dimensions`.
 ///
-/// `dimensions` must have few values each: every combination is a metric that is paid for.
-pub fn metric(now_ms: i64, name: &str, unit: Unit, value: f64, dimensions: &[(&str, &str)]) {
-    let line = embedded(now_ms, name, unit, value, dimensions);
+/// These must have few values each: every combination is a metric that is paid for.
+pub fn metric(now: DateTime<Utc>, name: &str, unit: Unit, value: f64, dimensions: &[(&str, &str)]) {
+    let dimensions = [&[("function", function())], dimensions].concat();
+    let line = embedded(now.timestamp_millis(), name, unit, value, &dimensions);
     // A measurement that cannot be written is not worth failing for.
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }

@@ -9,5 +9,6 @@ mod database;
 mod input;
 mod jobs;
 mod limits;
+mod privileges;
 mod renders;
 mod tokens;

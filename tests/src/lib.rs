@@ -246,6 +246,12 @@ impl TestApp {
         self.post("/v1/render-requests", token, &render_body(project, upload)).await
     }
 
+    /// Cancels the job of a render that was admitted, whatever became of it.
+    pub async fn send_cancel(&self, render: &Value, token: &str) {
+        let path = format!("{}/cancel", render["job"]["href"].as_str().unwrap());
+        self.send(Method::POST, &path, token, None).await.expect(200);
+    }
+
     /// Waits until the queue is empty, then shows the render.
     pub async fn finished(&self, token: &str, id: &str) -> Value {
         self.stack.renders.drained().await;

@@ -275,6 +275,12 @@ async fn reserve(
             jobs::postpone(tx, new.job_id, waiting.until, &json!(waiting)).await?;
             Ok(Some(waiting))
         }
+        Reserved::Never { scope } => Err(ApiError::unprocessable(
+            "limit_too_small",
+            format!(
+                "This alone is more than the {scope}'s limit allows; ask for fewer variants, or have the limit raised."
+            ),
+        )),
     }
 }
 

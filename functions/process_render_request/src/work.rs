@@ -21,6 +21,7 @@ use shared::{
         renders::{self, NewResult, Render},
         settings,
     },
+    telemetry::{Unit, metric},
 };
 use uuid::Uuid;
 
@@ -130,8 +131,13 @@ pub(crate) async fn process(state: &State, message: &str, deadline: Instant) -> 
     };
     tracing::info!(job.id = %held.job.id, org.id = %held.job.org_id, attempt = held.job.attempt, "render begins");
 
+    tracing::Span::current().record("org.id", tracing::field::display(held.job.org_id));
+    let begun = Instant::now();
     let stop = match render(state, &held, deadline).await {
         Ok(()) => {
+            let now = (state.clock)();
+            metric(now, "Renders", Unit::Count, f64::from(held.render.variants), &[("outcome", "completed")]);
+            metric(now, "RenderDuration", Unit::Milliseconds, begun.elapsed().as_secs_f64() * 1000.0, &[]);
             outbox::deliver(&state.db, &state.documents, held.job.org_id, DELIVERY).await;
             return true;
         }
@@ -164,7 +170,23 @@ async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
     };
     provider_calls::mark_lost(&mut tx, job.org_id, job.id).await?;
     let request_id = job.payload.get("request_id").and_then(Value::as_str).and_then(|id| id.parse().ok());
-    let render = renders::get(&mut tx, request_id.unwrap_or_default()).await?;
+    let render = match renders::get(&mut tx, request_id.unwrap_or_default()).await {
+        Ok(render) => render,
+        // Deleted with its project: nobody waits for it any more.
+        Err(StoreError::NotFound { .. }) => {
+            let failure = Failure::permanent("render_deleted", "The request was deleted before it was worked on.");
+            limits::refund_job(&mut tx, job.id).await?;
+            jobs::end(&mut tx, &job, &End::Failed { error: failure.to_json() }).await??;
+            tx.commit().await?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if job.cancel_requested {
+        finish(&mut tx, &job, &render, End::Cancelled, "cancelled").await?;
+        tx.commit().await?;
+        return Ok(None);
+    }
 
     if !settings::enabled(&mut tx, "renders.enabled").await? {
         let until = now + PAUSE;
@@ -195,12 +217,19 @@ async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
         tokens: expected.brief.total_tokens() + expected.pictures.total_tokens(),
         cost_micro_usd,
     };
-    let actor = render.user_id.or(render.agent_id).unwrap_or_default();
+    let actor = job.created_by.unwrap_or_default();
     let counted = Counted { agent: AGENT, user_id: actor, project_id: render.project_id };
     let reservation = match limits::reserve(&mut tx, job.id, counted, amounts).await? {
         Reserved::Active(id) => id,
         Reserved::Reached(waiting) => {
             return postpone(tx, &job, &render, waiting.until, json!(waiting)).await;
+        }
+        Reserved::Never { scope } => {
+            let detail = format!("This alone is more than the {scope}'s limit allows; ask for fewer variants.");
+            let error = Failure::permanent("limit_too_small", detail).to_json();
+            finish(&mut tx, &job, &render, End::Failed { error }, "failed").await?;
+            tx.commit().await?;
+            return Ok(None);
         }
     };
     let (template, template_version) = renders::get_template(&mut tx, job.org_id, "render_brief", "en").await?;
@@ -225,9 +254,6 @@ async fn postpone(
 
 /// Photo to stored render. On success everything is committed.
 async fn render(state: &State, held: &Held, deadline: Instant) -> Result<(), Stop> {
-    if held.job.cancel_requested {
-        return Err(Stop::Cancelled);
-    }
     // Before the money is spent: an entry that cannot be sealed must not be discovered after.
     let audit_keys = AuditKeys::fetch(&state.secrets).await?;
     let objects = state.objects.for_org(held.job.org_id);
@@ -359,32 +385,30 @@ async fn call<T>(
 
     let answered = ask().await?;
 
-    let cost = |usage: &Usage| shared::ai::cost_micro_usd(usage, prices).unwrap_or_default();
-    let end = match &answered {
-        Ok(answered) => CallEnd {
-            outcome: "ok",
-            usage: Some(json!(answered.usage)),
-            tokens: answered.usage.total_tokens(),
-            cost_micro_usd: shared::ai::cost_micro_usd(&answered.usage, prices)
-                .map_err(|_| Failure::permanent("model_price_unknown", "The model used a unit that has no price."))?,
-            provider_request_id: answered.provider_request_id.as_deref(),
-        },
-        Err(error) => {
-            let usage = error.usage();
-            CallEnd {
-                outcome: error.code(),
-                usage: usage.map(|usage| json!(usage)),
-                tokens: usage.map(Usage::total_tokens).unwrap_or_default(),
-                cost_micro_usd: usage.map(cost).unwrap_or_default(),
-                provider_request_id: None,
-            }
-        }
+    let used = match &answered {
+        Ok(answered) => Some(answered.usage),
+        Err(error) => error.usage().copied(),
     };
-    let (tokens, cost_micro_usd) = (end.tokens, end.cost_micro_usd);
+    // The tokens are kept either way; what has no price is told, and is never free.
+    let cost_micro_usd = used.map_or(Ok(0), |usage| shared::ai::cost_micro_usd(&usage, prices));
+    let end = CallEnd {
+        outcome: match (&answered, &cost_micro_usd) {
+            (Err(error), _) => error.code(),
+            (Ok(_), Err(_)) => "model_price_unknown",
+            (Ok(_), Ok(_)) => "ok",
+        },
+        usage: used.map(|usage| json!(usage)),
+        tokens: used.as_ref().map(Usage::total_tokens).unwrap_or_default(),
+        cost_micro_usd: cost_micro_usd.as_ref().copied().unwrap_or_default(),
+        provider_request_id: answered.as_ref().ok().and_then(|answered| answered.provider_request_id.as_deref()),
+    };
     let mut tx = state.db.service_tx(job.org_id).await?;
     provider_calls::update_end(&mut tx, id, &end).await?;
     tx.commit().await?;
+    let tokens = end.tokens;
     let answered = answered.map_err(Failure::from)?;
+    let cost_micro_usd = cost_micro_usd
+        .map_err(|_| Failure::permanent("model_price_unknown", "The model used a unit that has no price."))?;
     Ok(Paid { value: answered.value, tokens, cost_micro_usd })
 }
 
@@ -431,10 +455,10 @@ async fn complete(
     }
     let variants = i64::from(render.variants);
     renders::update_status(&mut tx, job.org_id, render.id, "completed", None).await?;
-    limits::settle(&mut tx, held.reservation, Amounts { requests: variants, tokens, cost_micro_usd }).await?;
-    renders::charge(&mut tx, render, variants, cost_micro_usd).await?;
+    limits::settle(&mut tx, held.reservation, variants).await?;
+    let actor = job.created_by.unwrap_or_default();
+    renders::charge(&mut tx, render, actor, variants, cost_micro_usd).await?;
 
-    let actor = render.user_id.or(render.agent_id).unwrap_or_default();
     let subject = audit_keys.subject(&mut tx, job.org_id, actor).await?;
     let seal = |field, value: &str| subject.seal(field, value).map_err(AuditError::from);
     let entry = audit::Entry {
@@ -494,12 +518,12 @@ async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(), Stop> {
         }
         Some(failure) => {
             tracing::warn!(job.id = %job.id, code = failure.code, attempt = job.attempt, "render failed");
-            limits::refund(&mut tx, held.reservation).await?;
+            let variants = f64::from(render.variants);
+            metric((state.clock)(), "Renders", Unit::Count, variants, &[("outcome", failure.code)]);
             let end = End::Failed { error: failure.to_json() };
             finish(&mut tx, job, render, end, "failed").await?;
         }
         None => {
-            limits::refund(&mut tx, held.reservation).await?;
             finish(&mut tx, job, render, End::Cancelled, "cancelled").await?;
         }
     }
@@ -507,8 +531,9 @@ async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Ends the job and the request together, with an audit entry.
+/// Ends the job and the request together, with an audit entry, and gives back what the job held.
 async fn finish(tx: &mut ServiceTx, job: &Claimed, render: &Render, end: End, status: &str) -> Result<(), Stop> {
+    limits::refund_job(tx, job.id).await?;
     jobs::end(tx, job, &end).await??;
     let error = match &end {
         End::Failed { error } => Some(error),

@@ -34,6 +34,12 @@ pub async fn migrate(root: &Path, url: &str) -> Result<Migrated> {
     }
     let migrator = Migrator::new(root.join("migrations").as_path()).await?;
     conn.ensure_migrations_table("_sqlx_migrations").await?;
+    // Made by whoever migrates, in a schema that the Data API serves: on Supabase it would be everybody's to write.
+    conn.execute(
+        "alter table public._sqlx_migrations enable row level security;
+         revoke all on public._sqlx_migrations from public, anon, authenticated, service_role",
+    )
+    .await?;
     let before = conn.list_applied_migrations("_sqlx_migrations").await?;
     migrator.run(&mut conn).await.context("a migration failed")?;
     let applied = migrator

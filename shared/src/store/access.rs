@@ -34,6 +34,9 @@ pub async fn enter(tx: &mut CallerTx, permission: &'static str) -> Result<Member
     let (Some(org_id), Some(actor_id)) = (row.org_id, row.user_id.or(row.agent_id)) else {
         return Err(StoreError::NoOrganisation);
     };
+    tracing::Span::current()
+        .record("org.id", tracing::field::display(org_id))
+        .record("actor.id", tracing::field::display(actor_id));
     if !row.allowed {
         return Err(StoreError::Forbidden { permission });
     }

@@ -72,7 +72,7 @@ pub async fn update_end(tx: &mut ServiceTx, id: Uuid, end: &CallEnd<'_>) -> Resu
     sqlx::query!(
         "update public.provider_calls
             set finished_at = now(), outcome = $2, usage = $3, tokens = $4, cost_micro_usd = $5, provider_request_id = $6
-          where id = $1 and finished_at is null",
+          where id = $1 and (finished_at is null or outcome = 'lost')",
         id,
         end.outcome,
         end.usage,

@@ -357,17 +357,23 @@ pub async fn insert_result(tx: &mut ServiceTx, render: &Render, result: &NewResu
     Ok(())
 }
 
-/// Counts `renders` finished for whoever asked, and charges the organisation for them, once for a request.
+/// Counts `renders` finished for `actor_id`, and charges the organisation for them, once for a request.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn charge(tx: &mut ServiceTx, render: &Render, renders: i64, cost_micro_usd: i64) -> Result<(), StoreError> {
+pub async fn charge(
+    tx: &mut ServiceTx,
+    render: &Render,
+    actor_id: Uuid,
+    renders: i64,
+    cost_micro_usd: i64,
+) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into public.render_counters as c (org_id, actor_id, period_start, renders)
          values ($1, $2, date_trunc('month', now(), 'UTC')::date, $3)
          on conflict (org_id, actor_id, period_start) do update set renders = c.renders + excluded.renders",
         render.org_id,
-        render.user_id.or(render.agent_id).unwrap_or_default(),
+        actor_id,
         renders
     )
     .execute(tx.conn()?)
