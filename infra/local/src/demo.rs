@@ -64,6 +64,14 @@ fn logs(stack: &Stack) -> String {
     files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect()
 }
 
+/// A line of `--json`.
+#[derive(serde::Serialize)]
+struct Step<'a> {
+    step: &'a str,
+    ok: bool,
+    detail: &'a str,
+}
+
 /// Tells of each step as it is done.
 struct Steps {
     json: bool,
@@ -76,7 +84,7 @@ impl Steps {
         self.failed += usize::from(!ok);
         let detail = outcome.unwrap_or_else(|error| format!("{error:#}"));
         if self.json {
-            report::out(&json!({ "step": name, "ok": ok, "detail": detail }).to_string());
+            report::out(&serde_json::to_string(&Step { step: name, ok, detail: &detail }).unwrap_or_default());
         } else {
             report::out(&format!("{} {name:<18} {detail}", if ok { "ok " } else { "BAD" }));
         }

@@ -10,12 +10,13 @@ use std::{
 
 use std::os::unix::process::CommandExt;
 
-/// Runs `$@`, and interrupts it when nobody holds the other end of its standard input any more: also when whoever started it
+/// Runs `$@` after the first, and sends it the signal that the first names when nobody holds the other end of its standard input any more: also when whoever started it
 /// was killed, which no handler survives to tell.
-const SUPERVISOR: &str = r#""$@" </dev/null & child=$!; read -r _; kill -INT $child 2>/dev/null; wait $child"#;
+const SUPERVISOR: &str =
+    r#"signal=$1; shift; "$@" </dev/null & child=$!; read -r _; kill -"$signal" $child 2>/dev/null; wait $child"#;
 
 /// How long a server may take to stop before it is killed.
-const STOP: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whose rights a server gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,15 @@ pub struct Owner {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
+}
+
+/// How a server is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Postgres' fast shutdown, which does not wait for clients.
+    Interrupt,
+    /// What most programs end on. A shell's background children ignore interrupts unless they ask for them.
+    Terminate,
 }
 
 /// A server that runs for as long as this is held.
@@ -38,11 +48,15 @@ impl Supervised {
     ///
     /// # Errors
     /// If it cannot be started; not if it ends right after.
-    pub fn start(program: &Path, args: &[String], owner: Option<Owner>, log: &Path) -> io::Result<Self> {
+    pub fn start(program: &Path, args: &[String], stop: Stop, owner: Option<Owner>, log: &Path) -> io::Result<Self> {
+        let signal = match stop {
+            Stop::Interrupt => "INT",
+            Stop::Terminate => "TERM",
+        };
         let out = std::fs::File::create(log)?;
         let mut command = Command::new("sh");
         command
-            .args(["-c", SUPERVISOR, "sh"])
+            .args(["-c", SUPERVISOR, "sh", signal])
             .arg(program)
             .args(args)
             .stdin(Stdio::piped())
@@ -63,7 +77,7 @@ impl Drop for Supervised {
     fn drop(&mut self) {
         drop(self.hold.take());
         let begun = Instant::now();
-        while begun.elapsed() < STOP {
+        while begun.elapsed() < PATIENCE {
             if !matches!(self.supervisor.try_wait(), Ok(None)) {
                 return;
             }

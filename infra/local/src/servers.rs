@@ -16,7 +16,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
     home::Home,
-    process::{Owner, Supervised},
+    process::{Owner, Stop, Supervised},
 };
 
 const READY: Duration = Duration::from_secs(60);
@@ -113,7 +113,7 @@ impl Postgres {
             for setting in settings {
                 args.extend(["-c".to_owned(), setting]);
             }
-            let server = Supervised::start(&bin.join("postgres"), &args, home.owner, &log)?;
+            let server = Supervised::start(&bin.join("postgres"), &args, Stop::Interrupt, home.owner, &log)?;
             let admin_url = format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres");
             if answers_postgres(&admin_url, &log).await {
                 return Ok(Self { _server: server, admin_url, psql: bin.join("psql") });
@@ -214,7 +214,7 @@ impl Mongo {
                 "--standalone",
             ]
             .map(str::to_owned);
-            let server = Supervised::start(&program, &args, None, &log)?;
+            let server = Supervised::start(&program, &args, Stop::Terminate, None, &log)?;
             if listens(port, &log).await {
                 let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
                 return Ok(Self { _server: server, uri });

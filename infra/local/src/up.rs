@@ -14,13 +14,19 @@ pub(crate) async fn run(port: u16) -> Result<ExitCode> {
     let kept = lock.try_lock().is_ok().then(|| home.servers.join("data"));
     match &kept {
         Some(data) => home.give(data)?,
-        None => report::line("another `up` holds the kept data: this one starts empty and keeps nothing"),
+        None => report::line(
+            "another `up` holds the kept data: this one starts empty, keeps nothing, and answers to no other command",
+        ),
     }
     let databases = platform::Databases::start(&home, kept.as_deref()).await?;
     let directory = kept.clone().unwrap_or_else(|| home.run.clone());
     let stack = Arc::new(platform::bring_up(&home, &databases, directory, port).await?);
     let _scheduler = Scheduler::start(&stack.functions);
-    let _control = control::Control::start(&home, &databases, Arc::clone(&stack)).await?;
+    // One `up` answers to `token`, `trigger` and `psql`: the one that holds the kept data.
+    let _control = match &kept {
+        Some(_) => Some(control::Control::start(&home, &databases, Arc::clone(&stack)).await?),
+        None => None,
+    };
     report::line(&format!("logs of the functions: {}", stack.logs.display()));
     report::line("sign in: ./spine token --user dora@atelier-nord.example");
     report::out(&format!("ready {}", stack.url));
