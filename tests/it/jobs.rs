@@ -31,13 +31,13 @@ async fn the_same_message_twice_makes_one_render() {
 async fn a_stale_lease_completes_nothing() {
     let app = TestApp::start().await;
     let token = app.token(&DORA);
-    // The model takes its time; meanwhile the lease ends and somebody else takes the job.
-    app.stack.sandbox.gemini.then(sandbox::Canned::Slow(std::time::Duration::from_millis(1500)));
+    // The model is held; meanwhile the lease ends and somebody else takes the job.
+    let gate = sandbox::Gate::default();
+    app.stack.sandbox.gemini.then(sandbox::Canned::Held(gate.clone()));
     let render = app.request_render(&token, LAKESIDE).await.expect(202);
-    while app.stack.sandbox.gemini.asked().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    app.stack.sandbox.gemini.was_asked().await;
     app.db.run("update jobs set lease_token = gen_random_uuid()").await;
+    gate.open();
     let shown = app.finished(&token, render["id"].as_str().unwrap()).await;
     assert_eq!(shown["status"], "running");
     for table in ["render_results", "assets", "billing_events", "outbox", "render_counters"] {
@@ -76,14 +76,14 @@ async fn a_waiting_job_is_cancelled_at_once_and_its_reservation_given_back() {
 async fn a_running_job_stops_at_its_next_step() {
     let app = TestApp::start().await;
     let token = app.token(&DORA);
-    app.stack.sandbox.anthropic.then(sandbox::Canned::Slow(std::time::Duration::from_millis(1500)));
+    let gate = sandbox::Gate::default();
+    app.stack.sandbox.anthropic.then(sandbox::Canned::Held(gate.clone()));
     let render = app.request_render(&token, LAKESIDE).await.expect(202);
-    while app.stack.sandbox.anthropic.asked().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    app.stack.sandbox.anthropic.was_asked().await;
     let cancel = format!("{}/cancel", render["job"]["href"].as_str().unwrap());
     let shown = app.send(Method::POST, &cancel, &token, None).await.expect(200);
     assert_eq!((shown["status"].as_str(), shown["cancel_requested"].as_bool()), (Some("running"), Some(true)));
+    gate.open();
     assert_eq!(app.finished(&token, render["id"].as_str().unwrap()).await["status"], "cancelled");
     assert!(app.stack.sandbox.gemini.asked().is_empty());
     assert_eq!(app.db.count("select count(*) from usage_reservations where state = 'refunded'").await, 1);

@@ -141,7 +141,7 @@ async fn a_render_goes_on_from_an_earlier_result() {
 async fn a_blocked_prompt_fails_with_its_name_and_costs_the_tenant_nothing() {
     let app = TestApp::start().await;
     let token = app.token(&DORA);
-    app.stack.sandbox.gemini.then(Canned::answer(200, json!({ "promptFeedback": { "blockReason": "SAFETY" } })));
+    app.stack.sandbox.gemini.then(Canned::Answer(200, json!({ "promptFeedback": { "blockReason": "SAFETY" } })));
     let render = app.request_render(&token, LAKESIDE).await.expect(202);
     let id = render["id"].as_str().unwrap();
     let shown = app.finished(&token, id).await;

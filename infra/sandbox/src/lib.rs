@@ -19,7 +19,7 @@ use anyhow::Result;
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-pub use script::{Canned, Script};
+pub use script::{Canned, Gate, Script};
 
 /// All providers, running until this is dropped.
 #[derive(Debug)]

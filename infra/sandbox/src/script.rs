@@ -2,8 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use axum::{
@@ -11,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::Value;
+use tokio::sync::{Notify, watch};
 
 /// How many requests are kept.
 const KEPT: usize = 1000;
@@ -18,19 +18,20 @@ const KEPT: usize = 1000;
 /// An answer that was prepared.
 #[derive(Debug, Clone)]
 pub enum Canned {
-    /// This status, these headers, this body.
-    Answer(u16, Vec<(String, String)>, Value),
-    /// The true answer, after a while.
-    Slow(Duration),
-    /// Nothing, for longer than anyone waits.
-    Hang,
+    /// This status and this body.
+    Answer(u16, Value),
+    /// The true answer, once the gate is opened.
+    Held(Gate),
 }
 
-impl Canned {
-    /// A status and a body.
-    #[must_use]
-    pub fn answer(status: u16, body: Value) -> Self {
-        Self::Answer(status, Vec::new(), body)
+/// Holds an answer back until it is opened, so that a test does what it must in between without guessing how long that takes.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<Notify>);
+
+impl Gate {
+    /// Lets one answer go.
+    pub fn open(&self) {
+        self.0.notify_one();
     }
 }
 
@@ -39,6 +40,7 @@ impl Canned {
 pub struct Script {
     next: Mutex<VecDeque<Canned>>,
     asked: Mutex<VecDeque<Value>>,
+    count: watch::Sender<usize>,
 }
 
 impl Script {
@@ -53,6 +55,13 @@ impl Script {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
+    /// Waits until there was a request.
+    pub async fn was_asked(&self) {
+        let mut count = self.count.subscribe();
+        // The sender lives as long as we do.
+        let _ = count.wait_for(|count| *count > 0).await;
+    }
+
     /// Records a request; answers it if an answer was prepared.
     pub(crate) async fn meet(&self, body: &Value) -> Option<Response> {
         {
@@ -62,27 +71,15 @@ impl Script {
             }
             asked.push_back(body.clone());
         }
+        self.count.send_modify(|count| *count += 1);
         let canned = self.next.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         match canned? {
-            Canned::Answer(status, headers, body) => {
-                let mut response =
-                    (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), axum::Json(body))
-                        .into_response();
-                for (name, value) in headers {
-                    if let (Ok(name), Ok(value)) =
-                        (name.parse::<axum::http::HeaderName>(), axum::http::HeaderValue::from_str(&value))
-                    {
-                        response.headers_mut().insert(name, value);
-                    }
-                }
-                Some(response)
+            Canned::Answer(status, body) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                Some((status, axum::Json(body)).into_response())
             }
-            Canned::Slow(delay) => {
-                tokio::time::sleep(delay).await;
-                None
-            }
-            Canned::Hang => {
-                tokio::time::sleep(Duration::from_secs(600)).await;
+            Canned::Held(gate) => {
+                gate.0.notified().await;
                 None
             }
         }
