@@ -42,14 +42,15 @@ pub async fn insert_document(
     Ok(())
 }
 
-/// Takes up to `most` due documents of the organisation for delivery; nobody else takes them for the next minute.
+/// Takes up to `most` due documents of the organisation for delivery; nobody else takes them for the next ten seconds,
+/// twice what a delivery may take.
 ///
 /// # Errors
 /// [`StoreError::Database`].
 pub async fn claim_documents(tx: &mut ServiceTx, org_id: Uuid, most: i64) -> Result<Vec<OutboxItem>, StoreError> {
     Ok(sqlx::query_as!(
         OutboxItem,
-        "update public.outbox o set attempts = o.attempts + 1, next_attempt_at = now() + interval '1 minute'
+        "update public.outbox o set attempts = o.attempts + 1, next_attempt_at = now() + interval '10 seconds'
            from (select id from public.outbox
                   where org_id = $1 and kind = 'document' and delivered_at is null and next_attempt_at <= now()
                   order by next_attempt_at limit $2 for update skip locked) due
