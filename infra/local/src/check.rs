@@ -127,17 +127,22 @@ pub(crate) async fn prepare() -> Result<ExitCode> {
 /// Compiles `shared` with a database to ask; the macros leave each query's description in `to`.
 fn describe(home: &Home, url: &str, to: &std::path::Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
-    let status = Command::new("cargo")
-        .args(["check", "--locked", "-p", "shared", "--all-features"])
-        .current_dir(&home.root)
-        .env("DATABASE_URL", url)
-        .env("SQLX_OFFLINE", "false")
-        .env("SQLX_OFFLINE_DIR", to)
-        // Its own, so that the macros run again and the ordinary build stays as it is.
-        .env("CARGO_TARGET_DIR", home.root.join("target/describe"))
-        .stdin(Stdio::null())
-        .status()?;
-    if !status.success() {
+    let cargo = |args: &[&str]| -> Result<bool> {
+        let status = Command::new("cargo")
+            .args(args)
+            .current_dir(&home.root)
+            .env("DATABASE_URL", url)
+            .env("SQLX_OFFLINE", "false")
+            .env("SQLX_OFFLINE_DIR", to)
+            // Its own, so that the ordinary build stays as it is.
+            .env("CARGO_TARGET_DIR", home.root.join("target/describe"))
+            .stdin(Stdio::null())
+            .status()?;
+        Ok(status.success())
+    };
+    // What cargo takes for fresh it does not compile, and then the macros leave nothing.
+    cargo(&["clean", "--locked", "-p", "shared"])?;
+    if !cargo(&["check", "--locked", "-p", "shared", "--all-features"])? {
         bail!("a query does not fit the schema");
     }
     Ok(())
