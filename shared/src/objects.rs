@@ -1,22 +1,19 @@
-//! The door to file storage: S3-compatible, or local files. It takes an organisation, and no path leaves it.
+//! The door to file storage, which is S3-compatible. It takes an organisation, and no path leaves it.
 //!
 //! S3 access keys know no row-level security, so every path is built from typed parts here and checked against the
 //! organisation before use.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use hmac::{Hmac, KeyInit, Mac};
 use object_store::{
     Attribute, Attributes, ClientOptions, ObjectStore, ObjectStoreExt, PutOptions, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
-    local::LocalFileSystem,
     path::Path,
     signer::Signer,
 };
-use sha2::Sha256;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use url::Url;
 use uuid::Uuid;
 
@@ -29,8 +26,6 @@ use crate::{
 const UPLOAD_TTL: TimeDelta = TimeDelta::minutes(15);
 /// How long a download URL holds.
 const DOWNLOAD_TTL: TimeDelta = TimeDelta::hours(1);
-/// How long one call to storage may take.
-const CALL: Duration = Duration::from_secs(20);
 
 /// Why storage did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -162,19 +157,21 @@ pub struct SignedUrl {
     pub expires_at: DateTime<Utc>,
 }
 
-/// File storage; connects on first use. `STORAGE_URL` is `s3`, or `file:///…` for local files.
+/// S3-compatible storage; connects on first use. Settings `STORAGE_S3_ENDPOINT` and `STORAGE_S3_REGION`.
 #[derive(Debug)]
 pub struct Objects {
-    env: Env,
     secrets: Arc<Secrets>,
-    place: Place,
-    buckets: [OnceCell<AmazonS3>; 2],
+    endpoint: Url,
+    region: String,
+    timeout: Duration,
+    buckets: [Mutex<Option<Kept>>; 2],
 }
 
-#[derive(Debug)]
-enum Place {
-    S3,
-    Files { directory: PathBuf, public_url: Url },
+/// A client, and the key it was built with.
+#[derive(Debug, Clone)]
+struct Kept {
+    key: SecretValue,
+    client: Arc<AmazonS3>,
 }
 
 impl Objects {
@@ -183,16 +180,13 @@ impl Objects {
     /// # Errors
     /// [`ConfigError`] that names the variable.
     pub fn from_env(env: &Env, secrets: Arc<Secrets>) -> Result<Self, ConfigError> {
-        let expected = "`s3`, or a directory as file:///path";
-        let place = match env.required("STORAGE_URL", expected)? {
-            "s3" => Place::S3,
-            _ => {
-                let malformed = || ConfigError::Malformed { name: "STORAGE_URL".to_owned(), expected };
-                let directory = env.url("STORAGE_URL", None)?.to_file_path().map_err(|()| malformed())?;
-                Place::Files { directory, public_url: env.url("STORAGE_PUBLIC_URL", None)? }
-            }
-        };
-        Ok(Self { env: env.clone(), secrets, place, buckets: Default::default() })
+        Ok(Self {
+            secrets,
+            endpoint: env.url("STORAGE_S3_ENDPOINT", None)?,
+            region: env.required("STORAGE_S3_REGION", "the region of the S3-compatible service")?.to_owned(),
+            timeout: env.duration_ms("STORAGE_TIMEOUT_MS", Duration::from_secs(20))?,
+            buckets: Default::default(),
+        })
     }
 
     /// The objects of one organisation.
@@ -201,27 +195,56 @@ impl Objects {
         OrgObjects { objects: self, org_id }
     }
 
-    async fn s3(&self, bucket: Bucket) -> Result<&AmazonS3, ObjectError> {
-        let cell = match bucket {
+    /// Runs `call` with the bucket's client; once more with a new one if storage refused the key and there is another.
+    async fn call<T>(
+        &self,
+        bucket: Bucket,
+        call: impl AsyncFn(&AmazonS3) -> Result<T, object_store::Error>,
+    ) -> Result<T, ObjectError> {
+        let kept = self.client(bucket, None).await?;
+        match call(&kept.client).await {
+            Err(object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }) => {
+                let again = self.client(bucket, Some(&kept.key)).await?;
+                Ok(call(&again.client).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// A client with the current key, or with what there is instead of one that was `refused`.
+    async fn client(&self, bucket: Bucket, refused: Option<&SecretValue>) -> Result<Kept, ObjectError> {
+        let key = match refused {
+            Some(refused) => self.secrets.refetch(Secret::StorageS3SecretAccessKey, refused).await?,
+            None => self.secrets.get(Secret::StorageS3SecretAccessKey).await?,
+        };
+        let mut place = match bucket {
             Bucket::ProjectMedia => &self.buckets[0],
             Bucket::Renders => &self.buckets[1],
-        };
-        cell.get_or_try_init(async || {
-            crate::client::install_tls_provider();
-            let endpoint = self.env.required("STORAGE_S3_ENDPOINT", "the URL of an S3-compatible service")?;
-            let options = ClientOptions::new().with_timeout(CALL).with_allow_http(endpoint.starts_with("http://"));
-            Ok(AmazonS3Builder::new()
-                .with_bucket_name(bucket.name())
-                .with_endpoint(endpoint)
-                .with_region(self.env.required("STORAGE_S3_REGION", "the region of the S3-compatible service")?)
-                .with_access_key_id(self.secrets.get(Secret::StorageS3AccessKeyId).await?.expose())
-                .with_secret_access_key(self.secrets.get(Secret::StorageS3SecretAccessKey).await?.expose())
-                .with_virtual_hosted_style_request(false)
-                .with_client_options(options)
-                .with_retry(RetryConfig { max_retries: 2, retry_timeout: CALL, ..RetryConfig::default() })
-                .build()?)
-        })
-        .await
+        }
+        .lock()
+        .await;
+        if let Some(kept) = place.as_ref().filter(|kept| kept.key.same(&key)) {
+            return Ok(kept.clone());
+        }
+        let key_id = self.secrets.get(Secret::StorageS3AccessKeyId).await?;
+        let kept = Kept { client: Arc::new(self.build(bucket, key_id.expose(), key.expose())?), key };
+        *place = Some(kept.clone());
+        Ok(kept)
+    }
+
+    fn build(&self, bucket: Bucket, key_id: &str, key: &str) -> Result<AmazonS3, object_store::Error> {
+        crate::client::install_tls_provider();
+        let plain = self.endpoint.scheme() == "http";
+        AmazonS3Builder::new()
+            .with_bucket_name(bucket.name())
+            .with_endpoint(self.endpoint.as_str().trim_end_matches('/'))
+            .with_region(&self.region)
+            .with_access_key_id(key_id)
+            .with_secret_access_key(key)
+            .with_virtual_hosted_style_request(false)
+            .with_client_options(ClientOptions::new().with_timeout(self.timeout).with_allow_http(plain))
+            .with_retry(RetryConfig { max_retries: 2, retry_timeout: self.timeout, ..RetryConfig::default() })
+            .build()
     }
 }
 
@@ -246,10 +269,7 @@ impl OrgObjects<'_> {
     /// [`ObjectError::NotFound`], or that storage did not answer.
     pub async fn head(&self, path: &ObjectPath) -> Result<u64, ObjectError> {
         let key = self.own(path)?;
-        Ok(match &self.objects.place {
-            Place::S3 => self.objects.s3(path.bucket).await?.head(&key).await?.size,
-            Place::Files { directory, .. } => files(directory, path.bucket)?.head(&key).await?.size,
-        })
+        Ok(self.objects.call(path.bucket, async |s3| s3.head(&key).await).await?.size)
     }
 
     /// The object's bytes, at most `max_bytes` of them.
@@ -258,10 +278,7 @@ impl OrgObjects<'_> {
     /// [`ObjectError::TooLarge`] before anything is read, if it holds more.
     pub async fn get(&self, path: &ObjectPath, max_bytes: u64) -> Result<Bytes, ObjectError> {
         let key = self.own(path)?;
-        let found = match &self.objects.place {
-            Place::S3 => self.objects.s3(path.bucket).await?.get(&key).await?,
-            Place::Files { directory, .. } => files(directory, path.bucket)?.get(&key).await?,
-        };
+        let found = self.objects.call(path.bucket, async |s3| s3.get(&key).await).await?;
         if found.meta.size > max_bytes {
             return Err(ObjectError::TooLarge { bytes: found.meta.size });
         }
@@ -272,35 +289,24 @@ impl OrgObjects<'_> {
     ///
     /// # Errors
     /// [`ObjectError::Unavailable`].
-    pub async fn put(&self, path: &ObjectPath, bytes: Vec<u8>, content_type: &'static str) -> Result<(), ObjectError> {
+    pub async fn put(&self, path: &ObjectPath, bytes: Bytes, content_type: &'static str) -> Result<(), ObjectError> {
         let key = self.own(path)?;
-        match &self.objects.place {
-            Place::S3 => {
-                let mut attributes = Attributes::new();
-                attributes.insert(Attribute::ContentType, content_type.into());
-                let options = PutOptions { attributes, ..PutOptions::default() };
-                self.objects.s3(path.bucket).await?.put_opts(&key, bytes.into(), options).await?;
-            }
-            // A file has no type of its own; whoever serves it judges by content.
-            Place::Files { directory, .. } => {
-                files(directory, path.bucket)?.put(&key, bytes.into()).await?;
-            }
-        }
+        let put = async |s3: &AmazonS3| {
+            let mut attributes = Attributes::new();
+            attributes.insert(Attribute::ContentType, content_type.into());
+            let options = PutOptions { attributes, ..PutOptions::default() };
+            s3.put_opts(&key, bytes.clone().into(), options).await
+        };
+        self.objects.call(path.bucket, put).await?;
         Ok(())
     }
 
-    /// A URL to PUT at most `max_bytes` of `content_type` at, for fifteen minutes. S3 cannot bound a signed PUT: the reader
-    /// checks the size again.
+    /// A URL to PUT the object at, for fifteen minutes. S3 cannot bound what is put at a signed URL: the reader checks the size.
     ///
     /// # Errors
     /// [`ObjectError`].
-    pub async fn upload_url(
-        &self,
-        path: &ObjectPath,
-        max_bytes: u64,
-        now: DateTime<Utc>,
-    ) -> Result<SignedUrl, ObjectError> {
-        self.signed(path, "PUT", Some(max_bytes), UPLOAD_TTL, now).await
+    pub async fn upload_url(&self, path: &ObjectPath, now: DateTime<Utc>) -> Result<SignedUrl, ObjectError> {
+        self.signed(path, http::Method::PUT, UPLOAD_TTL, now).await
     }
 
     /// A URL to GET the object from, for an hour.
@@ -308,105 +314,22 @@ impl OrgObjects<'_> {
     /// # Errors
     /// [`ObjectError`].
     pub async fn download_url(&self, path: &ObjectPath, now: DateTime<Utc>) -> Result<SignedUrl, ObjectError> {
-        self.signed(path, "GET", None, DOWNLOAD_TTL, now).await
+        self.signed(path, http::Method::GET, DOWNLOAD_TTL, now).await
     }
 
     async fn signed(
         &self,
         path: &ObjectPath,
-        method: &str,
-        max_bytes: Option<u64>,
+        method: http::Method,
         ttl: TimeDelta,
         now: DateTime<Utc>,
     ) -> Result<SignedUrl, ObjectError> {
         let key = self.own(path)?;
-        let expires_at = now + ttl;
-        let url = match &self.objects.place {
-            Place::S3 => {
-                let method = if method == "PUT" { http::Method::PUT } else { http::Method::GET };
-                let ttl = ttl.to_std().unwrap_or_default();
-                self.objects.s3(path.bucket).await?.signed_url(method, &key, ttl).await?
-            }
-            Place::Files { public_url, .. } => {
-                let secret = self.objects.secrets.get(Secret::StorageSigningKey).await?;
-                let signature = hex::encode(
-                    mac(&secret, method, &path.to_string(), expires_at.timestamp(), max_bytes).finalize().into_bytes(),
-                );
-                let mut url = public_url.clone();
-                url.set_path(&format!("{}/{path}", public_url.path().trim_end_matches('/')));
-                let mut query = url.query_pairs_mut();
-                query.append_pair("method", method).append_pair("expires", &expires_at.timestamp().to_string());
-                if let Some(most) = max_bytes {
-                    query.append_pair("max_bytes", &most.to_string());
-                }
-                query.append_pair("signature", &signature);
-                drop(query);
-                url
-            }
-        };
-        Ok(SignedUrl { url, expires_at })
+        // Signing asks nobody, so a key that was rotated away is noticed only by whoever uses the URL.
+        let kept = self.objects.client(path.bucket, None).await?;
+        let url = kept.client.signed_url(method, &key, ttl.to_std().unwrap_or_default()).await?;
+        Ok(SignedUrl { url, expires_at: now + ttl })
     }
-}
-
-fn files(directory: &std::path::Path, bucket: Bucket) -> Result<LocalFileSystem, ObjectError> {
-    let directory = directory.join(bucket.name());
-    std::fs::create_dir_all(&directory).map_err(|error| {
-        ObjectError::Unavailable(object_store::Error::Generic { store: "local files", source: Box::new(error) })
-    })?;
-    Ok(LocalFileSystem::new_with_prefix(directory)?)
-}
-
-fn mac(secret: &SecretValue, method: &str, path: &str, expires: i64, max_bytes: Option<u64>) -> Hmac<Sha256> {
-    let most = max_bytes.map(|most| most.to_string()).unwrap_or_default();
-    // HMAC's own rule for long keys, applied to every key: a hash always fits, where a slice might not.
-    let mut key = hmac::digest::Key::<Hmac<Sha256>>::default();
-    let hashed = <Sha256 as sha2::Digest>::digest(secret.expose().as_bytes());
-    key.iter_mut().zip(hashed).for_each(|(to, from)| *to = from);
-    let mut mac = Hmac::<Sha256>::new(&key);
-    mac.update(format!("{method}\n{path}\n{expires}\n{most}").as_bytes());
-    mac
-}
-
-/// Why a signed URL of local storage was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SignedUrlError {
-    /// A part is missing or malformed.
-    #[error("the URL is not a signed one")]
-    Malformed,
-    /// Its time is over.
-    #[error("the URL has expired")]
-    Expired,
-    /// It was signed for something else, or with another key.
-    #[error("the signature does not match")]
-    Signature,
-}
-
-/// Checks a signed URL of local storage, for the gateway that serves it. Returns how many bytes may be put, if it is for that.
-///
-/// `path` is `bucket/path`; `query` is the URL's query as key-value pairs.
-///
-/// # Errors
-/// [`SignedUrlError`].
-pub fn verify_local(
-    secret: &SecretValue,
-    method: &str,
-    path: &str,
-    query: &[(String, String)],
-    now: DateTime<Utc>,
-) -> Result<Option<u64>, SignedUrlError> {
-    let find = |wanted: &str| query.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-    let expires: i64 = find("expires").and_then(|text| text.parse().ok()).ok_or(SignedUrlError::Malformed)?;
-    let max_bytes: Option<u64> =
-        find("max_bytes").map(str::parse).transpose().map_err(|_| SignedUrlError::Malformed)?;
-    let signature = find("signature").and_then(|text| hex::decode(text).ok()).ok_or(SignedUrlError::Malformed)?;
-    if find("method") != Some(method) || !plain(path) {
-        return Err(SignedUrlError::Malformed);
-    }
-    mac(secret, method, path, expires, max_bytes).verify_slice(&signature).map_err(|_| SignedUrlError::Signature)?;
-    if now.timestamp() >= expires {
-        return Err(SignedUrlError::Expired);
-    }
-    Ok(max_bytes)
 }
 
 #[cfg(test)]

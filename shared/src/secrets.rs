@@ -35,8 +35,6 @@ pub enum Secret {
     AnthropicApiKey,
     /// Gemini's key.
     GeminiApiKey,
-    /// What URLs of local storage are signed with.
-    StorageSigningKey,
     /// The S3 key's id.
     StorageS3AccessKeyId,
     /// The S3 key.
@@ -46,6 +44,18 @@ pub enum Secret {
 }
 
 impl Secret {
+    /// Every one.
+    pub const ALL: [Self; 8] = [
+        Self::DatabaseUrl,
+        Self::MongodbUri,
+        Self::SupabaseJwtSecret,
+        Self::AnthropicApiKey,
+        Self::GeminiApiKey,
+        Self::StorageS3AccessKeyId,
+        Self::StorageS3SecretAccessKey,
+        Self::AuditKey,
+    ];
+
     /// The environment variable's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -55,7 +65,6 @@ impl Secret {
             Self::SupabaseJwtSecret => "SUPABASE_JWT_SECRET",
             Self::AnthropicApiKey => "ANTHROPIC_API_KEY",
             Self::GeminiApiKey => "GEMINI_API_KEY",
-            Self::StorageSigningKey => "STORAGE_SIGNING_KEY",
             Self::StorageS3AccessKeyId => "STORAGE_S3_ACCESS_KEY_ID",
             Self::StorageS3SecretAccessKey => "STORAGE_S3_SECRET_ACCESS_KEY",
             Self::AuditKey => "AUDIT_KEY",
@@ -64,7 +73,7 @@ impl Secret {
 
     /// Whether this checks what was made earlier, so that its previous version must go on being accepted after a rotation.
     const fn verifies(self) -> bool {
-        matches!(self, Self::SupabaseJwtSecret | Self::StorageSigningKey | Self::AuditKey)
+        matches!(self, Self::SupabaseJwtSecret | Self::AuditKey)
     }
 }
 
@@ -85,7 +94,9 @@ impl SecretValue {
         self.0.expose_secret()
     }
 
-    fn same(&self, other: &Self) -> bool {
+    /// Whether both are the same value.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
         self.expose() == other.expose()
     }
 }

@@ -84,12 +84,7 @@ async fn upload(state: &State, request: &HttpRequest) -> Result<Reply<UploadView
         None => Uuid::now_v7(),
     };
     let path = ObjectPath::upload(member.org_id, member.actor_id, upload_id);
-    let signed = state
-        .objects
-        .for_org(member.org_id)
-        .upload_url(&path, wanted.bytes.min(MAX_BYTES as u64), now)
-        .await
-        .map_err(storage)?;
+    let signed = state.objects.for_org(member.org_id).upload_url(&path, now).await.map_err(storage)?;
     Ok(Reply::created(UploadView::new(upload_id, wanted.content_type, signed)))
 }
 

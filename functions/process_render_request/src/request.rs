@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use crate::photo::MAX_BYTES;
 
-/// Image models that a request may name; what they cost is in `model_prices`.
-const MODELS: [&str; 2] = ["gemini-2.5-flash-image", "gemini-3-pro-image"];
+/// Image models that a request may name, the cheapest first; what they cost is in `model_prices`.
+pub(crate) const MODELS: [&str; 2] = ["gemini-2.5-flash-image", "gemini-3-pro-image"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,7 +20,6 @@ pub(crate) struct NewUploadBody {
 #[derive(Debug)]
 pub(crate) struct NewUpload {
     pub(crate) content_type: &'static str,
-    pub(crate) bytes: u64,
 }
 
 impl NewUpload {
@@ -43,7 +42,7 @@ impl NewUpload {
                 format!("bytes must be the size of the file, from 1 to {most}."),
             ));
         }
-        Ok(Self { content_type, bytes: body.bytes })
+        Ok(Self { content_type })
     }
 }
 

@@ -1,23 +1,26 @@
 //! One job, from claim to completion. Each step is a transaction or a call to the outside, never both.
 
+mod call;
+mod fallback;
+
 use std::time::{Duration, Instant};
 
 use chrono::{TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{
-    ai::{AiError, Answered, Picture, Usage},
+    ai::{AiError, Picture},
     audit::{self, AuditError, AuditKeys},
     db::{DbError, ServiceTx},
-    jobs::{self, Claim, Claimed, End, Renewed, StaleLease},
+    jobs::{self, Claim, Claimed, End, StaleLease},
     limits::{self, Amounts, Counted, Reserved},
     objects::{ObjectError, ObjectPath},
     outbox,
     secrets::{Secret, SecretError},
     store::{
-        StoreError, outbox as outbox_rows,
+        StoreError, cache, outbox as outbox_rows,
         prices::{self, ModelPrice},
-        provider_calls::{self, CallEnd, NewCall},
+        provider_calls,
         renders::{self, NewResult, Render},
         settings,
     },
@@ -26,15 +29,19 @@ use shared::{
 use uuid::Uuid;
 
 use crate::{
-    outcome::{AGENT, BRIEF_MAX_TOKENS, Failure, expected_usage},
-    photo::{self, MAX_BYTES, Photo},
+    outcome::{AGENT, BRIEF_MAX_TOKENS, Failure, Retry, expected_usage, quota_renewed_at},
+    photo::{self, CheckedRender, MAX_BYTES, Photo},
+    request::MODELS,
     state::State,
 };
+use call::{Ask, Paid};
 
 /// How long a worker holds a job between two steps.
 const LEASE: TimeDelta = TimeDelta::minutes(5);
 /// How long a paused render waits before it is looked at again.
 const PAUSE: TimeDelta = TimeDelta::minutes(1);
+/// How long a render may wait for a provider's quota before it is given up.
+const LONGEST_WAIT: TimeDelta = TimeDelta::days(7);
 /// How long a delivery after commit may take; what is left is for the sweep.
 const DELIVERY: Duration = Duration::from_millis(500);
 
@@ -48,6 +55,8 @@ struct Message {
 enum Stop {
     /// A step failed; the job is told so.
     Failed(Failure),
+    /// A provider's quota is spent, and nothing else could serve: the job waits until it is renewed.
+    Waiting(Failure),
     /// The job was cancelled while it ran.
     Cancelled,
     /// Another worker holds the job now: nothing more may be written.
@@ -86,15 +95,8 @@ struct Held {
     picture_prices: Vec<ModelPrice>,
 }
 
-/// A call to a model that was made and paid for.
-struct Paid<T> {
-    value: T,
-    tokens: i64,
-    cost_micro_usd: i64,
-}
-
 /// What Claude made of the wishes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Brief {
     prompt: String,
     negative: String,
@@ -113,6 +115,17 @@ struct Made {
     sha256: [u8; 32],
     tokens: i64,
     cost_micro_usd: i64,
+}
+
+/// All that is to be told of a finished render.
+struct Finished {
+    brief: Option<Paid<Brief>>,
+    made: Vec<Made>,
+    model: String,
+    /// The rung of the ladder that served it, as in `render_results.served_by`.
+    served_by: &'static str,
+    /// Why it was not the model that was asked for.
+    instead: Option<&'static str>,
 }
 
 /// Works on the job a message names. Returns whether the message has served its purpose; if not, it comes again.
@@ -261,20 +274,106 @@ async fn render(state: &State, held: &Held, deadline: Instant) -> Result<(), Sto
         .map_err(|_| Failure::permanent("photo_not_found", "The photo's path is not one of this organisation."))?;
     let photo = Photo::check(&objects.get(&input, MAX_BYTES as u64).await?).map_err(Failure::from)?;
 
-    let brief = write_brief(state, held).await?;
+    let mut brief = None;
+    let finished = match as_asked(state, held, &photo, deadline, &mut brief).await {
+        Err(Stop::Failed(failure)) if failure.retry == Retry::Quota => {
+            fallback::serve(state, held, &photo, deadline, brief, failure).await?
+        }
+        other => other?,
+    };
+    complete(state, held, &audit_keys, &photo, &finished).await
+}
+
+/// The brief by Claude, the pictures by the model that was asked for. The brief stays with the caller if the pictures fail.
+async fn as_asked(
+    state: &State,
+    held: &Held,
+    photo: &Photo,
+    deadline: Instant,
+    brief: &mut Option<Paid<Brief>>,
+) -> Result<Finished, Stop> {
+    let written = &*brief.insert(write_brief(state, held, deadline).await?);
+    let model = &held.render.model;
+    let made = make_pictures(state, held, photo, deadline, &written.value, model, &held.picture_prices).await?;
+    Ok(Finished { brief: brief.take(), made, model: model.clone(), served_by: "model", instead: None })
+}
+
+/// The wishes, as data for the model.
+fn wishes(render: &Render) -> Value {
+    json!({
+        "style": render.style, "furnishings": render.furnishings, "lighting": render.lighting,
+        "walls": render.walls, "flooring": render.flooring, "exterior": render.exterior,
+    })
+}
+
+async fn write_brief(state: &State, held: &Held, deadline: Instant) -> Result<Paid<Brief>, Stop> {
+    let schema = json!({
+        "type": "object",
+        "properties": { "prompt": {"type": "string"}, "negative": {"type": "string"}, "decision": {"type": "string"} },
+        "required": ["prompt", "negative", "decision"],
+        "additionalProperties": false,
+    });
+    let prompt = format!("Write the brief for these wishes.\n{}", wishes(&held.render));
+    let ask = Ask {
+        purpose: "render_brief",
+        provider: "anthropic",
+        model: &state.claude_model,
+        prices: &held.brief_prices,
+        secret: Secret::AnthropicApiKey,
+        deadline,
+    };
+    call::paid(state, held, &ask, async |key| {
+        let answered =
+            state.claude.answer(key, &state.claude_model, &held.template, &prompt, &schema, BRIEF_MAX_TOKENS).await?;
+        let usage = answered.usage;
+        answered.try_map(|value| {
+            serde_json::from_value(value).map_err(|_| Failure::from(AiError::Malformed { usage }))
+        })
+    })
+    .await
+}
+
+/// Makes, checks, marks and stores each variant.
+async fn make_pictures(
+    state: &State,
+    held: &Held,
+    photo: &Photo,
+    deadline: Instant,
+    brief: &Brief,
+    model: &str,
+    prices: &[ModelPrice],
+) -> Result<Vec<Made>, Stop> {
+    let objects = state.objects.for_org(held.job.org_id);
+    let input = Picture { mime: "image/jpeg".to_owned(), bytes: photo.bytes.clone() };
     let mut made = Vec::new();
     for variant in 1..=held.render.variants {
-        if Instant::now() >= deadline {
-            return Err(Failure::passing("time_out", "The worker's time was over; another goes on.").into());
-        }
-        let picture = make_picture(state, held, &brief.value, &photo, variant).await?;
-        let checked = photo::check_render(&picture.value.bytes, photo.width, photo.height).map_err(Failure::from)?;
-        let bytes = photo::mark_ai_generated(&picture.value.bytes).map_err(Failure::from)?;
+        let prompt =
+            format!("{}\nAvoid: {}\nVariant {variant} of {}.", brief.prompt, brief.negative, held.render.variants);
+        let ask = Ask {
+            purpose: "render_picture",
+            provider: "gemini",
+            model,
+            prices,
+            secret: Secret::GeminiApiKey,
+            deadline,
+        };
+        let picture: Paid<(CheckedRender, Vec<u8>)> = call::paid(state, held, &ask, async |key| {
+            let answered = state.gemini.render(key, model, &prompt, &input, photo.aspect_ratio).await?;
+            let usage = answered.usage;
+            // A picture that cannot be used was paid for all the same.
+            answered.try_map(|picture| {
+                photo::check_render(&picture.bytes, photo.width, photo.height)
+                    .and_then(|checked| Ok((checked, photo::mark_ai_generated(&picture.bytes)?)))
+                    .map_err(|error| Failure { usage: Some(usage), ..Failure::from(error) })
+            })
+        })
+        .await?;
+        let (checked, bytes) = picture.value;
         let id = Uuid::now_v7();
         let path = ObjectPath::render(held.job.org_id, held.render.id, id, checked.extension);
         let sha256 = photo::sha256(&bytes);
         let size = bytes.len();
-        objects.put(&path, bytes, checked.mime).await?;
+        objects.put(&path, bytes.into(), checked.mime).await?;
         made.push(Made {
             id,
             variant,
@@ -288,128 +387,7 @@ async fn render(state: &State, held: &Held, deadline: Instant) -> Result<(), Sto
             cost_micro_usd: picture.cost_micro_usd,
         });
     }
-    complete(state, held, &audit_keys, &photo, &brief, &made).await
-}
-
-/// The wishes, as data for the model.
-fn wishes(render: &Render) -> Value {
-    json!({
-        "style": render.style, "furnishings": render.furnishings, "lighting": render.lighting,
-        "walls": render.walls, "flooring": render.flooring, "exterior": render.exterior,
-    })
-}
-
-async fn write_brief(state: &State, held: &Held) -> Result<Paid<Brief>, Stop> {
-    let schema = json!({
-        "type": "object",
-        "properties": { "prompt": {"type": "string"}, "negative": {"type": "string"}, "decision": {"type": "string"} },
-        "required": ["prompt", "negative", "decision"],
-        "additionalProperties": false,
-    });
-    let prompt = format!("Write the brief for these wishes.\n{}", wishes(&held.render));
-    let answered =
-        call(state, held, "render_brief", "anthropic", &state.claude_model, &held.brief_prices, async || {
-            let key = state.secrets.get(Secret::AnthropicApiKey).await?;
-            let ask = async |key| {
-                state.claude.answer(key, &state.claude_model, &held.template, &prompt, &schema, BRIEF_MAX_TOKENS).await
-            };
-            match ask(&key).await {
-                Err(AiError::BadKey) => {
-                    let key = state.secrets.refetch(Secret::AnthropicApiKey, &key).await?;
-                    Ok(ask(&key).await)
-                }
-                other => Ok(other),
-            }
-        })
-        .await?;
-    let brief = serde_json::from_value(answered.value)
-        .map_err(|_| Failure::passing("brief_malformed", "The brief that came back lacks a part."))?;
-    Ok(Paid { value: brief, tokens: answered.tokens, cost_micro_usd: answered.cost_micro_usd })
-}
-
-async fn make_picture(
-    state: &State,
-    held: &Held,
-    brief: &Brief,
-    photo: &Photo,
-    variant: i16,
-) -> Result<Paid<Picture>, Stop> {
-    let prompt = format!("{}\nAvoid: {}\nVariant {variant} of {}.", brief.prompt, brief.negative, held.render.variants);
-    let input = Picture { mime: "image/jpeg".to_owned(), bytes: photo.bytes.clone() };
-    call(state, held, "render_picture", "gemini", &held.render.model, &held.picture_prices, async || {
-        let key = state.secrets.get(Secret::GeminiApiKey).await?;
-        let ask = async |key| state.gemini.render(key, &held.render.model, &prompt, &input, photo.aspect_ratio).await;
-        match ask(&key).await {
-            Err(AiError::BadKey) => {
-                let key = state.secrets.refetch(Secret::GeminiApiKey, &key).await?;
-                Ok(ask(&key).await)
-            }
-            other => Ok(other),
-        }
-    })
-    .await
-}
-
-/// Makes one call to a model: its row first, then the call, then how it ended and what it cost.
-async fn call<T>(
-    state: &State,
-    held: &Held,
-    purpose: &str,
-    provider: &str,
-    model: &str,
-    prices: &[ModelPrice],
-    ask: impl AsyncFnOnce() -> Result<Result<Answered<T>, AiError>, SecretError>,
-) -> Result<Paid<T>, Stop> {
-    let job = &held.job;
-    let id = Uuid::now_v7();
-    let mut tx = state.db.service_tx(job.org_id).await?;
-    match jobs::renew(&mut tx, job, LEASE).await?? {
-        Renewed::GoOn => {}
-        Renewed::CancelRequested => {
-            tx.rollback().await?;
-            return Err(Stop::Cancelled);
-        }
-    }
-    let new = NewCall {
-        id,
-        org_id: job.org_id,
-        job_id: job.id,
-        reservation_id: held.reservation,
-        attempt: job.attempt,
-        purpose,
-        provider,
-        model,
-    };
-    provider_calls::insert(&mut tx, new).await?;
-    tx.commit().await?;
-
-    let answered = ask().await?;
-
-    let used = match &answered {
-        Ok(answered) => Some(answered.usage),
-        Err(error) => error.usage().copied(),
-    };
-    // The tokens are kept either way; what has no price is told, and is never free.
-    let cost_micro_usd = used.map_or(Ok(0), |usage| shared::ai::cost_micro_usd(&usage, prices));
-    let end = CallEnd {
-        outcome: match (&answered, &cost_micro_usd) {
-            (Err(error), _) => error.code(),
-            (Ok(_), Err(_)) => "model_price_unknown",
-            (Ok(_), Ok(_)) => "ok",
-        },
-        usage: used.map(|usage| json!(usage)),
-        tokens: used.as_ref().map(Usage::total_tokens).unwrap_or_default(),
-        cost_micro_usd: cost_micro_usd.as_ref().copied().unwrap_or_default(),
-        provider_request_id: answered.as_ref().ok().and_then(|answered| answered.provider_request_id.as_deref()),
-    };
-    let mut tx = state.db.service_tx(job.org_id).await?;
-    provider_calls::update_end(&mut tx, id, &end).await?;
-    tx.commit().await?;
-    let tokens = end.tokens;
-    let answered = answered.map_err(Failure::from)?;
-    let cost_micro_usd = cost_micro_usd
-        .map_err(|_| Failure::permanent("model_price_unknown", "The model used a unit that has no price."))?;
-    Ok(Paid { value: answered.value, tokens, cost_micro_usd })
+    Ok(made)
 }
 
 /// The one transaction that tells the whole story: results, assets, counter, usage, charge, audit entry, document and job.
@@ -418,12 +396,14 @@ async fn complete(
     held: &Held,
     audit_keys: &AuditKeys,
     photo: &Photo,
-    brief: &Paid<Brief>,
-    made: &[Made],
+    finished: &Finished,
 ) -> Result<(), Stop> {
     let Held { job, render, .. } = held;
-    let tokens = brief.tokens + made.iter().map(|made| made.tokens).sum::<i64>();
-    let cost_micro_usd = brief.cost_micro_usd + made.iter().map(|made| made.cost_micro_usd).sum::<i64>();
+    let Finished { brief, made, model, served_by, instead } = finished;
+    let brief_paid = brief.as_ref().map_or((0, 0), |brief| (brief.tokens, brief.cost_micro_usd));
+    let tokens = brief_paid.0 + made.iter().map(|made| made.tokens).sum::<i64>();
+    let cost_micro_usd = brief_paid.1 + made.iter().map(|made| made.cost_micro_usd).sum::<i64>();
+    let now = (state.clock)();
     let results: Vec<Value> = made
         .iter()
         .map(|made| json!({ "id": made.id, "path": made.path.to_string(), "width": made.width, "height": made.height }))
@@ -431,11 +411,14 @@ async fn complete(
 
     let mut tx = state.db.service_tx(job.org_id).await?;
     // First, since it decides whether any of the rest may happen.
-    let result = json!({ "request_id": render.id, "results": results, "cost_micro_usd": cost_micro_usd });
+    let result = json!({
+        "request_id": render.id, "results": results, "cost_micro_usd": cost_micro_usd, "served_by": served_by,
+        "instead_because": instead,
+    });
     jobs::end(&mut tx, job, &End::Succeeded { result, tokens }).await??;
     for (index, made) in made.iter().enumerate() {
         // The brief is paid for once and shown with the first result, so that the results add up to the charge.
-        let share = if index == 0 { (brief.tokens, brief.cost_micro_usd) } else { (0, 0) };
+        let share = if index == 0 { brief_paid } else { (0, 0) };
         let stored = NewResult {
             id: made.id,
             variant: made.variant,
@@ -448,8 +431,8 @@ async fn complete(
             sha256: made.sha256,
             cost_tokens: made.tokens + share.0,
             cost_micro_usd: made.cost_micro_usd + share.1,
-            model_used: &render.model,
-            served_by: "model",
+            model_used: model,
+            served_by,
         };
         renders::insert_result(&mut tx, render, &stored).await?;
     }
@@ -461,6 +444,7 @@ async fn complete(
 
     let subject = audit_keys.subject(&mut tx, job.org_id, actor).await?;
     let seal = |field, value: &str| subject.seal(field, value).map_err(AuditError::from);
+    let told = |part: fn(&Brief) -> &String| brief.as_ref().map(|brief| part(&brief.value).as_str());
     let entry = audit::Entry {
         action: "render.completed",
         resource_type: "render_requests",
@@ -472,9 +456,10 @@ async fn complete(
             "template_version": held.template_version,
         }),
         decision: json!({
-            "why": seal("decision", &brief.value.decision)?,
-            "prompt": seal("decision", &brief.value.prompt)?,
-            "brief_model": state.claude_model, "model": render.model, "served_by": "model",
+            "why": told(|brief| &brief.decision).map(|text| seal("decision", text)).transpose()?,
+            "prompt": told(|brief| &brief.prompt).map(|text| seal("decision", text)).transpose()?,
+            "brief_model": brief.as_ref().map(|_| &state.claude_model), "model": model, "served_by": served_by,
+            "instead_because": instead,
         }),
         output: json!({ "results": results, "tokens": tokens, "cost_micro_usd": cost_micro_usd }),
         metadata: json!({ "job_id": job.id, "attempt": job.attempt }),
@@ -485,12 +470,20 @@ async fn complete(
 
     let document = json!({
         "kind": "render", "request_id": render.id, "project_id": render.project_id, "job_id": job.id,
-        "brief": { "prompt": brief.value.prompt, "negative": brief.value.negative, "decision": brief.value.decision },
+        "brief": brief.as_ref().map(|brief| json!({
+            "prompt": brief.value.prompt, "negative": brief.value.negative, "decision": brief.value.decision,
+        })),
         "wishes": wishes(render), "results": results, "tokens": tokens, "cost_micro_usd": cost_micro_usd,
-        "completed_at": (state.clock)(),
+        "served_by": served_by, "completed_at": now,
     });
     outbox_rows::insert_document(&mut tx, job.org_id, render.id, "agent_outputs", &document).await?;
+    if *served_by == "model" {
+        cache::put(&mut tx, job.org_id, actor, &fallback::key(held, photo), &fallback::kept(made), now).await?;
+    }
     tx.commit().await?;
+    if *served_by != "model" {
+        metric(now, "RendersServedInstead", Unit::Count, f64::from(render.variants), &[("served_by", served_by)]);
+    }
     Ok(())
 }
 
@@ -501,17 +494,27 @@ async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(), Stop> {
     let failure = match stop {
         Stop::Stale => return Ok(()),
         Stop::Cancelled => None,
-        Stop::Failed(failure) => Some(failure),
+        Stop::Failed(failure) | Stop::Waiting(failure) => Some(failure),
         Stop::Unavailable(_) => {
             log_unavailable(stop);
             Some(&unavailable)
         }
     };
+    let now = (state.clock)();
     let mut tx = state.db.service_tx(job.org_id).await?;
     match failure {
-        Some(failure) if failure.retryable && job.attempt < job.max_attempts => {
+        Some(failure) if matches!(stop, Stop::Waiting(_)) && now - render.created_at < LONGEST_WAIT => {
+            let until = quota_renewed_at(failure.code, now);
+            tracing::warn!(job.id = %job.id, code = failure.code, %until, "render waits for a provider's quota");
+            // Nothing is held meanwhile: it may be a day.
+            limits::refund_job(&mut tx, job.id).await?;
+            let waiting = json!({ "reason": failure.code, "detail": failure.detail, "until": until });
+            postpone(tx, job, render, until, waiting).await?;
+            return Ok(());
+        }
+        Some(failure) if failure.retry == Retry::Later && job.attempt < job.max_attempts => {
             let delay = TimeDelta::from_std(failure.delay(job.attempt, rand::random())).unwrap_or(PAUSE);
-            let run_after = (state.clock)() + delay;
+            let run_after = now + delay;
             tracing::warn!(job.id = %job.id, code = failure.code, attempt = job.attempt, "render will be tried again");
             jobs::end(&mut tx, job, &End::Later { run_after, waiting: None, error: Some(failure.to_json()) }).await??;
             renders::update_status(&mut tx, job.org_id, render.id, "queued", None).await?;

@@ -17,9 +17,9 @@ use axum::{
 };
 use local::{
     home::{self, Home},
-    stack::Stack,
+    stack::{self, Stack},
 };
-use sandbox::auth::User;
+use sandbox::{Calls, auth::User};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -93,6 +93,7 @@ async fn obey(
     }
     let outcome = match command.as_str() {
         "token" => token(&listening, &body).await,
+        "fault" => fault(&listening, &body),
         "trigger" if body["schedule"] == "sweep" => listening.stack.sweep().await.map_err(Into::into),
         "trigger" => Err(anyhow::anyhow!("the schedules are: sweep")),
         _ => Err(anyhow::anyhow!("unknown command")),
@@ -101,6 +102,24 @@ async fn obey(
         Ok(answer) => (StatusCode::OK, Json(answer)),
         Err(error) => (StatusCode::BAD_REQUEST, Json(json!({ "error": format!("{error:#}") }))),
     }
+}
+
+/// Arranges a fault; without a target or name, tells what there is.
+fn fault(listening: &Listening, body: &Value) -> Result<Value> {
+    let (Some(target), Some(name)) = (body["target"].as_str(), body["fault"].as_str()) else {
+        let wanted = body["target"].as_str();
+        let names = listening.stack.wires.iter().map(|(name, _)| *name).filter(|name| wanted.is_none_or(|w| w == *name));
+        let lines: Vec<String> = names.map(|name| format!("{name:<10} {}", stack::faults(name).join(" "))).collect();
+        return Ok(json!({ "told": lines.join("\n") }));
+    };
+    let number = |name: &str| body[name].as_u64().and_then(|number| usize::try_from(number).ok());
+    let (calls, told) = match (number("call"), number("calls")) {
+        (Some(number), _) => (Calls::Number(number), format!("call {number} from now")),
+        (None, Some(count)) => (Calls::Next(count), format!("the next {count} calls")),
+        (None, None) => (Calls::Every, "every call".to_owned()),
+    };
+    listening.stack.fault(target, name, calls)?;
+    Ok(json!({ "told": if name == "none" { format!("{target}: nothing goes wrong") } else { format!("{target}: {name}, {told}") } }))
 }
 
 async fn token(listening: &Listening, body: &Value) -> Result<Value> {

@@ -17,6 +17,8 @@ pub struct Function {
     pub schedule: Option<Duration>,
     /// When an invocation is cut off.
     pub timeout: Duration,
+    /// How many messages an invocation is given at most.
+    pub batch: usize,
     /// How many invocations run at once.
     pub concurrency: usize,
 }
@@ -35,6 +37,7 @@ pub const FUNCTIONS: [Function; 4] = [
         queue: None,
         schedule: None,
         timeout: HTTP_TIMEOUT,
+        batch: 1,
         concurrency: 16,
     },
     Function {
@@ -44,6 +47,7 @@ pub const FUNCTIONS: [Function; 4] = [
         queue: Some(RENDERS),
         schedule: None,
         timeout: Duration::from_secs(300),
+        batch: 1,
         concurrency: 4,
     },
     Function {
@@ -53,6 +57,7 @@ pub const FUNCTIONS: [Function; 4] = [
         queue: None,
         schedule: None,
         timeout: HTTP_TIMEOUT,
+        batch: 1,
         concurrency: 8,
     },
     Function {
@@ -62,6 +67,7 @@ pub const FUNCTIONS: [Function; 4] = [
         queue: None,
         schedule: Some(Duration::from_secs(60)),
         timeout: Duration::from_secs(55),
+        batch: 1,
         concurrency: 1,
     },
 ];

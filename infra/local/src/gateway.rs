@@ -1,9 +1,7 @@
-//! The HTTP API, on this machine: requests become events of payload version 2.0, and answers become responses. Signed URLs of
-//! local storage are served here too.
+//! The HTTP API, on this machine: requests become events of payload version 2.0, and answers become responses.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use anyhow::Result;
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
@@ -14,7 +12,6 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::Utc;
 use serde_json::{Value, json};
-use shared::{objects, secrets::SecretValue};
 use tokio::{net::TcpListener, task::JoinHandle};
 use uuid::Uuid;
 
@@ -22,23 +19,6 @@ use crate::lambda::{HTTP_API_TIMEOUT, InvokeError, Lambda};
 
 /// What the HTTP API takes at most.
 const MAX_BODY: usize = 10 * 1024 * 1024;
-/// Where signed URLs of local storage point.
-pub const STORAGE_PREFIX: &str = "/storage/v1/object/";
-
-/// Local files behind signed URLs.
-#[derive(Debug, Clone)]
-pub struct Storage {
-    /// Where buckets are folders.
-    pub directory: PathBuf,
-    /// What URLs are signed with.
-    pub key: SecretValue,
-}
-
-#[derive(Debug)]
-struct Routes {
-    functions: Vec<Arc<Lambda>>,
-    storage: Storage,
-}
 
 /// A gateway that listens until it is dropped.
 #[derive(Debug)]
@@ -54,30 +34,25 @@ impl Drop for Gateway {
 
 impl Gateway {
     /// Serves the functions' routes on `listener`.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn start(listener: TcpListener, functions: Vec<Arc<Lambda>>, storage: Storage) -> Result<Self> {
-        let router = Router::new().fallback(answer).with_state(Arc::new(Routes { functions, storage }));
+    #[must_use]
+    pub fn start(listener: TcpListener, functions: Vec<Arc<Lambda>>) -> Self {
+        let router = Router::new().fallback(answer).with_state(Arc::new(functions));
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, service).await;
         });
-        Ok(Self { server })
+        Self { server }
     }
 }
 
 async fn answer(
-    State(routes): State<Arc<Routes>>,
+    State(functions): State<Arc<Vec<Arc<Lambda>>>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
     let path = request.uri().path().to_owned();
-    if let Some(object) = path.strip_prefix(STORAGE_PREFIX) {
-        return serve_object(&routes.storage, object, request).await;
-    }
     let leads = |prefix: &str| path == prefix || path.starts_with(&format!("{prefix}/"));
-    let Some(lambda) = routes.functions.iter().find(|lambda| lambda.function().routes.iter().any(|route| leads(route)))
+    let Some(lambda) = functions.iter().find(|lambda| lambda.function().routes.iter().any(|route| leads(route)))
     else {
         return message(StatusCode::NOT_FOUND, "Not Found");
     };
@@ -101,7 +76,8 @@ fn message(status: StatusCode, text: &str) -> Response {
 }
 
 /// A request as the HTTP API hands it on, payload version 2.0.
-fn to_event(
+#[must_use]
+pub fn to_event(
     method: &Method,
     path: &str,
     query: Option<&str>,
@@ -167,52 +143,4 @@ fn to_response(answer: &Value) -> Response {
         }
     }
     response
-}
-
-/// Puts or gets a file, as its signed URL allows.
-async fn serve_object(storage: &Storage, object: &str, request: Request) -> Response {
-    let query: Vec<(String, String)> = request
-        .uri()
-        .query()
-        .map(|query| {
-            query
-                .split('&')
-                .filter_map(|pair| pair.split_once('='))
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect()
-        })
-        .unwrap_or_default();
-    let method = request.method().clone();
-    let allowed = match objects::verify_local(&storage.key, method.as_str(), object, &query, Utc::now()) {
-        Ok(allowed) => allowed,
-        Err(error) => return message(StatusCode::FORBIDDEN, &error.to_string()),
-    };
-    let path = storage.directory.join(object);
-    if method == Method::PUT {
-        let most = allowed.and_then(|most| usize::try_from(most).ok()).unwrap_or_default();
-        let Ok(bytes) = to_bytes(request.into_body(), most).await else {
-            return message(StatusCode::PAYLOAD_TOO_LARGE, "the file is larger than was announced");
-        };
-        return match store(&path, &bytes).await {
-            Ok(()) => StatusCode::OK.into_response(),
-            Err(error) => message(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        };
-    }
-    match tokio::fs::read(&path).await {
-        Ok(bytes) => {
-            let kind = if bytes.starts_with(b"\x89PNG") { "image/png" } else { "image/jpeg" };
-            ([(header::CONTENT_TYPE, kind)], bytes).into_response()
-        }
-        Err(_) => message(StatusCode::NOT_FOUND, "there is no such object"),
-    }
-}
-
-/// Whole or not at all: written aside, then moved.
-async fn store(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        tokio::fs::create_dir_all(folder).await?;
-    }
-    let aside = path.with_extension(format!("{}.part", Uuid::new_v4()));
-    tokio::fs::write(&aside, bytes).await?;
-    tokio::fs::rename(&aside, path).await
 }

@@ -59,6 +59,8 @@ pub struct Lambda {
     log: PathBuf,
     permits: Semaphore,
     idle: Mutex<Vec<Worker>>,
+    /// Processes that work on an event now.
+    running: Mutex<Vec<u32>>,
 }
 
 type Outcome = std::result::Result<Value, InvokeError>;
@@ -94,6 +96,7 @@ impl Lambda {
             log: logs.join(format!("{}.log", function.name)),
             permits: Semaphore::new(function.concurrency),
             idle: Mutex::default(),
+            running: Mutex::default(),
             function,
             environment,
         }
@@ -103,6 +106,17 @@ impl Lambda {
     #[must_use]
     pub fn function(&self) -> &Function {
         &self.function
+    }
+
+    /// Kills every process at once, in the middle of whatever it does. How many there were.
+    pub fn kill(&self) -> usize {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let killed = running.len();
+        for pid in running.drain(..) {
+            // Already gone is as good.
+            let _ = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).stderr(Stdio::null()).status();
+        }
+        killed
     }
 
     /// Has a process work on `event`, and waits for its answer.
@@ -119,8 +133,12 @@ impl Lambda {
         let (answer, answered) = oneshot::channel();
         let timeout = self.function.timeout;
         let deadline_ms = Utc::now().timestamp_millis() + i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        let pid = worker.child.id();
+        let running = || self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running().extend(pid);
         let sent = worker.events.send(Invocation { event, deadline_ms, answer });
         if sent.is_err() {
+            running().retain(|other| Some(*other) != pid);
             return Err(InvokeError::Gone);
         }
         let outcome = tokio::select! {
@@ -128,6 +146,7 @@ impl Lambda {
             _ = worker.child.wait() => Err(InvokeError::Gone),
             () = tokio::time::sleep(timeout) => Err(InvokeError::TimedOut),
         };
+        running().retain(|other| Some(*other) != pid);
         if matches!(outcome, Ok(_) | Err(InvokeError::Failed(_))) {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
         }

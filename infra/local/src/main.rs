@@ -60,6 +60,19 @@ enum Command {
         /// `sweep`.
         schedule: String,
     },
+    /// Makes calls of the running `up` go wrong; without arguments, lists what can.
+    Fault {
+        /// `postgres`, `mongodb`, `storage`, `secrets`, `queue`, `anthropic` or `gemini`.
+        target: Option<String>,
+        /// `slow`, `hang`, `reset`, `refuse`, …; `none` ends what was arranged.
+        fault: Option<String>,
+        /// Only so many of the next calls.
+        #[arg(long, conflicts_with = "call")]
+        calls: Option<usize>,
+        /// Only the call of this number, counted from now.
+        #[arg(long)]
+        call: Option<usize>,
+    },
     /// Applies migrations to DATABASE_URL.
     Migrate,
     /// Opens a prompt on the running `up`'s database, or on DATABASE_URL.
@@ -97,6 +110,12 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Trigger { schedule } => {
             let answer = control::ask("trigger", &serde_json::json!({ "schedule": schedule })).await?;
             report::out(&answer.to_string());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Fault { target, fault, calls, call } => {
+            let wanted = serde_json::json!({ "target": target, "fault": fault, "calls": calls, "call": call });
+            let answer = control::ask("fault", &wanted).await?;
+            report::out(answer["told"].as_str().context("no answer came back")?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Migrate => {

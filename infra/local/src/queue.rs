@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -25,8 +26,6 @@ use uuid::Uuid;
 
 use crate::lambda::Lambda;
 
-/// How many messages a batch holds at most.
-const BATCH: usize = 10;
 /// How often a message is delivered before it is a dead letter.
 const MAX_RECEIVES: u32 = 5;
 
@@ -108,6 +107,15 @@ impl Queue {
         self.dead.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Puts every dead letter back, as an operator's redrive does. How many there were.
+    pub fn redrive(&self) -> usize {
+        let dead = std::mem::take(&mut *self.dead.lock().unwrap_or_else(PoisonError::into_inner));
+        for body in &dead {
+            self.send(body);
+        }
+        dead.len()
+    }
+
     /// Waits until every message sent so far is done with or dead.
     pub async fn drained(&self) {
         let mut open = self.open.subscribe();
@@ -115,9 +123,9 @@ impl Queue {
         let _ = open.wait_for(|open| *open == 0).await;
     }
 
-    fn take(&self) -> Vec<Message> {
+    fn take(&self, most: usize) -> Vec<Message> {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = ready.len().min(BATCH);
+        let count = ready.len().min(most);
         ready.drain(..count).collect()
     }
 
@@ -148,7 +156,7 @@ impl Consumer {
                 if paused.wait_for(|paused| !*paused).await.is_err() {
                     return;
                 }
-                let batch = queue.take();
+                let batch = queue.take(worker.function().batch);
                 if batch.is_empty() {
                     tokio::select! {
                         () = queue.arrived.notified() => {}
@@ -229,8 +237,8 @@ fn failed_items(answer: &Value, batch: &[Message]) -> Vec<String> {
 #[derive(Debug)]
 pub struct Endpoint {
     server: JoinHandle<()>,
-    /// For `AWS_ENDPOINT_URL_SQS`.
-    pub url: String,
+    /// Where it listens.
+    pub address: SocketAddr,
 }
 
 impl Drop for Endpoint {
@@ -246,19 +254,13 @@ impl Endpoint {
     /// If no port can be had.
     pub async fn start(queues: Vec<Arc<Queue>>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}", listener.local_addr()?);
+        let address = listener.local_addr()?;
         let queues: HashMap<String, Arc<Queue>> = queues.into_iter().map(|queue| (queue.name.clone(), queue)).collect();
         let router = Router::new().fallback(receive).with_state(Arc::new(queues));
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { server, url })
-    }
-
-    /// For `…_QUEUE_URL`.
-    #[must_use]
-    pub fn queue_url(&self, name: &str) -> String {
-        format!("{}/000000000000/{name}", self.url)
+        Ok(Self { server, address })
     }
 }
 

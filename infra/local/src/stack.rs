@@ -1,21 +1,22 @@
 //! One whole back office: functions, gateway, queue, and the sandbox they call, on databases that are given. Many can run side
 //! by side in one process.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use sandbox::Sandbox;
+use sandbox::{Calls, Canned, Sandbox, Wire, WireFault, anthropic, gemini, secrets, storage};
 use shared::{
     config::Env,
     documents::{Collection, Documents},
-    secrets::{SecretValue, Secrets},
+    secrets::{Secret, Secrets},
 };
 use tokio::net::TcpListener;
+use url::Url;
 
 use crate::{
     functions::{FUNCTIONS, RENDERS},
-    gateway::{Gateway, STORAGE_PREFIX, Storage},
+    gateway::Gateway,
     lambda::{Environment, InvokeError, Lambda},
     queue::{Consumer, Endpoint, Queue},
     scheduler,
@@ -53,6 +54,10 @@ pub struct Stack {
     pub renders: Arc<Queue>,
     /// The functions, by resource.
     pub functions: Vec<Arc<Lambda>>,
+    /// What functions reach, each through a wire that can be spoilt.
+    pub wires: Vec<(&'static str, Wire)>,
+    /// The functions' environment.
+    pub environment: Environment,
     /// Opens what the functions sealed, 32 bytes in base64.
     pub audit_key: String,
     /// Logs of the functions, a file each.
@@ -68,44 +73,72 @@ impl Stack {
     /// # Errors
     /// If a port or directory cannot be had.
     pub async fn start(config: StackConfig) -> Result<Self> {
-        let sandbox = Sandbox::start().await?;
+        let files = config.directory.join("storage");
+        std::fs::create_dir_all(&files)?;
+        let logs = config.directory.join("logs");
+        std::fs::create_dir_all(&logs)?;
+        let sandbox = Sandbox::start(files).await?;
         let renders = Queue::new(RENDERS, config.visibility);
         let endpoint = Endpoint::start(vec![Arc::clone(&renders)]).await?;
         let listener = TcpListener::bind(("127.0.0.1", config.port))
             .await
             .with_context(|| format!("port {} is taken", config.port))?;
         let url = format!("http://{}", listener.local_addr()?);
-        let files = config.directory.join("storage");
-        std::fs::create_dir_all(&files)?;
-        let logs = config.directory.join("logs");
-        std::fs::create_dir_all(&logs)?;
 
-        let signing_key = format!("{:032x}", rand::random::<u128>());
+        let at = sandbox.addresses;
+        let mut wires = Vec::new();
+        for (name, upstream) in [
+            ("storage", at.storage),
+            ("secrets", at.secrets),
+            ("anthropic", at.anthropic),
+            ("gemini", at.gemini),
+            ("queue", endpoint.address),
+        ] {
+            wires.push((name, Wire::open(name, upstream).await?));
+        }
+        let database_url = wired(&mut wires, "postgres", &config.database_url).await?;
+        let mongodb_uri = wired(&mut wires, "mongodb", &config.mongodb_uri).await?;
+        let through = |wanted: &str| {
+            let wire = wires.iter().find(|(name, _)| *name == wanted);
+            wire.map(|(_, wire)| format!("http://{}", wire.address())).unwrap_or_default()
+        };
+
         let audit_key = STANDARD.encode(rand::random::<[u8; 32]>());
-        let environment: Vec<(&str, String)> = vec![
-            ("DATABASE_URL", config.database_url),
-            ("MONGODB_URI", config.mongodb_uri),
+        for (secret, value) in [
+            (Secret::DatabaseUrl, &database_url),
+            (Secret::MongodbUri, &mongodb_uri),
+            (Secret::AnthropicApiKey, &sandbox.anthropic_key.get()),
+            (Secret::GeminiApiKey, &sandbox.gemini_key.get()),
+            (Secret::StorageS3AccessKeyId, &sandbox.storage_key_id),
+            (Secret::StorageS3SecretAccessKey, &sandbox.storage_key.get()),
+            (Secret::AuditKey, &audit_key),
+        ] {
+            sandbox.secrets.set(secret.name(), value);
+        }
+        let mut environment: Environment = [
+            ("SECRETS_ARN", secrets::ARN.to_owned()),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", through("secrets")),
             ("MONGODB_DATABASE", config.mongodb_database),
             ("SUPABASE_URL", sandbox.supabase_url()),
-            ("ANTHROPIC_BASE_URL", sandbox.anthropic_url()),
-            ("ANTHROPIC_API_KEY", sandbox.anthropic_key.clone()),
-            ("GEMINI_BASE_URL", sandbox.gemini_url()),
-            ("GEMINI_API_KEY", sandbox.gemini_key.clone()),
-            ("STORAGE_URL", format!("file://{}", files.display())),
-            ("STORAGE_PUBLIC_URL", format!("{url}{STORAGE_PREFIX}")),
-            ("STORAGE_SIGNING_KEY", signing_key.clone()),
-            ("AUDIT_KEY", audit_key.clone()),
-            ("RENDER_QUEUE_URL", endpoint.queue_url(RENDERS)),
-            ("AWS_ENDPOINT_URL_SQS", endpoint.url.clone()),
+            ("ANTHROPIC_BASE_URL", through("anthropic")),
+            ("GEMINI_BASE_URL", through("gemini")),
+            ("STORAGE_S3_ENDPOINT", through("storage")),
+            ("STORAGE_S3_REGION", storage::REGION.to_owned()),
+            ("RENDER_QUEUE_URL", format!("{}/000000000000/{RENDERS}", through("queue"))),
+            ("AWS_ENDPOINT_URL_SQS", through("queue")),
             ("AWS_REGION", "eu-north-1".to_owned()),
             ("AWS_ACCESS_KEY_ID", "local".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "local".to_owned()),
             ("LOG_LEVEL", "info".to_owned()),
             ("RUST_BACKTRACE", "1".to_owned()),
-        ];
-        let mut environment: Environment =
-            environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
         for (name, value) in config.overrides {
+            if Secret::ALL.iter().any(|secret| secret.name() == name) {
+                sandbox.secrets.set(&name, &value);
+                continue;
+            }
             environment.retain(|(known, _)| *known != name);
             environment.push((name, value));
         }
@@ -115,13 +148,14 @@ impl Stack {
             .collect();
         let workers = functions.iter().filter(|lambda| lambda.function().queue == Some(RENDERS));
         let consumers = workers.map(|worker| Consumer::start(Arc::clone(&renders), Arc::clone(worker))).collect();
-        let storage = Storage { directory: files, key: SecretValue::from(signing_key) };
-        let gateway = Gateway::start(listener, functions.clone(), storage)?;
+        let gateway = Gateway::start(listener, functions.clone());
         Ok(Self {
             url,
             sandbox,
             renders,
             functions,
+            wires,
+            environment,
             audit_key,
             logs,
             _gateway: gateway,
@@ -130,14 +164,104 @@ impl Stack {
         })
     }
 
+    /// The function of this resource name.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<&Arc<Lambda>> {
+        self.functions.iter().find(|lambda| lambda.function().name == name)
+    }
+
+    /// The wire to a server functions reach.
+    ///
+    /// # Errors
+    /// Names the wires there are.
+    pub fn wire(&self, wanted: &str) -> Result<&Wire> {
+        let found = self.wires.iter().find(|(name, _)| *name == wanted).map(|(_, wire)| wire);
+        found.with_context(|| {
+            let names: Vec<&str> = self.wires.iter().map(|(name, _)| *name).collect();
+            format!("there is no wire to {wanted}; there are: {}", names.join(", "))
+        })
+    }
+
+    /// Makes calls to `target` go wrong, by the names that [`faults`] lists. `none` ends what was arranged.
+    ///
+    /// # Errors
+    /// Names what there is, if there is no such target or fault.
+    pub fn fault(&self, target: &str, fault: &str, calls: Calls) -> Result<()> {
+        let wire = self.wire(target)?;
+        let script = match target {
+            "anthropic" => Some(&self.sandbox.anthropic),
+            "gemini" => Some(&self.sandbox.gemini),
+            _ => None,
+        };
+        if fault == "none" {
+            wire.clear();
+            script.inspect(|script| script.clear());
+            return Ok(());
+        }
+        if let Some(fault) = wire_fault(fault) {
+            wire.arrange(fault, calls);
+            return Ok(());
+        }
+        let known = answers(target);
+        match (script, known.into_iter().find(|(name, _)| *name == fault)) {
+            (Some(script), Some((_, canned))) => script.arrange(canned, calls),
+            _ => bail!("{target} has no fault {fault}; it has: {}", faults(target).join(", ")),
+        }
+        Ok(())
+    }
+
     /// One tick of the sweep's schedule. What it did, as it says itself.
     ///
     /// # Errors
     /// [`InvokeError`].
     pub async fn sweep(&self) -> Result<serde_json::Value, InvokeError> {
-        let sweep = self.functions.iter().find(|lambda| lambda.function().name == "Sweep").ok_or(InvokeError::Gone)?;
-        scheduler::tick(sweep).await
+        scheduler::tick(self.function("Sweep").ok_or(InvokeError::Gone)?).await
     }
+}
+
+/// The wire to a server on this machine, as a URL; the URL itself for one elsewhere, whose name its certificate is for.
+async fn wired(wires: &mut Vec<(&'static str, Wire)>, name: &'static str, url: &str) -> Result<String> {
+    let mut url = Url::parse(url).with_context(|| format!("the address of {name} is not a URL"))?;
+    let here = url.host_str().is_some_and(|host| host == "127.0.0.1" || host == "localhost");
+    let (true, Some(port)) = (here, url.port()) else { return Ok(url.into()) };
+    let wire = Wire::open(name, SocketAddr::from(([127, 0, 0, 1], port))).await?;
+    if url.set_host(Some("127.0.0.1")).is_err() || url.set_port(Some(wire.address().port())).is_err() {
+        bail!("the address of {name} names no host");
+    }
+    wires.push((name, wire));
+    Ok(url.into())
+}
+
+/// What can go wrong with calls to `target`, by name.
+#[must_use]
+pub fn faults(target: &str) -> Vec<String> {
+    let wire = ["slow", "hang", "reset", "refuse", "garbage-bytes", "half", "lost"].map(str::to_owned);
+    let slow = "slow:MILLISECONDS".to_owned();
+    wire.into_iter().chain([slow]).chain(answers(target).into_iter().map(|(name, _)| name.to_owned())).collect()
+}
+
+fn answers(target: &str) -> Vec<(&'static str, Canned)> {
+    match target {
+        "anthropic" => anthropic::faults(),
+        "gemini" => gemini::faults(),
+        _ => Vec::new(),
+    }
+}
+
+fn wire_fault(name: &str) -> Option<WireFault> {
+    if let Some(by) = name.strip_prefix("slow:") {
+        return Some(WireFault::Slow(Duration::from_millis(by.parse().ok()?)));
+    }
+    Some(match name {
+        "slow" => WireFault::Slow(Duration::from_secs(2)),
+        "hang" => WireFault::Hang,
+        "reset" => WireFault::Reset,
+        "refuse" => WireFault::Refuse,
+        "garbage-bytes" => WireFault::Garbage,
+        "half" => WireFault::Half,
+        "lost" => WireFault::Lost,
+        _ => return None,
+    })
 }
 
 /// Creates the MongoDB collections with their validators and indexes.

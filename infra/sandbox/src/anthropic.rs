@@ -13,15 +13,14 @@ use axum::{
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::Script;
+use crate::{Canned, Key};
 
 struct Anthropic {
-    key: String,
-    script: Arc<Script>,
+    key: Key,
 }
 
-pub(crate) fn router(key: String, script: Arc<Script>) -> Router {
-    Router::new().route("/v1/messages", post(messages)).with_state(Arc::new(Anthropic { key, script }))
+pub(crate) fn router(key: Key) -> Router {
+    Router::new().route("/v1/messages", post(messages)).with_state(Arc::new(Anthropic { key }))
 }
 
 fn refuse(status: StatusCode, kind: &str, message: &str) -> Response {
@@ -33,10 +32,7 @@ fn refuse(status: StatusCode, kind: &str, message: &str) -> Response {
 
 async fn messages(State(anthropic): State<Arc<Anthropic>>, headers: HeaderMap, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    if let Some(canned) = anthropic.script.meet(&body).await {
-        return canned;
-    }
-    if headers.get("x-api-key").is_none_or(|key| key.as_bytes() != anthropic.key.as_bytes()) {
+    if headers.get("x-api-key").is_none_or(|key| key.as_bytes() != anthropic.key.get().as_bytes()) {
         return refuse(StatusCode::UNAUTHORIZED, "authentication_error", "invalid x-api-key");
     }
     if !headers.contains_key("anthropic-version") {
@@ -96,4 +92,37 @@ fn describe(prompt: &str) -> String {
     let told: Vec<String> =
         wishes.into_iter().flatten().filter_map(|(name, value)| Some(format!("{name}: {}", value.as_str()?))).collect();
     format!("Redecorate this room, keeping its geometry. {}", told.join("; "))
+}
+
+/// What it can be told to answer, by name, as the API documents each.
+#[must_use]
+pub fn faults() -> Vec<(&'static str, Canned)> {
+    let error = |kind: &str, message: &str| {
+        json!({ "type": "error", "error": { "type": kind, "message": message }, "request_id": "req_sandbox" })
+    };
+    let message = |stop: &str, content: Value| {
+        json!({
+            "id": "msg_sandbox", "type": "message", "role": "assistant", "model": "claude-haiku-5-5", "content": content,
+            "stop_reason": stop, "stop_sequence": null,
+            "stop_details": if stop == "refusal" { json!({ "type": "refusal", "category": null }) } else { Value::Null },
+            "usage": { "input_tokens": 200, "output_tokens": 20, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0 },
+        })
+    };
+    let text = |text: &str| json!([{ "type": "text", "text": text }]);
+    vec![
+        ("rate-limit", Canned::Hinted(429, vec![("retry-after", "1")], error("rate_limit_error", "rate limited"))),
+        ("spend-cap", Canned::Answer(429, error("rate_limit_error", "the monthly limit is reached"))),
+        ("spend-limit", Canned::Answer(400, error("invalid_request_error", "You have reached your specified API usage limits."))),
+        ("overloaded", Canned::Answer(529, error("overloaded_error", "Overloaded"))),
+        ("api-error", Canned::Answer(500, error("api_error", "Internal server error"))),
+        ("timeout", Canned::Answer(504, error("timeout_error", "timed out"))),
+        ("bad-key", Canned::Answer(401, error("authentication_error", "invalid x-api-key"))),
+        ("unknown-model", Canned::Answer(404, error("not_found_error", "model: claude-none"))),
+        ("refusal", Canned::Answer(200, message("refusal", json!([])))),
+        ("truncated", Canned::Answer(200, message("max_tokens", text("{\"prompt\": \"A room wi")))),
+        ("malformed", Canned::Answer(200, message("end_turn", text("Here is your brief: a lovely room.")))),
+        ("incomplete", Canned::Answer(200, message("end_turn", text("{\"prompt\": \"a room\"}")))),
+        ("empty", Canned::Answer(200, message("end_turn", json!([{ "type": "thinking", "thinking": "…" }])))),
+        ("garbage", Canned::Garbage(b"{\"id\": \"msg_\xff\xfe, ")),
+    ]
 }

@@ -15,19 +15,18 @@ use image::{DynamicImage, ImageFormat, Rgb, RgbImage, imageops::FilterType};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::Script;
+use crate::{Canned, Key};
 
 /// What the cheaper image models return at most.
 const LONG_SIDE: u32 = 1024;
 const MODELS: [&str; 3] = ["gemini-2.5-flash-image", "gemini-3-pro-image", "gemini-3.1-flash-image"];
 
 struct Gemini {
-    key: String,
-    script: Arc<Script>,
+    key: Key,
 }
 
-pub(crate) fn router(key: String, script: Arc<Script>) -> Router {
-    Router::new().route("/v1beta/models/{call}", post(generate)).with_state(Arc::new(Gemini { key, script }))
+pub(crate) fn router(key: Key) -> Router {
+    Router::new().route("/v1beta/models/{call}", post(generate)).with_state(Arc::new(Gemini { key }))
 }
 
 fn refuse(status: StatusCode, name: &str, message: &str, details: Value) -> Response {
@@ -42,10 +41,7 @@ async fn generate(
     body: Bytes,
 ) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    if let Some(canned) = gemini.script.meet(&body).await {
-        return canned;
-    }
-    if headers.get("x-goog-api-key").is_none_or(|key| key.as_bytes() != gemini.key.as_bytes()) {
+    if headers.get("x-goog-api-key").is_none_or(|key| key.as_bytes() != gemini.key.get().as_bytes()) {
         let details = json!([{ "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID" }]);
         return refuse(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", "API key not valid.", details);
     }
@@ -125,4 +121,73 @@ fn redecorate(sent: &DynamicImage, prompt: &str) -> DynamicImage {
         Rgb(warm.map(|channel| u8::try_from(channel.min(255)).unwrap_or(255)))
     });
     DynamicImage::ImageRgb8(picture)
+}
+
+/// What it can be told to answer, by name, as the API documents each.
+#[must_use]
+pub fn faults() -> Vec<(&'static str, Canned)> {
+    let error = |code: u16, status: &str, details: Value| {
+        Canned::Answer(
+            code,
+            json!({ "error": { "code": code, "message": status, "status": status, "details": details } }),
+        )
+    };
+    let quota = |id: &str, delay: &str| {
+        json!([
+            { "@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{ "quotaId": id }] },
+            { "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay },
+        ])
+    };
+    let usage = |pictures: u64| {
+        json!({
+            "promptTokenCount": 300, "candidatesTokenCount": pictures + 5, "totalTokenCount": pictures + 305,
+            "candidatesTokensDetails": [{ "modality": "IMAGE", "tokenCount": pictures }],
+        })
+    };
+    let stopped = |reason: &str| {
+        Canned::Answer(
+            200,
+            json!({ "candidates": [{ "index": 0, "finishReason": reason }], "usageMetadata": usage(0),
+                    "modelVersion": "gemini-2.5-flash-image", "responseId": "sandbox" }),
+        )
+    };
+    let picture = |bytes: &[u8]| {
+        Canned::Answer(
+            200,
+            json!({
+                "candidates": [{ "index": 0, "finishReason": "STOP", "content": { "role": "model", "parts": [
+                    { "inlineData": { "mimeType": "image/png", "data": STANDARD.encode(bytes) } } ] } }],
+                "usageMetadata": usage(1290), "modelVersion": "gemini-2.5-flash-image", "responseId": "sandbox",
+            }),
+        )
+    };
+    let png = |width, height| {
+        let mut png = Cursor::new(Vec::new());
+        // Writing to memory does not fail.
+        let _ = RgbImage::new(width, height).write_to(&mut png, ImageFormat::Png);
+        png.into_inner()
+    };
+    let blocked = json!({
+        "promptFeedback": { "blockReason": "PROHIBITED_CONTENT", "safetyRatings": [] },
+        "usageMetadata": { "promptTokenCount": 300, "totalTokenCount": 300 },
+    });
+    let whole = png(256, 192);
+    vec![
+        ("blocked", Canned::Answer(200, blocked)),
+        ("blocked-image", stopped("IMAGE_SAFETY")),
+        ("no-image", stopped("NO_IMAGE")),
+        ("truncated", stopped("MAX_TOKENS")),
+        ("no-candidate", Canned::Answer(200, json!({ "usageMetadata": { "promptTokenCount": 300, "totalTokenCount": 300 } }))),
+        ("broken-picture", picture(&whole[..whole.len() / 2])),
+        ("wrong-shape", picture(&png(192, 512))),
+        ("minute-quota", error(429, "RESOURCE_EXHAUSTED", quota("GenerateRequestsPerMinutePerProjectPerModel", "1s"))),
+        ("day-quota", error(429, "RESOURCE_EXHAUSTED", quota("GenerateRequestsPerDayPerProjectPerModel", "2s"))),
+        ("overloaded", error(503, "UNAVAILABLE", json!([]))),
+        ("internal", error(500, "INTERNAL", json!([]))),
+        ("deadline", error(504, "DEADLINE_EXCEEDED", json!([]))),
+        ("bad-key", error(400, "INVALID_ARGUMENT", json!([{ "reason": "API_KEY_INVALID" }]))),
+        ("invalid", error(400, "INVALID_ARGUMENT", json!([]))),
+        ("unknown-model", error(404, "NOT_FOUND", json!([]))),
+        ("garbage", Canned::Garbage(b"{\"candidates\": [{\"content\": \xc3")),
+    ]
 }

@@ -1,25 +1,61 @@
-//! The outside world as real HTTP servers that speak the documented wire formats: Supabase Auth's key set, Anthropic, Gemini.
+//! The outside world as real HTTP servers that speak the documented wire formats: Supabase Auth's key set and storage, AWS
+//! Secrets Manager, Anthropic, Gemini.
 //!
-//! Keys are made per run. What is sent is recorded, and the next answers can be told to be something else.
+//! Keys are made per run. What is sent is recorded, the next answers can be told to be something else, and a [`Wire`] in front of
+//! any server spoils what passes.
 
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")
 )]
 
-mod anthropic;
+pub mod anthropic;
 pub mod auth;
-mod gemini;
+pub mod gemini;
 pub mod photo;
+mod plan;
 mod script;
+pub mod secrets;
+pub mod storage;
+mod wire;
 
-use std::sync::Arc;
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::Result;
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 
+pub use plan::Calls;
 pub use script::{Canned, Gate, Script};
+pub use wire::{Moment, Tap, Verdict, Wire, WireFault};
+
+/// A key that a provider accepts, and no other.
+#[derive(Debug, Clone)]
+pub struct Key(Arc<Mutex<String>>);
+
+impl Key {
+    fn generate(prefix: &str) -> Self {
+        Self(Arc::new(Mutex::new(format!("{prefix}{:032x}", rand::random::<u128>()))))
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn get(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Accepts a new key from now on, and the old one no more. The new one.
+    pub fn roll(&self) -> String {
+        let mut key = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let prefix = key.get(..key.len().saturating_sub(32)).unwrap_or_default();
+        *key = format!("{prefix}{:032x}", rand::random::<u128>());
+        key.clone()
+    }
+}
 
 /// All providers, running until this is dropped.
 #[derive(Debug)]
@@ -27,17 +63,38 @@ pub struct Sandbox {
     /// Signs people in.
     pub auth: Arc<auth::Auth>,
     /// What Anthropic accepts.
-    pub anthropic_key: String,
+    pub anthropic_key: Key,
     /// What Gemini accepts.
-    pub gemini_key: String,
+    pub gemini_key: Key,
+    /// The id of storage's key.
+    pub storage_key_id: String,
+    /// What storage accepts.
+    pub storage_key: Key,
     /// What Anthropic was asked, and what it should answer next.
     pub anthropic: Arc<Script>,
     /// What Gemini was asked, and what it should answer next.
     pub gemini: Arc<Script>,
+    /// The secret document.
+    pub secrets: Arc<secrets::SecretStore>,
+    /// Where each server listens.
+    pub addresses: Addresses,
     supabase_url: String,
-    anthropic_url: String,
-    gemini_url: String,
     servers: Vec<JoinHandle<()>>,
+}
+
+/// Where each server listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// The key set.
+    pub auth: SocketAddr,
+    /// S3-compatible storage.
+    pub storage: SocketAddr,
+    /// Secrets Manager.
+    pub secrets: SocketAddr,
+    /// Anthropic.
+    pub anthropic: SocketAddr,
+    /// Gemini.
+    pub gemini: SocketAddr,
 }
 
 impl Drop for Sandbox {
@@ -49,58 +106,61 @@ impl Drop for Sandbox {
 }
 
 impl Sandbox {
-    /// Starts every provider on a free port of its own.
+    /// Starts every provider on a free port of its own; stored objects are files in `files`.
     ///
     /// # Errors
     /// If a port cannot be had or a key not be made.
-    pub async fn start() -> Result<Self> {
+    pub async fn start(files: PathBuf) -> Result<Self> {
         let mut servers = Vec::new();
         let supabase = TcpListener::bind("127.0.0.1:0").await?;
-        let supabase_url = format!("http://{}", supabase.local_addr()?);
+        let auth_address = supabase.local_addr()?;
+        let supabase_url = format!("http://{auth_address}");
         let auth = Arc::new(auth::Auth::new(&supabase_url)?);
         servers.push(serve(supabase, auth::router(Arc::clone(&auth))));
 
-        let anthropic_key = format!("sk-ant-sandbox-{:032x}", rand::random::<u128>());
+        let anthropic_key = Key::generate("sk-ant-sandbox-");
         let anthropic = Arc::new(Script::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let anthropic_url = format!("http://{}", listener.local_addr()?);
-        servers.push(serve(listener, anthropic::router(anthropic_key.clone(), Arc::clone(&anthropic))));
-
-        let gemini_key = format!("AIza-sandbox-{:032x}", rand::random::<u128>());
+        let gemini_key = Key::generate("AIza-sandbox-");
         let gemini = Arc::new(Script::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let gemini_url = format!("http://{}", listener.local_addr()?);
-        servers.push(serve(listener, gemini::router(gemini_key.clone(), Arc::clone(&gemini))));
-
+        let (storage_key_id, storage_key) = (format!("{:032x}", rand::random::<u128>()), Key::generate(""));
+        let store = Arc::new(secrets::SecretStore::default());
+        let mut addresses = Vec::new();
+        for router in [
+            storage::router(files, storage_key_id.clone(), storage_key.clone()),
+            secrets::router(Arc::clone(&store)),
+            anthropic.direct(anthropic::router(anthropic_key.clone())),
+            gemini.direct(gemini::router(gemini_key.clone())),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            addresses.push(listener.local_addr()?);
+            servers.push(serve(listener, router));
+        }
+        let addresses = Addresses {
+            auth: auth_address,
+            storage: addresses[0],
+            secrets: addresses[1],
+            anthropic: addresses[2],
+            gemini: addresses[3],
+        };
         Ok(Self {
             auth,
             anthropic_key,
             gemini_key,
+            storage_key_id,
+            storage_key,
             anthropic,
             gemini,
+            secrets: store,
+            addresses,
             supabase_url,
-            anthropic_url,
-            gemini_url,
             servers,
         })
     }
 
-    /// For `SUPABASE_URL`.
+    /// Who signs tokens, as `SUPABASE_URL` has it. It leads past every [`Wire`].
     #[must_use]
     pub fn supabase_url(&self) -> String {
         self.supabase_url.clone()
-    }
-
-    /// For `ANTHROPIC_BASE_URL`.
-    #[must_use]
-    pub fn anthropic_url(&self) -> String {
-        self.anthropic_url.clone()
-    }
-
-    /// For `GEMINI_BASE_URL`.
-    #[must_use]
-    pub fn gemini_url(&self) -> String {
-        self.gemini_url.clone()
     }
 }
 

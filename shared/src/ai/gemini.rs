@@ -63,7 +63,7 @@ impl Gemini {
 fn read(body: &Value) -> Result<Answered<Picture>, AiError> {
     let usage = read_usage(&body["usageMetadata"]);
     if let Some(reason) = body["promptFeedback"]["blockReason"].as_str() {
-        return Err(AiError::Blocked { reason: reason.to_owned() });
+        return Err(AiError::Blocked { reason: reason.to_owned(), usage });
     }
     let candidate = body["candidates"].get(0).ok_or(AiError::Malformed { usage })?;
     let finish_reason = candidate["finishReason"].as_str().unwrap_or("FINISH_REASON_UNSPECIFIED");
@@ -75,7 +75,7 @@ fn read(body: &Value) -> Result<Answered<Picture>, AiError> {
         | "SPII"
         | "IMAGE_SAFETY"
         | "IMAGE_RECITATION"
-        | "IMAGE_PROHIBITED_CONTENT" => return Err(AiError::Blocked { reason: finish_reason.to_owned() }),
+        | "IMAGE_PROHIBITED_CONTENT" => return Err(AiError::Blocked { reason: finish_reason.to_owned(), usage }),
         "MAX_TOKENS" => return Err(AiError::Truncated { usage }),
         _ => {}
     }
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn blocked_prompts_and_answers_without_a_picture_are_told_apart() {
         let blocked = read(&json!({ "promptFeedback": { "blockReason": "SAFETY" } })).unwrap_err();
-        assert_eq!(blocked, AiError::Blocked { reason: "SAFETY".to_owned() });
+        assert_eq!(blocked, AiError::Blocked { reason: "SAFETY".to_owned(), usage: Usage::default() });
         let none = read(&json!({ "candidates": [{ "finishReason": "NO_IMAGE" }] })).unwrap_err();
         assert_eq!(none.code(), "answer_without_image");
         let safety = read(&json!({ "candidates": [{ "finishReason": "IMAGE_SAFETY" }] })).unwrap_err();

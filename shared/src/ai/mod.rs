@@ -95,6 +95,16 @@ pub struct Answered<T> {
     pub provider_request_id: Option<String>,
 }
 
+impl<T> Answered<T> {
+    /// Makes something else of what was asked for, or says why that cannot be done.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn try_map<U, E>(self, change: impl FnOnce(T) -> Result<U, E>) -> Result<Answered<U>, E> {
+        Ok(Answered { value: change(self.value)?, usage: self.usage, provider_request_id: self.provider_request_id })
+    }
+}
+
 /// A picture as bytes.
 #[derive(Debug, Clone)]
 pub struct Picture {
@@ -112,6 +122,8 @@ pub enum AiError {
     Blocked {
         /// The provider's word for it.
         reason: String,
+        /// What was paid for it, as far as the answer tells.
+        usage: Usage,
     },
     /// The model declined.
     #[error("The model declined the request; change the wishes.")]
@@ -196,27 +208,6 @@ impl AiError {
         }
     }
 
-    /// Whether asking again, later, may help.
-    #[must_use]
-    pub fn retryable(&self) -> bool {
-        match self {
-            Self::Truncated { .. }
-            | Self::Malformed { .. }
-            | Self::NoImage { .. }
-            | Self::RateLimited { .. }
-            | Self::Overloaded { .. }
-            | Self::Timeout
-            | Self::Unreachable => true,
-            Self::Blocked { .. }
-            | Self::Refused { .. }
-            | Self::QuotaSpent
-            | Self::SpendCap
-            | Self::BadKey
-            | Self::UnknownModel
-            | Self::InvalidRequest => false,
-        }
-    }
-
     /// When the provider said to come back.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -230,7 +221,8 @@ impl AiError {
     #[must_use]
     pub fn usage(&self) -> Option<&Usage> {
         match self {
-            Self::Refused { usage }
+            Self::Blocked { usage, .. }
+            | Self::Refused { usage }
             | Self::Truncated { usage }
             | Self::Malformed { usage }
             | Self::NoImage { usage, .. } => Some(usage),

@@ -1,0 +1,166 @@
+//! One call to a model: its row before it is made and after, its price, and its retries.
+
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use shared::{
+    ai::{self, AiError, Answered, Usage},
+    jobs::{self, Renewed},
+    secrets::{Secret, SecretValue},
+    store::{
+        prices::ModelPrice,
+        provider_calls::{self, CallEnd, NewCall},
+    },
+};
+use uuid::Uuid;
+
+use super::{Failure, Held, LEASE, Retry, State, Stop};
+
+/// How often a call is made again in the same attempt.
+const RETRIES: u32 = 2;
+/// The longest an attempt waits between two of them; a longer wait gives the job back instead.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// What is kept of the function's time for giving the job back.
+const MARGIN: Duration = Duration::from_secs(5);
+/// A call is not begun with less time than this.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// A call to a model that was made and paid for.
+pub(super) struct Paid<T> {
+    pub(super) value: T,
+    pub(super) tokens: i64,
+    pub(super) cost_micro_usd: i64,
+}
+
+/// What is called, at whose price and until when.
+pub(super) struct Ask<'a> {
+    pub(super) purpose: &'static str,
+    pub(super) provider: &'static str,
+    pub(super) model: &'a str,
+    pub(super) prices: &'a [ModelPrice],
+    pub(super) secret: Secret,
+    /// When the function is cut off.
+    pub(super) deadline: Instant,
+}
+
+/// Makes the call, and makes it again while that may help and there is time.
+///
+/// `answer` gets the key and returns an answer that can be used, or why there is none and what that cost.
+pub(super) async fn paid<T>(
+    state: &State,
+    held: &Held,
+    ask: &Ask<'_>,
+    answer: impl AsyncFn(&SecretValue) -> Result<Answered<T>, Failure>,
+) -> Result<Paid<T>, Stop> {
+    let mut tries = 0;
+    loop {
+        let failure = match once(state, held, ask, &answer).await {
+            Err(Stop::Failed(failure)) => failure,
+            other => return other,
+        };
+        let most = match failure.retry {
+            Retry::Once => 1,
+            Retry::Later => RETRIES,
+            Retry::Never | Retry::Quota => 0,
+        };
+        let pause = failure.pause(tries + 1, rand::random());
+        if tries == most || pause > LONGEST_PAUSE || left(ask.deadline) < pause + SHORTEST {
+            return Err(failure.into());
+        }
+        tries += 1;
+        tracing::warn!(job.id = %held.job.id, code = failure.code, tries, "a call is made again");
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// The time there is for calls.
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN)
+}
+
+async fn once<T>(
+    state: &State,
+    held: &Held,
+    ask: &Ask<'_>,
+    answer: &impl AsyncFn(&SecretValue) -> Result<Answered<T>, Failure>,
+) -> Result<Paid<T>, Stop> {
+    let job = &held.job;
+    if left(ask.deadline) < SHORTEST {
+        return Err(Failure::passing("time_out", "The worker's time was over; another goes on.").into());
+    }
+    let id = Uuid::now_v7();
+    let mut tx = state.db.service_tx(job.org_id).await?;
+    match jobs::renew(&mut tx, job, LEASE).await?? {
+        Renewed::GoOn => {}
+        Renewed::CancelRequested => {
+            tx.rollback().await?;
+            return Err(Stop::Cancelled);
+        }
+    }
+    let new = NewCall {
+        id,
+        org_id: job.org_id,
+        job_id: job.id,
+        reservation_id: held.reservation,
+        attempt: job.attempt,
+        purpose: ask.purpose,
+        provider: ask.provider,
+        model: ask.model,
+    };
+    provider_calls::insert(&mut tx, new).await?;
+    tx.commit().await?;
+
+    let answered = match tokio::time::timeout(left(ask.deadline), keyed(state, ask.secret, answer)).await {
+        Ok(answered) => answered,
+        Err(_) => Err(AiError::Timeout.into()),
+    };
+
+    let used = match &answered {
+        Ok(answered) => Some(answered.usage),
+        Err(failure) => failure.usage,
+    };
+    // The tokens are kept either way; what has no price is told, and is never free.
+    let cost_micro_usd = used.map_or(Ok(0), |usage| ai::cost_micro_usd(&usage, ask.prices));
+    let end = CallEnd {
+        outcome: match (&answered, &cost_micro_usd) {
+            (Err(failure), _) => failure.code,
+            (Ok(_), Err(_)) => "model_price_unknown",
+            (Ok(_), Ok(_)) => "ok",
+        },
+        usage: used.map(|usage| json!(usage)),
+        tokens: used.as_ref().map(Usage::total_tokens).unwrap_or_default(),
+        cost_micro_usd: cost_micro_usd.as_ref().copied().unwrap_or_default(),
+        provider_request_id: answered.as_ref().ok().and_then(|answered| answered.provider_request_id.as_deref()),
+    };
+    let mut tx = state.db.service_tx(job.org_id).await?;
+    provider_calls::update_end(&mut tx, id, &end).await?;
+    tx.commit().await?;
+    let tokens = end.tokens;
+    let answered = answered?;
+    let cost_micro_usd = cost_micro_usd
+        .map_err(|_| Failure::permanent("model_price_unknown", "The model used a unit that has no price."))?;
+    Ok(Paid { value: answered.value, tokens, cost_micro_usd })
+}
+
+/// Answers with the current key; once more with a newer one, if the provider refused it and there is one.
+async fn keyed<T>(
+    state: &State,
+    secret: Secret,
+    answer: &impl AsyncFn(&SecretValue) -> Result<Answered<T>, Failure>,
+) -> Result<Answered<T>, Failure> {
+    let unavailable = |error: &dyn Error| {
+        tracing::error!(%secret, error = %error, "a provider's key is not available");
+        Failure::passing("secret_unavailable", "The provider's key could not be read.")
+    };
+    let key = state.secrets.get(secret).await.map_err(|error| unavailable(&error))?;
+    match answer(&key).await {
+        Err(failure) if failure.code == AiError::BadKey.code() => {
+            let newer = state.secrets.refetch(secret, &key).await.map_err(|error| unavailable(&error))?;
+            if newer.same(&key) { Err(failure) } else { answer(&newer).await }
+        }
+        other => other,
+    }
+}
