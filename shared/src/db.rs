@@ -6,7 +6,7 @@
 //! read takes three round trips: begin with context, the query, commit. One connection per process is kept and no pool: Lambda
 //! sends one event at a time, and a pool pings a connection each time it is returned.
 
-use std::{ops::DerefMut, str::FromStr, sync::Arc};
+use std::{ops::DerefMut, str::FromStr, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::{future::BoxFuture, stream::BoxStream};
@@ -15,7 +15,10 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
     postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::timeout,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -54,7 +57,13 @@ pub enum DbError {
     /// The server refused or was not reached.
     #[error("the database is not reachable")]
     Database(#[from] sqlx::Error),
+    /// The server did not answer.
+    #[error("the database did not answer in time")]
+    Timeout,
 }
+
+/// How long a transaction may take to begin, connection included.
+const BEGIN: Duration = Duration::from_secs(5);
 
 /// The door to Postgres. Connects on first use; secret `DATABASE_URL`, setting `DATABASE_MODE`.
 #[derive(Debug, Clone)]
@@ -110,14 +119,19 @@ impl Database {
     async fn begin(&self, settings: &[(&'static str, String)]) -> Result<Tx, DbError> {
         let statement = begin_statement(settings);
         let mut idle = Arc::clone(&self.idle).lock_owned().await;
-        // A connection that slept through a freeze may be dead: nothing has been asked of it yet, so once more with a new one.
+        // A connection that slept through a freeze may be dead, and one whose other end is gone may not say so: nothing has been
+        // asked of it yet, so once more with a new one.
         if let Some(mut kept) = idle.take()
-            && kept.execute(AssertSqlSafe(statement.clone())).await.is_ok()
+            && let Ok(Ok(_)) = timeout(BEGIN, kept.execute(AssertSqlSafe(statement.clone()))).await
         {
             return Ok(Tx { conn: Some(kept), idle, mode: self.mode });
         }
-        let mut conn = self.connect().await?;
-        conn.execute(AssertSqlSafe(statement)).await?;
+        let connected = timeout(BEGIN, async {
+            let mut conn = self.connect().await?;
+            conn.execute(AssertSqlSafe(statement)).await?;
+            Ok::<_, DbError>(conn)
+        });
+        let conn = connected.await.map_err(|_| DbError::Timeout)??;
         Ok(Tx { conn: Some(conn), idle, mode: self.mode })
     }
 

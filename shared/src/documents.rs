@@ -5,15 +5,16 @@ use std::{sync::Arc, time::Duration};
 use mongodb::{
     Client, IndexModel,
     bson::{Document, deserialize_from_document, doc, serialize_to_document},
+    error::ErrorKind,
     options::ClientOptions,
 };
 use serde_json::Value;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::{
     config::{ConfigError, Env},
-    secrets::{Secret, SecretError, Secrets},
+    secrets::{Secret, SecretError, SecretValue, Secrets},
 };
 
 /// How long to look for a server before giving up.
@@ -67,7 +68,14 @@ impl Collection {
 pub struct Documents {
     secrets: Arc<Secrets>,
     database: String,
-    client: OnceCell<Client>,
+    client: Mutex<Option<Kept>>,
+}
+
+/// A client, and the URI it was built with.
+#[derive(Debug, Clone)]
+struct Kept {
+    uri: SecretValue,
+    client: Client,
 }
 
 impl Documents {
@@ -76,23 +84,42 @@ impl Documents {
     /// # Errors
     /// None at present; settings that can be wrong may come.
     pub fn from_env(env: &Env, secrets: Arc<Secrets>) -> Result<Self, ConfigError> {
-        Ok(Self { secrets, database: env.or("MONGODB_DATABASE", "spine").to_owned(), client: OnceCell::new() })
+        Ok(Self { secrets, database: env.or("MONGODB_DATABASE", "spine").to_owned(), client: Mutex::default() })
     }
 
-    async fn database(&self) -> Result<mongodb::Database, DocumentError> {
-        let client = self
-            .client
-            .get_or_try_init(async || {
-                let uri = self.secrets.get(Secret::MongodbUri).await?;
-                let mut options = ClientOptions::parse(uri.expose()).await?;
-                options.app_name = Some("spine".to_owned());
-                options.server_selection_timeout = Some(SERVER_SELECTION);
-                options.connect_timeout = Some(SERVER_SELECTION);
-                options.max_pool_size = Some(2);
-                Ok::<_, DocumentError>(Client::with_options(options)?)
-            })
-            .await?;
-        Ok(client.database(&self.database))
+    /// The client for the current URI, or for what there is instead of one whose login was `refused`.
+    async fn client(&self, refused: Option<&SecretValue>) -> Result<Kept, DocumentError> {
+        let uri = match refused {
+            Some(refused) => self.secrets.refetch(Secret::MongodbUri, refused).await?,
+            None => self.secrets.get(Secret::MongodbUri).await?,
+        };
+        let mut place = self.client.lock().await;
+        if let Some(kept) = place.as_ref().filter(|kept| kept.uri.same(&uri)) {
+            return Ok(kept.clone());
+        }
+        let mut options = ClientOptions::parse(uri.expose()).await?;
+        options.app_name = Some("spine".to_owned());
+        options.server_selection_timeout = Some(SERVER_SELECTION);
+        options.connect_timeout = Some(SERVER_SELECTION);
+        options.max_pool_size = Some(2);
+        let kept = Kept { client: Client::with_options(options)?, uri };
+        *place = Some(kept.clone());
+        Ok(kept)
+    }
+
+    /// Runs `call` on the database; once more with a new login, if the one that is kept was refused and there is another.
+    async fn call<T>(
+        &self,
+        call: impl AsyncFn(mongodb::Database) -> Result<T, mongodb::error::Error>,
+    ) -> Result<T, DocumentError> {
+        let kept = self.client(None).await?;
+        match call(kept.client.database(&self.database)).await {
+            Err(error) if matches!(*error.kind, ErrorKind::Authentication { .. }) => {
+                let again = self.client(Some(&kept.uri)).await?;
+                Ok(call(again.client.database(&self.database)).await?)
+            }
+            other => Ok(other?),
+        }
     }
 
     /// The documents of one organisation.
@@ -106,26 +133,28 @@ impl Documents {
     /// # Errors
     /// [`DocumentError`].
     pub async fn ensure_schema(&self) -> Result<(), DocumentError> {
-        let database = self.database().await?;
-        let existing = database.list_collection_names().await?;
-        for collection in Collection::ALL {
-            if !existing.iter().any(|name| name == collection.name()) {
-                let validator = doc! { "$jsonSchema": {
-                    "bsonType": "object",
-                    "required": ["_id", "org_id", "path"],
-                    "properties": {
-                        "org_id": { "bsonType": "string" },
-                        "path": { "bsonType": "string", "pattern": "^orgs/" },
-                    },
-                } };
-                database.create_collection(collection.name()).validator(validator).await?;
+        self.call(async |database| {
+            let existing = database.list_collection_names().await?;
+            for collection in Collection::ALL {
+                if !existing.iter().any(|name| name == collection.name()) {
+                    let validator = doc! { "$jsonSchema": {
+                        "bsonType": "object",
+                        "required": ["_id", "org_id", "path"],
+                        "properties": {
+                            "org_id": { "bsonType": "string" },
+                            "path": { "bsonType": "string", "pattern": "^orgs/" },
+                        },
+                    } };
+                    database.create_collection(collection.name()).validator(validator).await?;
+                }
+                let documents = database.collection::<Document>(collection.name());
+                for keys in [doc! { "org_id": 1, "kind": 1, "completed_at": -1 }, doc! { "org_id": 1, "path": 1 }] {
+                    documents.create_index(IndexModel::builder().keys(keys).build()).await?;
+                }
             }
-            let documents = database.collection::<Document>(collection.name());
-            for keys in [doc! { "org_id": 1, "kind": 1, "completed_at": -1 }, doc! { "org_id": 1, "path": 1 }] {
-                documents.create_index(IndexModel::builder().keys(keys).build()).await?;
-            }
-        }
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -146,8 +175,11 @@ impl OrgDocuments<'_> {
         let filter = self.filter(id);
         document.extend(filter.clone());
         document.insert("path", format!("orgs/{}/{}/{id}", self.org_id, collection.name()));
-        let documents = self.documents.database().await?.collection::<Document>(collection.name());
-        documents.replace_one(filter, document).upsert(true).await?;
+        let put = async |database: mongodb::Database| {
+            let documents = database.collection::<Document>(collection.name());
+            documents.replace_one(filter.clone(), document.clone()).upsert(true).await
+        };
+        self.documents.call(put).await?;
         Ok(())
     }
 
@@ -156,8 +188,10 @@ impl OrgDocuments<'_> {
     /// # Errors
     /// [`DocumentError`].
     pub async fn find(&self, collection: Collection, id: Uuid) -> Result<Option<Value>, DocumentError> {
-        let documents = self.documents.database().await?.collection::<Document>(collection.name());
-        let found = documents.find_one(self.filter(id)).await?;
+        let find = async |database: mongodb::Database| {
+            database.collection::<Document>(collection.name()).find_one(self.filter(id)).await
+        };
+        let found = self.documents.call(find).await?;
         found.map(|document| deserialize_from_document(document).map_err(|_| DocumentError::Shape)).transpose()
     }
 

@@ -138,6 +138,16 @@ fn to_event(answer: Answer) -> Result<Value, Error> {
     })
 }
 
+/// The source of an event that asks for a fire drill. It can only be sent by whoever may invoke the function directly: an
+/// HTTP API, a queue and a schedule each make events of their own shape.
+const DRILL: &str = "spine.drill";
+
+/// Panics, so that an operator sees the alarm ring: an alarm that never rang is not known to work.
+#[expect(clippy::panic, reason = "it is what a drill is for")]
+fn drill() {
+    panic!("this is a drill");
+}
+
 /// Polls the Lambda runtime API and answers each event with `handle`, for as long as the process lives.
 ///
 /// # Errors
@@ -151,12 +161,20 @@ pub async fn run<S>(state: &S, handle: impl AsyncFn(&S, Trigger) -> Result<Answe
             "invocation",
             function = crate::telemetry::function(),
             request.id = %request_id,
+            client.request.id = tracing::field::Empty,
             org.id = tracing::field::Empty,
             actor.id = tracing::field::Empty,
         );
         async move {
             let remaining = remaining.saturating_sub(now_since_epoch());
+            if event.payload.get("source").and_then(Value::as_str) == Some(DRILL) {
+                drill();
+            }
             let trigger = parse(event.payload, &request_id, remaining)?;
+            if let Trigger::Http(request) = &trigger {
+                // What the client is told; the invocation has another.
+                tracing::Span::current().record("client.request.id", tracing::field::display(&request.request_id));
+            }
             // Boxed, since the state machine of a whole function nested in the runtime's is more than the compiler will lay out.
             to_event(Box::pin(handle(state, trigger)).await?)
         }

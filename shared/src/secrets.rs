@@ -196,8 +196,11 @@ impl Secrets {
         }
     }
 
-    /// The version before the current one, for checking what was signed before a rotation. `None` where there is none, and
-    /// always for secrets that authenticate us to others. In the environment it is `<NAME>_PREVIOUS`.
+    /// The version before the current one, for checking what was signed or sealed before a rotation. `None` where there is none,
+    /// and always for secrets that authenticate us to others.
+    ///
+    /// It is `<NAME>_PREVIOUS`, in the environment or, in lower case, in the document. A document without it has its own previous
+    /// version asked, which lasts only until any other value of the document is changed.
     ///
     /// # Errors
     /// As [`Secrets::get`], without `Missing`.
@@ -205,7 +208,10 @@ impl Secrets {
         match &self.0 {
             _ if !secret.verifies() => Ok(None),
             Source::Environment(env) => Ok(env.get(&format!("{secret}_PREVIOUS")).map(|value| value.to_owned().into())),
-            Source::Document(document) => document.find_previous(secret).await,
+            Source::Document(document) => match document.named_previous(secret).await? {
+                None => document.find_previous(secret).await,
+                named => Ok(named),
+            },
         }
     }
 }
@@ -237,6 +243,14 @@ impl SecretDocument {
         };
         self.refresh(&mut cached, "AWSCURRENT", refused).await?;
         Ok(cached.as_ref().and_then(|cached| lookup(&cached.document, secret)))
+    }
+
+    /// What stands in the current version under the name of the previous value.
+    async fn named_previous(&self, secret: Secret) -> Result<Option<SecretValue>, SecretError> {
+        let mut cached = self.current.lock().await;
+        self.refresh(&mut cached, "AWSCURRENT", |_| false).await?;
+        let name = format!("{}_previous", secret.name().to_ascii_lowercase());
+        Ok(cached.as_ref().and_then(|cached| cached.document.get(&name).cloned()))
     }
 
     async fn find_previous(&self, secret: Secret) -> Result<Option<SecretValue>, SecretError> {
@@ -328,6 +342,8 @@ mod tests {
     #[derive(Default)]
     struct Manager {
         versions: std::sync::Mutex<(Option<String>, Option<String>)>,
+        /// The whole document, instead of one made of a version.
+        whole: std::sync::Mutex<Option<String>>,
         asked: AtomicUsize,
     }
 
@@ -335,6 +351,9 @@ mod tests {
         manager.asked.fetch_add(1, Ordering::SeqCst);
         let (current, previous) = manager.versions.lock().unwrap().clone();
         let request: Value = serde_json::from_str(&body).unwrap();
+        if let Some(whole) = manager.whole.lock().unwrap().clone() {
+            return (StatusCode::OK, Json(json!({"Name": "spine", "SecretString": whole})));
+        }
         match if request["VersionStage"] == "AWSPREVIOUS" { previous } else { current } {
             Some(key) => (
                 StatusCode::OK,
@@ -386,6 +405,15 @@ mod tests {
 
         assert_eq!(secrets.previous(Secret::AuditKey).await.unwrap().unwrap().expose(), "one");
         assert!(secrets.previous(Secret::GeminiApiKey).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_previous_value_that_is_named_outlives_the_next_version() {
+        let manager = Arc::new(Manager::default());
+        *manager.whole.lock().unwrap() = Some(json!({"audit_key": "two", "audit_key_previous": "one"}).to_string());
+        let secrets = secrets_in(&manager).await;
+        assert_eq!(secrets.previous(Secret::AuditKey).await.unwrap().unwrap().expose(), "one");
+        assert_eq!(manager.asked.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]

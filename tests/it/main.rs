@@ -5,9 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod audit;
+mod crashes;
 mod database;
+mod faults;
 mod input;
 mod jobs;
+mod ladder;
 mod limits;
 mod privileges;
 mod renders;

@@ -157,7 +157,8 @@ async fn a_cap_on_cost_alone_binds_and_failing_is_no_way_around_it() {
     });
     let mut admitted = 0;
     for _ in 0..4 {
-        app.stack.sandbox.gemini.then(Canned::Answer(200, empty.clone()));
+        // Made again once, in the same attempt.
+        app.stack.sandbox.gemini.arrange(Canned::Answer(200, empty.clone()), sandbox::Calls::Next(2));
         let render = app.request_render(&token, LAKESIDE).await.expect(202);
         if render["waiting"].is_null() {
             admitted += 1;

@@ -154,15 +154,61 @@ impl Answer {
     }
 }
 
+/// Runs `case` for every one of `cases`, so many at once, each lane a thread with a runtime of its own. Every case is run; those
+/// that failed are told together.
+pub fn abreast<C: Send, F: Future<Output = ()>>(
+    most: usize,
+    cases: impl IntoIterator<Item = C>,
+    case: impl Fn(C) -> F + Sync,
+) {
+    let waiting = std::sync::Mutex::new(cases.into_iter().collect::<std::collections::VecDeque<C>>());
+    let next = || waiting.lock().unwrap().pop_front();
+    let failed: usize = std::thread::scope(|scope| {
+        let lane = || {
+            let mut failed = 0;
+            while let Some(next) = next() {
+                let one = std::panic::AssertUnwindSafe(|| {
+                    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+                    runtime.block_on(case(next));
+                });
+                failed += usize::from(std::panic::catch_unwind(one).is_err());
+            }
+            failed
+        };
+        let lanes: Vec<_> = (0..most).map(|_| scope.spawn(lane)).collect();
+        lanes.into_iter().map(|lane| lane.join().unwrap()).sum()
+    });
+    assert_eq!(failed, 0, "{failed} cases failed; each is told above");
+}
+
+/// What a test wants otherwise.
+#[derive(Debug, Default)]
+pub struct Setup<'a> {
+    /// Variables and secrets of the functions that are set or replaced.
+    pub overrides: &'a [(&'a str, &'a str)],
+    /// When a worker's invocation is cut off.
+    pub worker_timeout: Option<Duration>,
+    /// A database made elsewhere, instead of a new one.
+    pub db: Option<TestDatabase>,
+}
+
 impl TestApp {
     /// Everything up, on Postgres 18.
     pub async fn start() -> Self {
-        Self::with(&[]).await
+        Self::set_up(Setup::default()).await
     }
 
     /// Everything up, with variables of the functions' environment set or replaced.
     pub async fn with(overrides: &[(&str, &str)]) -> Self {
-        let db = TestDatabase::new(Server::Postgres18).await;
+        Self::set_up(Setup { overrides, ..Setup::default() }).await
+    }
+
+    /// Everything up, as the test wants it.
+    pub async fn set_up(setup: Setup<'_>) -> Self {
+        let db = match setup.db {
+            Some(db) => db,
+            None => TestDatabase::new(Server::Postgres18).await,
+        };
         let mongodb_uri = told("SPINE_TEST_MONGODB_URI");
         let mongodb_database = db.name.clone();
         stack::prepare_documents(&mongodb_uri, &mongodb_database).await.unwrap();
@@ -174,7 +220,8 @@ impl TestApp {
             directory: PathBuf::from(told("SPINE_TEST_DIRECTORY")).join(&db.name),
             port: 0,
             visibility: Duration::from_millis(50),
-            overrides: overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            worker_timeout: setup.worker_timeout,
+            overrides: setup.overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
         let stack = Stack::start(config).await.unwrap();
         let client = shared::http_client(Duration::from_secs(60)).unwrap();
@@ -256,6 +303,55 @@ impl TestApp {
     pub async fn finished(&self, token: &str, id: &str) -> Value {
         self.stack.renders.drained().await;
         self.get(&format!("/v1/render-requests/{id}"), token).await.expect(200)
+    }
+
+    /// Lets time pass: leases end, waits are over, and the sweep does what it does every minute.
+    pub async fn a_minute_passes(&self) {
+        self.db
+            .run(
+                "update jobs set lease_until = now() - interval '1 second' where status = 'running';
+                 update jobs set run_after = now() where status = 'queued';
+                 update outbox set next_attempt_at = now() where delivered_at is null",
+            )
+            .await;
+        // What it cannot do now it does the next time.
+        let _ = self.stack.sweep().await;
+        self.stack.renders.drained().await;
+    }
+
+    /// Checks that a render was made, paid for, told of and written down exactly once, and that nothing is held any more.
+    pub async fn made_exactly_once(&self, org: Uuid, id: &str) -> Result<(), String> {
+        let render = sqlx::query_scalar::<_, Value>(AssertSqlSafe(format!(
+            "select jsonb_build_object(
+                 'status', r.status,
+                 'job', j.status,
+                 'results', (select count(*) from render_results x where x.request_id = r.id),
+                 'assets', (select count(*) from assets a join render_results x on x.id = a.source_id where x.request_id = r.id),
+                 'billed', (select count(*) from billing_events b where b.source_id = r.id),
+                 'requested', (select count(*) from audit_log a where a.record_id = r.id::text and a.action = 'render.requested'),
+                 'completed', (select count(*) from audit_log a where a.record_id = r.id::text and a.action = 'render.completed'),
+                 'held', (select count(*) from usage_reservations u where u.job_id = r.job_id and u.state = 'active'),
+                 'settled', (select count(*) from usage_reservations u where u.job_id = r.job_id and u.state = 'settled'),
+                 'open_calls', (select count(*) from provider_calls c where c.job_id = r.job_id and c.finished_at is null),
+                 'undelivered', (select count(*) from outbox o where o.payload ->> 'request_id' = r.id::text and o.delivered_at is null),
+                 'reserved', (select coalesce(sum(reserved_requests + reserved_tokens + reserved_cost_micro_usd), 0) from agent_usage
+                               where not exists (select from usage_reservations u where u.state = 'active')))
+               from render_requests r join jobs j on j.id = r.job_id where r.id = '{id}'"
+        )))
+        .fetch_one(&mut self.db.admin().await)
+        .await
+        .map_err(|error| error.to_string())?;
+        let wanted = json!({
+            "status": "completed", "job": "succeeded", "results": 1, "assets": 1, "billed": 1, "requested": 1, "completed": 1,
+            "held": 0, "settled": 1, "open_calls": 0, "undelivered": 0, "reserved": 0,
+        });
+        if render != wanted {
+            return Err(format!("{render}"));
+        }
+        match self.document(org, id).await {
+            Some(document) if document["request_id"] == id => Ok(()),
+            other => Err(format!("the document is {other:?}")),
+        }
     }
 
     /// A file behind a signed URL.

@@ -3,9 +3,12 @@
 mod call;
 mod fallback;
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{
@@ -57,6 +60,8 @@ enum Stop {
     Failed(Failure),
     /// A provider's quota is spent, and nothing else could serve: the job waits until it is renewed.
     Waiting(Failure),
+    /// A limit of the tenant's own has no room for another try: the job waits for the window that has.
+    Limited(limits::Waiting),
     /// The job was cancelled while it ran.
     Cancelled,
     /// Another worker holds the job now: nothing more may be written.
@@ -88,7 +93,9 @@ stops! {
 struct Held {
     job: Claimed,
     render: Render,
-    reservation: Uuid,
+    /// What the calls made now are paid from. A call that is made again gets a new one.
+    reservation: Cell<Uuid>,
+    amounts: Amounts,
     template: String,
     template_version: i32,
     brief_prices: Vec<ModelPrice>,
@@ -208,7 +215,7 @@ async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
     }
     if job.attempt > job.max_attempts {
         let failure = Failure::permanent("attempts_exhausted", "Every attempt was cut off before it could finish.");
-        finish(&mut tx, &job, &render, End::Failed { error: failure.to_json() }, "failed").await?;
+        fail(&mut tx, &job, &render, &failure, now).await?;
         tx.commit().await?;
         return Ok(None);
     }
@@ -221,7 +228,7 @@ async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
     let Ok(cost_micro_usd) = priced else {
         let failure =
             Failure::permanent("model_price_unknown", "There is no price for the model, so it was not called.");
-        finish(&mut tx, &job, &render, End::Failed { error: failure.to_json() }, "failed").await?;
+        fail(&mut tx, &job, &render, &failure, now).await?;
         tx.commit().await?;
         return Ok(None);
     };
@@ -230,17 +237,18 @@ async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
         tokens: expected.brief.total_tokens() + expected.pictures.total_tokens(),
         cost_micro_usd,
     };
-    let actor = job.created_by.unwrap_or_default();
-    let counted = Counted { agent: AGENT, user_id: actor, project_id: render.project_id };
-    let reservation = match limits::reserve(&mut tx, job.id, counted, amounts).await? {
+    if job.attempt > 1 {
+        // What earlier attempts spent is counted, so that this one is held to what is left.
+        limits::refund_job(&mut tx, job.id).await?;
+    }
+    let reservation = match limits::reserve(&mut tx, job.id, counted(&job, &render), amounts).await? {
         Reserved::Active(id) => id,
         Reserved::Reached(waiting) => {
             return postpone(tx, &job, &render, waiting.until, json!(waiting)).await;
         }
         Reserved::Never { scope } => {
             let detail = format!("This alone is more than the {scope}'s limit allows; ask for fewer variants.");
-            let error = Failure::permanent("limit_too_small", detail).to_json();
-            finish(&mut tx, &job, &render, End::Failed { error }, "failed").await?;
+            fail(&mut tx, &job, &render, &Failure::permanent("limit_too_small", detail), now).await?;
             tx.commit().await?;
             return Ok(None);
         }
@@ -248,7 +256,13 @@ async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
     let (template, template_version) = renders::get_template(&mut tx, job.org_id, "render_brief", "en").await?;
     renders::update_status(&mut tx, job.org_id, render.id, "running", None).await?;
     tx.commit().await?;
-    Ok(Some(Held { job, render, reservation, template, template_version, brief_prices, picture_prices }))
+    let reservation = Cell::new(reservation);
+    Ok(Some(Held { job, render, reservation, amounts, template, template_version, brief_prices, picture_prices }))
+}
+
+/// Whose limits a render counts against.
+fn counted(job: &Claimed, render: &Render) -> Counted<'static> {
+    Counted { agent: AGENT, user_id: job.created_by.unwrap_or_default(), project_id: render.project_id }
 }
 
 /// Puts the job back with a reason people can see. Costs no attempt.
@@ -256,7 +270,7 @@ async fn postpone(
     mut tx: ServiceTx,
     job: &Claimed,
     render: &Render,
-    until: chrono::DateTime<Utc>,
+    until: DateTime<Utc>,
     waiting: Value,
 ) -> Result<Option<Held>, Stop> {
     jobs::end(&mut tx, job, &End::Later { run_after: until, waiting: Some(waiting), error: None }).await??;
@@ -438,7 +452,7 @@ async fn complete(
     }
     let variants = i64::from(render.variants);
     renders::update_status(&mut tx, job.org_id, render.id, "completed", None).await?;
-    limits::settle(&mut tx, held.reservation, variants).await?;
+    limits::settle(&mut tx, held.reservation.get(), variants).await?;
     let actor = job.created_by.unwrap_or_default();
     renders::charge(&mut tx, render, actor, variants, cost_micro_usd).await?;
 
@@ -493,6 +507,10 @@ async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(), Stop> {
     let unavailable = Failure::passing("dependency_unavailable", "Something the render needs did not answer.");
     let failure = match stop {
         Stop::Stale => return Ok(()),
+        Stop::Limited(waiting) => {
+            let tx = state.db.service_tx(job.org_id).await?;
+            return postpone(tx, job, render, waiting.until, json!(waiting)).await.map(|_| ());
+        }
         Stop::Cancelled => None,
         Stop::Failed(failure) | Stop::Waiting(failure) => Some(failure),
         Stop::Unavailable(_) => {
@@ -521,10 +539,7 @@ async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(), Stop> {
         }
         Some(failure) => {
             tracing::warn!(job.id = %job.id, code = failure.code, attempt = job.attempt, "render failed");
-            let variants = f64::from(render.variants);
-            metric((state.clock)(), "Renders", Unit::Count, variants, &[("outcome", failure.code)]);
-            let end = End::Failed { error: failure.to_json() };
-            finish(&mut tx, job, render, end, "failed").await?;
+            fail(&mut tx, job, render, failure, now).await?;
         }
         None => {
             finish(&mut tx, job, render, End::Cancelled, "cancelled").await?;
@@ -532,6 +547,18 @@ async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(), Stop> {
     }
     tx.commit().await?;
     Ok(())
+}
+
+/// Ends the job and the request as failed, and counts it for whoever watches.
+async fn fail(
+    tx: &mut ServiceTx,
+    job: &Claimed,
+    render: &Render,
+    failure: &Failure,
+    now: DateTime<Utc>,
+) -> Result<(), Stop> {
+    metric(now, "Renders", Unit::Count, f64::from(render.variants), &[("outcome", failure.code)]);
+    finish(tx, job, render, End::Failed { error: failure.to_json() }, "failed").await
 }
 
 /// Ends the job and the request together, with an audit entry, and gives back what the job held.

@@ -108,7 +108,12 @@ impl Lambda {
         &self.function
     }
 
-    /// Kills every process at once, in the middle of whatever it does. How many there were.
+    /// Ends the processes that wait for work, so that the next event meets a cold start.
+    pub fn retire(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Kills every process that works on an event, in the middle of it. How many there were.
     pub fn kill(&self) -> usize {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let killed = running.len();

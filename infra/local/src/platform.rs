@@ -92,6 +92,7 @@ pub(crate) async fn bring_up(home: &Home, databases: &Databases, directory: Path
         directory,
         port,
         visibility: Duration::from_secs(30),
+        worker_timeout: None,
         overrides: Vec::new(),
     };
     prepare_documents(&config).await?;

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use crate::{
-    functions::{FUNCTIONS, RENDERS},
+    functions::{FUNCTIONS, Function, RENDERS},
     gateway::Gateway,
     lambda::{Environment, InvokeError, Lambda},
     queue::{Consumer, Endpoint, Queue},
@@ -39,6 +39,8 @@ pub struct StackConfig {
     pub port: u16,
     /// How long a failed message waits.
     pub visibility: Duration,
+    /// When a worker's invocation is cut off, instead of as [`FUNCTIONS`] says.
+    pub worker_timeout: Option<Duration>,
     /// Variables that are set or replaced in every function's environment.
     pub overrides: Environment,
 }
@@ -144,7 +146,10 @@ impl Stack {
         }
         let functions: Vec<Arc<Lambda>> = FUNCTIONS
             .iter()
-            .map(|function| Arc::new(Lambda::new(*function, &config.binaries, environment.clone(), &logs)))
+            .map(|function| {
+                let timeout = config.worker_timeout.filter(|_| function.queue.is_some()).unwrap_or(function.timeout);
+                Arc::new(Lambda::new(Function { timeout, ..*function }, &config.binaries, environment.clone(), &logs))
+            })
             .collect();
         let workers = functions.iter().filter(|lambda| lambda.function().queue == Some(RENDERS));
         let consumers = workers.map(|worker| Consumer::start(Arc::clone(&renders), Arc::clone(worker))).collect();

@@ -9,6 +9,7 @@ use serde_json::json;
 use shared::{
     ai::{self, AiError, Answered, Usage},
     jobs::{self, Renewed},
+    limits::{self, Reserved},
     secrets::{Secret, SecretValue},
     store::{
         prices::ModelPrice,
@@ -72,8 +73,29 @@ pub(super) async fn paid<T>(
         }
         tries += 1;
         tracing::warn!(job.id = %held.job.id, code = failure.code, tries, "a call is made again");
+        if failure.usage.is_some() {
+            reserve_again(state, held).await?;
+        }
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Counts what was spent and reserves anew, since an answer that cannot be used is paid for: retries exceed no cap.
+async fn reserve_again(state: &State, held: &Held) -> Result<(), Stop> {
+    let mut tx = state.db.service_tx(held.job.org_id).await?;
+    limits::refund_job(&mut tx, held.job.id).await?;
+    let reserved =
+        limits::reserve(&mut tx, held.job.id, super::counted(&held.job, &held.render), held.amounts).await?;
+    tx.commit().await?;
+    match reserved {
+        Reserved::Active(reservation) => held.reservation.set(reservation),
+        Reserved::Reached(waiting) => return Err(Stop::Limited(waiting)),
+        Reserved::Never { scope } => {
+            let detail = format!("Another try is more than the {scope}'s limit allows.");
+            return Err(Failure::permanent("limit_too_small", detail).into());
+        }
+    }
+    Ok(())
 }
 
 /// The time there is for calls.
@@ -104,7 +126,7 @@ async fn once<T>(
         id,
         org_id: job.org_id,
         job_id: job.id,
-        reservation_id: held.reservation,
+        reservation_id: held.reservation.get(),
         attempt: job.attempt,
         purpose: ask.purpose,
         provider: ask.provider,
