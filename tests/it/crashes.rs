@@ -8,14 +8,17 @@ use std::sync::{
 };
 
 use integration_tests::{
-    TestApp, abreast,
+    OwnServer, Setup, TestApp, abreast,
     people::{DORA, LAKESIDE, NORD},
     render_body, small_photo,
 };
 use reqwest::Method;
 use sandbox::{Moment, Tap, Verdict};
 use serde_json::Value;
+use tokio::sync::Notify;
 
+/// At how many of its steps the database is restarted.
+const RESTARTS: usize = 8;
 /// How many back offices stand at once.
 const ABREAST: usize = 3;
 
@@ -74,6 +77,7 @@ fn a_worker_killed_at_any_step_leaves_one_result_one_charge_and_one_trail() {
 
 async fn killed_at(steps: Vec<(Moment, usize)>, lost: Arc<AtomicUsize>) {
     let app = TestApp::start().await;
+    app.db.run("delete from agent_limits").await;
     for (moment, number) in steps {
         let worker = Arc::clone(app.stack.function("ProcessRenderRequestWorker").unwrap());
         let (tap, _) = at_step(moment, number, move || {
@@ -98,7 +102,7 @@ async fn killed_at(steps: Vec<(Moment, usize)>, lost: Arc<AtomicUsize>) {
 /// Asks for a render with a key, again and again until it is admitted. The render.
 async fn insist(app: &TestApp, body: &Value, key: &str) -> Value {
     let token = app.token(&DORA);
-    for _ in 0..5 {
+    for _ in 0..200 {
         let answer = app.send_keyed(Method::POST, "/v1/render-requests", &token, Some(body), Some(key)).await;
         if answer.status == 202 {
             return answer.body;
@@ -113,6 +117,10 @@ async fn a_connection_lost_at_any_step_admits_one_render_and_finishes_it_once() 
     let app = TestApp::start().await;
     let token = app.token(&DORA);
     let body = render_body(LAKESIDE, app.upload(&token, &small_photo()).await);
+    // As many renders as there are steps: this is not about limits.
+    app.db.run("delete from agent_limits").await;
+    insist(&app, &body, "warm").await;
+    app.stack.renders.drained().await;
     let (tap, count) = at_step(Moment::Asked, usize::MAX, || {});
     tap_all(&app, Some(&tap));
     insist(&app, &body, "count").await;
@@ -136,7 +144,57 @@ async fn a_connection_lost_at_any_step_admits_one_render_and_finishes_it_once() 
         }
     }
     let renders = app.db.count("select count(*) from render_requests").await;
-    assert_eq!(usize::try_from(renders).unwrap(), 2 * steps + 1);
+    assert_eq!(usize::try_from(renders).unwrap(), 2 * steps + 2);
     let idle = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'";
     assert_eq!(app.db.count(idle).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_restarted_in_the_middle_loses_and_doubles_nothing() {
+    let mut server = OwnServer::start().await;
+    let db = server.database().await;
+    let mut app = TestApp::set_up(Setup { db: Some(db), ..Setup::default() }).await;
+    let body = render_body(LAKESIDE, app.upload(&app.token(&DORA), &small_photo()).await);
+    let watched = async |app: &TestApp, tap: &Tap, key: &str| {
+        app.stack.wire("postgres").unwrap().tap(Some(Arc::clone(tap)));
+        let render = insist(app, &body, key).await;
+        app.stack.renders.drained().await;
+        app.stack.wire("postgres").unwrap().tap(None);
+        render["id"].as_str().unwrap().to_owned()
+    };
+    // Counted the second time: the first has connections to make.
+    let mut steps = 0;
+    for key in ["warm", "count"] {
+        let (tap, count) = at_step(Moment::Asked, usize::MAX, || {});
+        watched(&app, &tap, key).await;
+        steps = count.load(Ordering::SeqCst);
+    }
+
+    for (index, number) in (1..=steps).step_by(steps.div_ceil(RESTARTS)).enumerate() {
+        let moment = if index % 2 == 0 { Moment::Asked } else { Moment::Answered };
+        let gone = Arc::new(Notify::new());
+        let told = Arc::clone(&gone);
+        let (tap, _) = at_step(moment, number, move || told.notify_one());
+        let key = format!("restart-{number}");
+        let restart = async {
+            gone.notified().await;
+            server.restart().await
+        };
+        // The server goes down while the render is on its way, and is back on another port.
+        let render = async {
+            let id = watched(&app, &tap, &key).await;
+            // A run with a step less has met nothing, and is followed by a restart.
+            gone.notify_one();
+            id
+        };
+        let (id, ()) = tokio::join!(render, async {
+            let address = restart.await;
+            app.stack.wire("postgres").unwrap().lead_to(address);
+        });
+        server.moved(&mut app.db);
+        app.a_minute_passes().await;
+        app.made_exactly_once(NORD, &id)
+            .await
+            .unwrap_or_else(|wrong| panic!("restarted at step {number}: {wrong}\n{}", app.logs()));
+    }
 }

@@ -12,6 +12,7 @@ mod input;
 mod jobs;
 mod ladder;
 mod limits;
+mod photos;
 mod privileges;
 mod renders;
 mod tokens;

@@ -5,10 +5,12 @@
 
 pub mod people;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use local::{
     database,
+    home::Home,
+    servers::{Postgres, Version},
     stack::{self, Stack, StackConfig},
 };
 use reqwest::{Client, Method, StatusCode};
@@ -90,6 +92,53 @@ impl TestDatabase {
     /// Runs a statement as superuser.
     pub async fn run(&self, statement: &str) {
         self.admin().await.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
+    }
+}
+
+/// A Postgres of one test alone, which it may restart.
+#[derive(Debug)]
+pub struct OwnServer {
+    home: Home,
+    postgres: Option<Postgres>,
+}
+
+impl OwnServer {
+    /// Starts one.
+    pub async fn start() -> Self {
+        let home = Home::open().unwrap();
+        let postgres = Some(Postgres::start(&home, Version::V18, Some(&home.run.join("own"))).await.unwrap());
+        Self { home, postgres }
+    }
+
+    fn admin_url(&self) -> &str {
+        &self.postgres.as_ref().unwrap().admin_url
+    }
+
+    /// A migrated database with the seeded people.
+    pub async fn database(&self) -> TestDatabase {
+        let name = format!("t_{}", Uuid::new_v4().simple());
+        let url = database::create(self.admin_url(), &name, None).await.unwrap();
+        database::migrate(&self.home.root, &url).await.unwrap();
+        database::seed(&self.home.root, &url).await.unwrap();
+        let functions_url = database::functions_url(&url).await.unwrap();
+        TestDatabase { admin_url: self.admin_url().to_owned(), name, url, functions_url }
+    }
+
+    /// Stops the server and starts it again with the same data. Where it listens then.
+    pub async fn restart(&mut self) -> SocketAddr {
+        let postgres = self.postgres.take();
+        // Waiting for it to stop blocks, and others go on meanwhile.
+        tokio::task::spawn_blocking(move || drop(postgres)).await.unwrap();
+        let again = Postgres::start(&self.home, Version::V18, Some(&self.home.run.join("own"))).await.unwrap();
+        let port = url::Url::parse(&again.admin_url).unwrap().port().unwrap();
+        self.postgres = Some(again);
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    /// Tells a database where its server is now.
+    pub fn moved(&self, db: &mut TestDatabase) {
+        db.admin_url = self.admin_url().to_owned();
+        db.url = database::with_database(&db.admin_url, &db.name).unwrap();
     }
 }
 

@@ -7,8 +7,8 @@ use std::io::Cursor;
 
 use bytes::Bytes;
 use image::{
-    DynamicImage, GenericImageView, ImageDecoder, ImageFormat, ImageReader, Limits, codecs::jpeg::JpegEncoder,
-    imageops::FilterType,
+    DynamicImage, GenericImageView, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage, Rgba,
+    codecs::jpeg::JpegEncoder, imageops::FilterType,
 };
 use sha2::{Digest, Sha256};
 
@@ -112,7 +112,7 @@ impl Photo {
         // Encoding anew is what removes position, camera and thumbnail: nothing is carried over but pixels.
         let mut encoded = Vec::new();
         JpegEncoder::new_with_quality(&mut encoded, SENT_QUALITY)
-            .encode_image(&sent.to_rgb8())
+            .encode_image(&on_white(&sent))
             .map_err(|_| PhotoError::Damaged)?;
         let (width, height) = sent.dimensions();
         Ok(Self {
@@ -123,6 +123,22 @@ impl Photo {
             aspect_ratio: nearest_aspect_ratio(width, height),
         })
     }
+}
+
+/// Eight bits of red, green and blue; what shines through shows white, since JPEG knows no transparency.
+fn on_white(picture: &DynamicImage) -> RgbImage {
+    if !picture.color().has_alpha() {
+        return picture.to_rgb8();
+    }
+    let source = picture.to_rgba8();
+    RgbImage::from_fn(source.width(), source.height(), |x, y| {
+        let Rgba([red, green, blue, alpha]) = *source.get_pixel(x, y);
+        let over = |channel: u8| {
+            let blended = u32::from(channel) * u32::from(alpha) + 255 * (255 - u32::from(alpha));
+            u8::try_from(blended / 255).unwrap_or(255)
+        };
+        Rgb([over(red), over(green), over(blue)])
+    })
 }
 
 /// Decodes within bounds, and turns it the way it was held.
@@ -248,7 +264,6 @@ fn is_png(bytes: &Bytes) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use image::{Rgb, RgbImage};
     use proptest::prelude::*;
 
     use super::*;

@@ -1,4 +1,4 @@
-//! Postgres and a server that speaks MongoDB's wire protocol, from Python packages in `.spine/venv`.
+//! Postgres and a server that speaks MongoDB's wire protocol, from Python packages in `.spine/servers`.
 
 use std::{
     fs,
@@ -160,7 +160,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn site_packages(home: &Home) -> Result<PathBuf> {
-    let lib = home.state.join("venv/lib");
+    let lib = home.state.join("servers/lib");
     let python = fs::read_dir(&lib)
         .ok()
         .and_then(|mut entries| {
@@ -201,7 +201,7 @@ impl Mongo {
         let data = data.map_or_else(|| home.run.join("mongo"), Path::to_path_buf);
         fs::create_dir_all(&data)?;
         let log = home.run.join("mongo.log");
-        let program = home.state.join("venv/bin/secantusd-py");
+        let program = home.state.join("servers/bin/secantusd-py");
         for _ in 0..5 {
             let port = free_port()?;
             let args = [
