@@ -63,7 +63,8 @@ async fn work(app: &TestApp, tap: &Tap) -> String {
 
 #[test]
 fn a_worker_killed_at_any_step_leaves_one_result_one_charge_and_one_trail() {
-    let steps = tokio::runtime::Runtime::new().unwrap().block_on(async { steps_of_a_worker(&TestApp::start().await).await });
+    let steps =
+        tokio::runtime::Runtime::new().unwrap().block_on(async { steps_of_a_worker(&TestApp::start().await).await });
     assert!(steps > 20, "only {steps} steps were seen");
     let cases: Vec<(Moment, usize)> =
         (1..=steps).flat_map(|number| [(Moment::Asked, number), (Moment::Answered, number)]).collect();

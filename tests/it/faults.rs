@@ -78,26 +78,58 @@ async fn meets_its_fate(target: &'static str, fault: &'static str, fate: Fate) {
     let job = app.get(admitted["job"]["href"].as_str().unwrap(), &token).await.expect(200);
     match fate {
         Fate::Fails(code, calls) => {
-            assert_eq!((shown["status"].as_str(), shown["error"]["code"].as_str()), (Some("failed"), Some(code)), "{case}");
+            assert_eq!(
+                (shown["status"].as_str(), shown["error"]["code"].as_str()),
+                (Some("failed"), Some(code)),
+                "{case}"
+            );
             assert!(shown["error"]["detail"].as_str().unwrap().len() > 20, "{case}");
             assert_eq!(asked.len(), calls, "{case}");
             // Given back, but for what was really spent.
-            assert_eq!(app.db.count("select count(*) from usage_reservations where state = 'active'").await, 0, "{case}");
-            assert_eq!(app.db.count("select sum(reserved_requests + used_requests)::bigint from agent_usage").await, 0, "{case}");
-            assert_eq!(app.db.count("select count(*) from audit_log where action = 'render.failed'").await, 1, "{case}");
+            assert_eq!(
+                app.db.count("select count(*) from usage_reservations where state = 'active'").await,
+                0,
+                "{case}"
+            );
+            assert_eq!(
+                app.db.count("select sum(reserved_requests + used_requests)::bigint from agent_usage").await,
+                0,
+                "{case}"
+            );
+            assert_eq!(
+                app.db.count("select count(*) from audit_log where action = 'render.failed'").await,
+                1,
+                "{case}"
+            );
         }
         Fate::Again(code, calls) => {
-            assert_eq!((shown["status"].as_str(), job["error"]["code"].as_str()), (Some("queued"), Some(code)), "{case}");
+            assert_eq!(
+                (shown["status"].as_str(), job["error"]["code"].as_str()),
+                (Some("queued"), Some(code)),
+                "{case}"
+            );
             assert_eq!((asked.len(), job["attempts"].as_u64()), (calls, Some(1)), "{case}");
             assert_eq!(app.db.count("select count(*) from jobs where lease_token is not null").await, 0, "{case}");
         }
         Fate::Waits(code) => {
-            assert_eq!((shown["status"].as_str(), shown["waiting"]["reason"].as_str()), (Some("queued"), Some(code)), "{case}");
+            assert_eq!(
+                (shown["status"].as_str(), shown["waiting"]["reason"].as_str()),
+                (Some("queued"), Some(code)),
+                "{case}"
+            );
             assert!(shown["waiting"]["until"].is_string() && job["attempts"] == 0, "{case}");
-            assert_eq!(app.db.count("select count(*) from usage_reservations where state = 'active'").await, 0, "{case}");
+            assert_eq!(
+                app.db.count("select count(*) from usage_reservations where state = 'active'").await,
+                0,
+                "{case}"
+            );
         }
         Fate::Served(rung) => {
-            assert_eq!((shown["status"].as_str(), shown["results"][0]["served_by"].as_str()), (Some("completed"), Some(rung)), "{case}");
+            assert_eq!(
+                (shown["status"].as_str(), shown["results"][0]["served_by"].as_str()),
+                (Some("completed"), Some(rung)),
+                "{case}"
+            );
         }
     }
     assert_eq!(
@@ -151,7 +183,8 @@ async fn a_wrong_answer_in_the_middle_is_made_good_in_the_same_attempt() {
     let billed = app.db.count("select sum(cost_micro_usd)::bigint from billing_events").await;
     let ok = app.db.count("select sum(cost_micro_usd)::bigint from provider_calls where outcome = 'ok'").await;
     assert_eq!(billed, ok);
-    let used = app.db.count("select used_cost_micro_usd from agent_usage where scope = 'agent' and period = 'month'").await;
+    let used =
+        app.db.count("select used_cost_micro_usd from agent_usage where scope = 'agent' and period = 'month'").await;
     assert_eq!(used, app.db.count("select sum(cost_micro_usd)::bigint from provider_calls").await);
     assert_eq!(app.db.count("select sum(reserved_cost_micro_usd)::bigint from agent_usage").await, 0);
 }
@@ -175,11 +208,7 @@ async fn a_worker_gives_its_job_back_before_it_is_cut_off() {
 const TOLD: [&str; 4] = ["storage_unavailable", "secret_unavailable", "database_unavailable", "keys_unavailable"];
 
 async fn survives(target: &'static str, fault: &'static str) {
-    let timeouts = [
-        ("ANTHROPIC_TIMEOUT_MS", "1500"),
-        ("GEMINI_TIMEOUT_MS", "3000"),
-        ("STORAGE_TIMEOUT_MS", "1500"),
-    ];
+    let timeouts = [("ANTHROPIC_TIMEOUT_MS", "1500"), ("GEMINI_TIMEOUT_MS", "3000"), ("STORAGE_TIMEOUT_MS", "1500")];
     let app = TestApp::with(&timeouts).await;
     let token = app.token(&DORA);
     let upload = app.upload(&token, &small_photo()).await;
@@ -190,7 +219,12 @@ async fn survives(target: &'static str, fault: &'static str) {
     let mut answer = ask().await;
     if answer.status != 202 {
         let code = answer.body["code"].as_str().unwrap_or_default().to_owned();
-        assert!(answer.status == 503 && TOLD.contains(&code.as_str()), "{target} {fault}: {} {}", answer.status, answer.body);
+        assert!(
+            answer.status == 503 && TOLD.contains(&code.as_str()),
+            "{target} {fault}: {} {}",
+            answer.status,
+            answer.body
+        );
         assert!(answer.headers.contains_key("retry-after"), "{target} {fault}: {}", answer.body);
     } else {
         app.stack.renders.drained().await;

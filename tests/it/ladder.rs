@@ -38,13 +38,18 @@ async fn the_same_input_of_the_same_person_is_served_from_the_cache_and_of_nobod
 
     // Another wish, and the same wish of another person.
     let other = render(&app, &DORA, |body| body["parameters"]["walls"] = json!("cork")).await;
-    assert_eq!((other["status"].as_str(), other["waiting"]["reason"].as_str()), (Some("queued"), Some("provider_quota_spent")));
+    assert_eq!(
+        (other["status"].as_str(), other["waiting"]["reason"].as_str()),
+        (Some("queued"), Some("provider_quota_spent"))
+    );
     let adam = render(&app, &ADAM, |_| {}).await;
     assert_eq!((adam["status"].as_str(), adam["results"].as_array().unwrap().len()), (Some("queued"), 0));
 
     app.db.run("update ai_cache set fresh_until = now() - interval '1 hour'").await;
     assert_eq!(render(&app, &DORA, |_| {}).await["results"][0]["served_by"], "stale_cache");
-    app.db.run("update ai_cache set stale_until = now() - interval '1 hour', fresh_until = now() - interval '1 hour'").await;
+    app.db
+        .run("update ai_cache set stale_until = now() - interval '1 hour', fresh_until = now() - interval '1 hour'")
+        .await;
     assert_eq!(render(&app, &DORA, |_| {}).await["status"], "queued");
 }
 
@@ -102,7 +107,10 @@ async fn with_no_rung_left_a_render_waits_until_a_time_it_tells() {
     app.db.run("update render_requests set created_at = now() - interval '8 days'").await;
     app.a_minute_passes().await;
     let shown = app.get(&format!("/v1/render-requests/{}", waiting["id"].as_str().unwrap()), &token).await.expect(200);
-    assert_eq!((shown["status"].as_str(), shown["error"]["code"].as_str()), (Some("failed"), Some("provider_quota_spent")));
+    assert_eq!(
+        (shown["status"].as_str(), shown["error"]["code"].as_str()),
+        (Some("failed"), Some("provider_quota_spent"))
+    );
     app.stack.fault("gemini", "none", Calls::Every).unwrap();
     let path = format!("/v1/render-requests/{}/process", shown["id"].as_str().unwrap());
     app.send(Method::POST, &path, &token, None).await.expect(202);

@@ -217,7 +217,8 @@ pub fn abreast<C: Send, F: Future<Output = ()>>(
             let mut failed = 0;
             while let Some(next) = next() {
                 let one = std::panic::AssertUnwindSafe(|| {
-                    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+                    let runtime =
+                        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
                     runtime.block_on(case(next));
                 });
                 failed += usize::from(std::panic::catch_unwind(one).is_err());

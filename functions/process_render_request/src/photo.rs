@@ -7,9 +7,10 @@ use std::io::Cursor;
 
 use bytes::Bytes;
 use image::{
-    DynamicImage, GenericImageView, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage, Rgba,
+    DynamicImage, GenericImageView, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage,
     codecs::jpeg::JpegEncoder, imageops::FilterType,
 };
+use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
 use sha2::{Digest, Sha256};
 
 pub use mark::{DIGITAL_SOURCE_TYPE, mark_ai_generated, read_mark};
@@ -154,6 +155,9 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage, PhotoError> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(512 * 1024 * 1024);
     reader.limits(limits);
+    if format == ImageFormat::Jpeg {
+        check_jpeg(bytes)?;
+    }
     let mut decoder = reader.into_decoder().map_err(|_| PhotoError::Damaged)?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
@@ -162,11 +166,73 @@ fn decode(bytes: &[u8]) -> Result<DynamicImage, PhotoError> {
     }
     // A photo whose orientation cannot be read is taken as it is stored.
     let orientation = decoder.orientation().ok();
+    let profile = decoder.icc_profile().ok().flatten();
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|_| PhotoError::Damaged)?;
     if let Some(orientation) = orientation {
         picture.apply_orientation(orientation);
     }
-    Ok(picture)
+    Ok(match profile.and_then(|profile| in_srgb(&picture, &profile)) {
+        Some(converted) => converted,
+        None => picture,
+    })
+}
+
+/// The picture in sRGB: the profile that says otherwise is not sent along. `None` if the profile is none for RGB, or unreadable:
+/// then the colours are taken as they stand.
+fn in_srgb(picture: &DynamicImage, profile: &[u8]) -> Option<DynamicImage> {
+    if !picture.color().has_color() {
+        return None;
+    }
+    let profile = ColorProfile::new_from_slice(profile).ok().filter(|read| read.color_space == DataColorSpace::Rgb)?;
+    let source = picture.to_rgba8();
+    let srgb = ColorProfile::new_srgb();
+    let transform =
+        profile.create_transform_8bit(Layout::Rgba, &srgb, Layout::Rgba, TransformOptions::default()).ok()?;
+    let mut converted = vec![0; source.len()];
+    transform.transform(&source, &mut converted).ok()?;
+    let converted = DynamicImage::ImageRgba8(RgbaImage::from_raw(source.width(), source.height(), converted)?);
+    Some(if picture.color().has_alpha() { converted } else { DynamicImage::ImageRgb8(converted.to_rgb8()) })
+}
+
+/// Follows a JPEG to its end marker, segments by their lengths and scans up to the marker that ends each: decoders fill up what is
+/// missing with grey, and guess at colours that nobody told them.
+fn check_jpeg(bytes: &[u8]) -> Result<(), PhotoError> {
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    let (mut inks, mut adobe) = (false, false);
+    loop {
+        let [0xff, marker, after @ ..] = rest else { return Err(PhotoError::Damaged) };
+        rest = match marker {
+            0xd9 if inks && !adobe => {
+                return Err(PhotoError::Kind("a CMYK file that does not say how its inks are stored"));
+            }
+            0xd9 => return Ok(()),
+            // Any number of fill bytes may come before a marker.
+            0xff => &rest[1..],
+            0x01 | 0xd0..=0xd7 => after,
+            _ => {
+                let [high, low, segment @ ..] = after else { return Err(PhotoError::Damaged) };
+                let length = usize::from(u16::from_be_bytes([*high, *low]));
+                match marker {
+                    0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                        if segment.first() != Some(&8) {
+                            return Err(PhotoError::Kind("a JPEG of more than eight bits a colour"));
+                        }
+                        inks = segment.get(5) == Some(&4);
+                    }
+                    0xee => adobe |= segment.starts_with(b"Adobe"),
+                    _ => {}
+                }
+                let behind = after.get(length.max(2)..).ok_or(PhotoError::Damaged)?;
+                if *marker == 0xda { behind_scan(behind) } else { behind }
+            }
+        };
+    }
+}
+
+/// What follows the coded data of a scan, in which 0xff is followed by zero or a restart marker.
+fn behind_scan(data: &[u8]) -> &[u8] {
+    let end = data.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xd0..=0xd7));
+    end.and_then(|end| data.get(end..)).unwrap_or_default()
 }
 
 /// What the first bytes say it is.

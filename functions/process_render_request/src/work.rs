@@ -340,9 +340,7 @@ async fn write_brief(state: &State, held: &Held, deadline: Instant) -> Result<Pa
         let answered =
             state.claude.answer(key, &state.claude_model, &held.template, &prompt, &schema, BRIEF_MAX_TOKENS).await?;
         let usage = answered.usage;
-        answered.try_map(|value| {
-            serde_json::from_value(value).map_err(|_| Failure::from(AiError::Malformed { usage }))
-        })
+        answered.try_map(|value| serde_json::from_value(value).map_err(|_| Failure::from(AiError::Malformed { usage })))
     })
     .await
 }

@@ -108,7 +108,8 @@ async fn obey(
 fn fault(listening: &Listening, body: &Value) -> Result<Value> {
     let (Some(target), Some(name)) = (body["target"].as_str(), body["fault"].as_str()) else {
         let wanted = body["target"].as_str();
-        let names = listening.stack.wires.iter().map(|(name, _)| *name).filter(|name| wanted.is_none_or(|w| w == *name));
+        let names =
+            listening.stack.wires.iter().map(|(name, _)| *name).filter(|name| wanted.is_none_or(|w| w == *name));
         let lines: Vec<String> = names.map(|name| format!("{name:<10} {}", stack::faults(name).join(" "))).collect();
         return Ok(json!({ "told": lines.join("\n") }));
     };
@@ -119,7 +120,9 @@ fn fault(listening: &Listening, body: &Value) -> Result<Value> {
         (None, None) => (Calls::Every, "every call".to_owned()),
     };
     listening.stack.fault(target, name, calls)?;
-    Ok(json!({ "told": if name == "none" { format!("{target}: nothing goes wrong") } else { format!("{target}: {name}, {told}") } }))
+    Ok(
+        json!({ "told": if name == "none" { format!("{target}: nothing goes wrong") } else { format!("{target}: {name}, {told}") } }),
+    )
 }
 
 async fn token(listening: &Listening, body: &Value) -> Result<Value> {

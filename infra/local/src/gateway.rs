@@ -52,8 +52,7 @@ async fn answer(
 ) -> Response {
     let path = request.uri().path().to_owned();
     let leads = |prefix: &str| path == prefix || path.starts_with(&format!("{prefix}/"));
-    let Some(lambda) = functions.iter().find(|lambda| lambda.function().routes.iter().any(|route| leads(route)))
-    else {
+    let Some(lambda) = functions.iter().find(|lambda| lambda.function().routes.iter().any(|route| leads(route))) else {
         return message(StatusCode::NOT_FOUND, "Not Found");
     };
     let (parts, body) = request.into_parts();

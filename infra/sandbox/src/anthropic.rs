@@ -97,9 +97,7 @@ fn describe(prompt: &str) -> String {
 /// What it can be told to answer, by name, as the API documents each.
 #[must_use]
 pub fn faults() -> Vec<(&'static str, Canned)> {
-    let error = |kind: &str, message: &str| {
-        json!({ "type": "error", "error": { "type": kind, "message": message }, "request_id": "req_sandbox" })
-    };
+    let error = |kind: &str, message: &str| json!({ "type": "error", "error": { "type": kind, "message": message }, "request_id": "req_sandbox" });
     let message = |stop: &str, content: Value| {
         json!({
             "id": "msg_sandbox", "type": "message", "role": "assistant", "model": "claude-haiku-5-5", "content": content,
@@ -112,7 +110,10 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
     vec![
         ("rate-limit", Canned::Hinted(429, vec![("retry-after", "1")], error("rate_limit_error", "rate limited"))),
         ("spend-cap", Canned::Answer(429, error("rate_limit_error", "the monthly limit is reached"))),
-        ("spend-limit", Canned::Answer(400, error("invalid_request_error", "You have reached your specified API usage limits."))),
+        (
+            "spend-limit",
+            Canned::Answer(400, error("invalid_request_error", "You have reached your specified API usage limits.")),
+        ),
         ("overloaded", Canned::Answer(529, error("overloaded_error", "Overloaded"))),
         ("api-error", Canned::Answer(500, error("api_error", "Internal server error"))),
         ("timeout", Canned::Answer(504, error("timeout_error", "timed out"))),

@@ -177,7 +177,10 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
         ("blocked-image", stopped("IMAGE_SAFETY")),
         ("no-image", stopped("NO_IMAGE")),
         ("truncated", stopped("MAX_TOKENS")),
-        ("no-candidate", Canned::Answer(200, json!({ "usageMetadata": { "promptTokenCount": 300, "totalTokenCount": 300 } }))),
+        (
+            "no-candidate",
+            Canned::Answer(200, json!({ "usageMetadata": { "promptTokenCount": 300, "totalTokenCount": 300 } })),
+        ),
         ("broken-picture", picture(&whole[..whole.len() / 2])),
         ("wrong-shape", picture(&png(192, 512))),
         ("minute-quota", error(429, "RESOURCE_EXHAUSTED", quota("GenerateRequestsPerMinutePerProjectPerModel", "1s"))),

@@ -50,7 +50,8 @@ pub(crate) fn router(store: Arc<SecretStore>) -> Router {
 async fn answer(State(store): State<Arc<SecretStore>>, headers: HeaderMap, body: Bytes) -> Response {
     // The SDK names its own JSON type, which is why the body is read here.
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let refuse = |kind: &str| (StatusCode::BAD_REQUEST, Json(json!({ "__type": kind, "Message": kind }))).into_response();
+    let refuse =
+        |kind: &str| (StatusCode::BAD_REQUEST, Json(json!({ "__type": kind, "Message": kind }))).into_response();
     if headers.get("x-amz-target").is_none_or(|target| target != "secretsmanager.GetSecretValue") {
         return refuse("InvalidRequestException");
     }
@@ -63,7 +64,8 @@ async fn answer(State(store): State<Arc<SecretStore>>, headers: HeaderMap, body:
     match document {
         Some(document) if request["SecretId"] == ARN => {
             let text = json!(document).to_string();
-            Json(json!({ "ARN": ARN, "Name": "spine-local", "SecretString": text, "VersionStages": [stage] })).into_response()
+            Json(json!({ "ARN": ARN, "Name": "spine-local", "SecretString": text, "VersionStages": [stage] }))
+                .into_response()
         }
         _ => refuse("ResourceNotFoundException"),
     }

@@ -37,7 +37,9 @@ pub(crate) fn router(directory: PathBuf, key_id: String, key: Key) -> Router {
 }
 
 fn refuse(status: StatusCode, code: &str) -> Response {
-    let body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{code}</Message></Error>");
+    let body = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{code}</Message></Error>"
+    );
     (status, [(header::CONTENT_TYPE, "application/xml")], body).into_response()
 }
 
@@ -163,7 +165,9 @@ fn from_query(query: &[(String, String)], now: DateTime<Utc>) -> Result<Signed, 
 
 fn from_header(authorization: &str, parts: &Parts, body: &[u8], now: DateTime<Utc>) -> Result<Signed, &'static str> {
     let fields = authorization.strip_prefix("AWS4-HMAC-SHA256 ").ok_or("AccessDenied")?;
-    let find = |wanted: &str| fields.split(',').find_map(|field| field.trim().strip_prefix(wanted)).map(str::to_owned).ok_or("AccessDenied");
+    let find = |wanted: &str| {
+        fields.split(',').find_map(|field| field.trim().strip_prefix(wanted)).map(str::to_owned).ok_or("AccessDenied")
+    };
     let time = time(text(&parts.headers, "x-amz-date"))?;
     if (now - time).abs() > SKEW {
         return Err("RequestTimeTooSkewed");

@@ -84,8 +84,7 @@ pub(super) async fn paid<T>(
 async fn reserve_again(state: &State, held: &Held) -> Result<(), Stop> {
     let mut tx = state.db.service_tx(held.job.org_id).await?;
     limits::refund_job(&mut tx, held.job.id).await?;
-    let reserved =
-        limits::reserve(&mut tx, held.job.id, super::counted(&held.job, &held.render), held.amounts).await?;
+    let reserved = limits::reserve(&mut tx, held.job.id, super::counted(&held.job, &held.render), held.amounts).await?;
     tx.commit().await?;
     match reserved {
         Reserved::Active(reservation) => held.reservation.set(reservation),

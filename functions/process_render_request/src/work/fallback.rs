@@ -11,12 +11,18 @@ use shared::{
 };
 use uuid::Uuid;
 
-use super::{Brief, Failure, Finished, Held, MODELS, Made, Paid, Photo, Retry, State, Stop, make_pictures, photo, wishes};
+use super::{
+    Brief, Failure, Finished, Held, MODELS, Made, Paid, Photo, Retry, State, Stop, make_pictures, photo, wishes,
+};
 
 /// What makes two renders the same: photo, wishes, model, number of pictures and template.
 pub(super) fn key(held: &Held, photo: &Photo) -> [u8; 32] {
     let input = json!([
-        "render", super::hex(&photo.sha256), wishes(&held.render), held.render.model, held.render.variants,
+        "render",
+        super::hex(&photo.sha256),
+        wishes(&held.render),
+        held.render.model,
+        held.render.variants,
         held.template_version,
     ]);
     Sha256::digest(input.to_string()).into()
