@@ -3,9 +3,9 @@
 use std::{fmt, time::Duration};
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use lambda_http::RequestExt;
-use lambda_http::request::{LambdaRequest, RequestContext};
+use lambda_http::request::LambdaRequest;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
 use tracing::Instrument;
@@ -104,26 +104,21 @@ pub fn parse(event: Value, request_id: &str, remaining: Duration) -> Result<Trig
     }
 }
 
+/// Taken from the event itself: `lambda_http`'s own conversion builds a URL from path and host, and panics where there is none.
 fn parse_http(event: Value, request_id: &str) -> Result<HttpRequest, Error> {
-    let request: http::Request<lambda_http::Body> = serde_json::from_value::<LambdaRequest>(event)?.into();
-    let (gateway_id, source_ip) = match request.request_context_ref() {
-        Some(RequestContext::ApiGatewayV2(context)) => (context.request_id.clone(), context.http.source_ip.clone()),
-        _ => (None, None),
+    let LambdaRequest::ApiGatewayV2(event) = serde_json::from_value::<LambdaRequest>(event)? else {
+        return Err(Box::new(UnknownEvent));
     };
-    let path = request.raw_http_path().to_owned();
-    let (parts, body) = request.into_parts();
-    let body = match body {
-        lambda_http::Body::Text(text) => Bytes::from(text),
-        lambda_http::Body::Binary(bytes) => Bytes::from(bytes),
-        _ => Bytes::new(),
-    };
+    let body = event.body.unwrap_or_default();
+    let body = if event.is_base64_encoded { Bytes::from(STANDARD.decode(body)?) } else { Bytes::from(body) };
+    let context = event.request_context;
     Ok(HttpRequest {
-        method: parts.method,
-        path,
-        headers: parts.headers,
+        method: context.http.method,
+        path: event.raw_path.or(context.http.path).unwrap_or_default(),
+        headers: event.headers,
         body,
-        request_id: gateway_id.filter(|id| !id.is_empty()).unwrap_or_else(|| request_id.to_owned()),
-        source_ip,
+        request_id: context.request_id.filter(|id| !id.is_empty()).unwrap_or_else(|| request_id.to_owned()),
+        source_ip: context.http.source_ip,
     })
 }
 

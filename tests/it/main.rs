@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod audit;
+mod aws;
 mod crashes;
 mod database;
 mod faults;
@@ -12,7 +13,12 @@ mod input;
 mod jobs;
 mod ladder;
 mod limits;
+mod mutations;
 mod photos;
+mod pooler;
 mod privileges;
+mod release;
 mod renders;
+mod rotation;
+mod template;
 mod tokens;

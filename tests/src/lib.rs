@@ -10,6 +10,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use local::{
     database,
     home::Home,
+    pooler::{PgBouncer, Program},
     servers::{Postgres, Version},
     stack::{self, Stack, StackConfig},
 };
@@ -142,6 +143,25 @@ impl OwnServer {
     }
 }
 
+/// A transaction pooler before a database, with so many server connections; `None` where there is no PgBouncer, which the run told.
+pub async fn pooler(db: &TestDatabase, size: usize) -> Option<(PgBouncer, Home)> {
+    let path = std::env::var("SPINE_TEST_PGBOUNCER").ok().filter(|path| !path.is_empty())?;
+    let program = Program { path: path.into(), libraries: told("SPINE_TEST_PGBOUNCER_LIBRARIES").into() };
+    let home = Home::open().unwrap();
+    let pooler = PgBouncer::start(&home, &program, &db.functions_url, size).await.unwrap();
+    Some((pooler, home))
+}
+
+/// The bootstrap of `jobs`, as it is deployed.
+pub fn bootstrap() -> PathBuf {
+    told("SPINE_TEST_BOOTSTRAP").into()
+}
+
+/// Where moto answers for AWS.
+pub fn aws_url() -> String {
+    told("SPINE_TEST_AWS_URL")
+}
+
 /// Copying needs the template to itself for a moment, so tests that ask at once take turns.
 async fn copy_template(admin_url: &str, name: &str) -> String {
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -271,6 +291,7 @@ impl TestApp {
             port: 0,
             visibility: Duration::from_millis(50),
             worker_timeout: setup.worker_timeout,
+            wired: true,
             overrides: setup.overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         };
         let stack = Stack::start(config).await.unwrap();
@@ -446,7 +467,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Answer {
 }
 
 /// Where cargo put the functions' binaries: above the tests'.
-fn binaries() -> PathBuf {
+pub fn binaries() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     own.ancestors().nth(2).unwrap().to_path_buf()
 }

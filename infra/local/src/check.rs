@@ -1,6 +1,7 @@
 //! `./spine test`: everything CI runs, on servers of its own.
 
 use std::{
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
@@ -9,13 +10,18 @@ use anyhow::{Context, Result, bail};
 use local::{
     database,
     home::Home,
-    servers::{Mongo, Postgres, Version},
+    pooler,
+    servers::{Mongo, Moto, Postgres, Version},
 };
 
 use crate::{
+    build,
     platform::env,
     report::{self, Timed},
 };
+
+/// Where release binaries for this machine are.
+pub(crate) const RELEASE: &str = "target/lambda-here";
 
 /// What tests copy their databases from.
 const TEMPLATE: &str = "spine_template";
@@ -23,10 +29,21 @@ const TEMPLATE: &str = "spine_template";
 pub(crate) async fn test(args: &[String]) -> Result<ExitCode> {
     let begun = Instant::now();
     let home = Home::open()?;
-    let timed = Timed::start("start Postgres 18, Postgres 16 and the MongoDB-wire server");
+    let timed = Timed::start("start Postgres 18 and 16, the MongoDB-wire server and moto");
     let newest = Postgres::start(&home, Version::V18, None).await?;
     let oldest = Postgres::start(&home, Version::V16, None).await?;
     let mongo = Mongo::start(&home, None).await?;
+    let moto = Moto::start(&home).await?;
+    timed.done();
+    let timed = Timed::start("find PgBouncer, or fetch it");
+    let pooler = match pooler::find(&home) {
+        Ok(program) => Some(program),
+        Err(error) if env("CI").is_some() => return Err(error.context("CI needs PgBouncer")),
+        Err(error) => {
+            report::line(&format!("  no PgBouncer, so nothing is tested through it: {error:#}"));
+            None
+        }
+    };
     timed.done();
     let timed = Timed::start("migrate and seed a template on each");
     let mut functions_urls = Vec::new();
@@ -37,7 +54,13 @@ pub(crate) async fn test(args: &[String]) -> Result<ExitCode> {
         functions_urls.push(database::functions_url(&url).await?);
     }
     timed.done();
+    let told = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
+    let bootstrap = home.root.join(RELEASE).join("jobs/bootstrap");
     let variables = [
+        ("SPINE_TEST_BOOTSTRAP", told(Some(&bootstrap))),
+        ("SPINE_TEST_AWS_URL", moto.url.clone()),
+        ("SPINE_TEST_PGBOUNCER", told(pooler.as_ref().map(|program| &program.path))),
+        ("SPINE_TEST_PGBOUNCER_LIBRARIES", told(pooler.as_ref().map(|program| &program.libraries))),
         ("SPINE_TEST_DATABASE_URL", newest.admin_url.clone()),
         ("SPINE_TEST_FUNCTIONS_URL", functions_urls[0].clone()),
         ("SPINE_TEST_DATABASE_URL_16", oldest.admin_url.clone()),
@@ -82,6 +105,9 @@ pub(crate) async fn test(args: &[String]) -> Result<ExitCode> {
                 report::line(&format!("cargo {tool} is not installed: {what} not checked"));
             }
         }
+        check_template(&home)?;
+        report::line("\n== a bootstrap as it is deployed");
+        build::bootstraps(&home.root, build::Arch::HOST, ["jobs"], &home.root.join(RELEASE), false)?;
         check_queries(&home, &newest).await?;
     }
     let mut tests = vec!["test", "--locked", "--workspace"];
@@ -94,6 +120,31 @@ pub(crate) async fn test(args: &[String]) -> Result<ExitCode> {
 fn has(tool: &str) -> bool {
     let tried = Command::new("cargo").args([tool, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     tried.is_ok_and(|status| status.success())
+}
+
+/// Has AWS's own linters read the template.
+pub(crate) fn check_template(home: &Home) -> Result<()> {
+    report::line("\n== template.yaml");
+    for (tool, args) in [
+        ("cfn-lint", ["template.yaml"].as_slice()),
+        ("sam", &["validate", "--lint", "--template-file", "template.yaml"]),
+    ] {
+        let output = Command::new(home.state.join("tools/bin").join(tool))
+            .args(args)
+            .current_dir(&home.root)
+            // Read, not deployed: any region does, and nothing is told to anybody or kept at home.
+            .env("AWS_DEFAULT_REGION", "eu-north-1")
+            .env("SAM_CLI_TELEMETRY", "0")
+            .env("__SAM_CLI_APP_DIR", &home.run)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("{tool} cannot be run"))?;
+        if !output.status.success() {
+            let told = [output.stdout, output.stderr].concat();
+            bail!("{tool} refuses template.yaml:\n{}", String::from_utf8_lossy(&told));
+        }
+    }
+    Ok(())
 }
 
 /// Has every query checked by the migrated schema, and the answers in `.sqlx` compared with what the server says now.

@@ -5,7 +5,10 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,6 +61,7 @@ pub struct Lambda {
     environment: Environment,
     log: PathBuf,
     permits: Semaphore,
+    started: AtomicUsize,
     idle: Mutex<Vec<Worker>>,
     /// Processes that work on an event now.
     running: Mutex<Vec<u32>>,
@@ -88,11 +92,12 @@ impl Drop for Worker {
 }
 
 impl Lambda {
-    /// A function whose binary is in `binaries`; no process is started yet.
+    /// A function that is this `binary`; no process is started yet.
     #[must_use]
-    pub fn new(function: Function, binaries: &Path, environment: Environment, logs: &Path) -> Self {
+    pub fn new(function: Function, binary: PathBuf, environment: Environment, logs: &Path) -> Self {
         Self {
-            binary: binaries.join(function.binary),
+            binary,
+            started: AtomicUsize::new(0),
             log: logs.join(format!("{}.log", function.name)),
             permits: Semaphore::new(function.concurrency),
             idle: Mutex::default(),
@@ -106,6 +111,24 @@ impl Lambda {
     #[must_use]
     pub fn function(&self) -> &Function {
         &self.function
+    }
+
+    /// How many processes were started so far.
+    #[must_use]
+    pub fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// The most memory that any process which waits for work has held, in bytes, where the system tells.
+    #[must_use]
+    pub fn peak_memory(&self) -> Option<u64> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let peaks = idle.iter().filter_map(|worker| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", worker.child.id()?)).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+        });
+        peaks.max()
     }
 
     /// Ends the processes that wait for work, so that the next event meets a cold start.
@@ -159,6 +182,7 @@ impl Lambda {
     }
 
     async fn start(&self) -> Result<Worker> {
+        self.started.fetch_add(1, Ordering::Relaxed);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (events, received) = mpsc::unbounded_channel();

@@ -5,6 +5,8 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")
 )]
 
+mod bench;
+mod build;
 mod check;
 mod control;
 mod demo;
@@ -73,6 +75,30 @@ enum Command {
         #[arg(long)]
         call: Option<usize>,
     },
+    /// Makes what is deployed: a zipped bootstrap for each function.
+    Build {
+        /// For x86-64 rather than arm64.
+        #[arg(long)]
+        x86_64: bool,
+    },
+    /// Builds, tells what it will do, and runs `sam deploy`, which shows the changes and asks.
+    Deploy {
+        /// For x86-64 rather than arm64.
+        #[arg(long)]
+        x86_64: bool,
+        /// Checks and tells, and deploys nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Passed to `sam deploy`, as in `-- --stack-name spine --region eu-north-1`.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Measures what the README claims.
+    Bench {
+        /// One JSON object a measure.
+        #[arg(long)]
+        json: bool,
+    },
     /// Applies migrations to DATABASE_URL.
     Migrate,
     /// Opens a prompt on the running `up`'s database, or on DATABASE_URL.
@@ -118,6 +144,9 @@ async fn run(command: Command) -> Result<ExitCode> {
             report::out(answer["told"].as_str().context("no answer came back")?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Build { x86_64 } => build::run(arch(x86_64)),
+        Command::Deploy { x86_64, dry_run, args } => build::deploy(arch(x86_64), dry_run, &args),
+        Command::Bench { json } => platform::until_stopped(bench::run(json)).await,
         Command::Migrate => {
             let url = platform::env("DATABASE_URL")
                 .context("set DATABASE_URL to the database to migrate, logged in as its owner")?;
@@ -130,4 +159,8 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Psql { args } => control::psql(&args),
     }
+}
+
+fn arch(x86_64: bool) -> build::Arch {
+    if x86_64 { build::Arch::X86_64 } else { build::Arch::Arm64 }
 }

@@ -93,6 +93,7 @@ pub(crate) async fn bring_up(home: &Home, databases: &Databases, directory: Path
         port,
         visibility: Duration::from_secs(30),
         worker_timeout: None,
+        wired: true,
         overrides: Vec::new(),
     };
     prepare_documents(&config).await?;

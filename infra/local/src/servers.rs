@@ -224,6 +224,34 @@ impl Mongo {
     }
 }
 
+/// AWS on this machine, as moto has it: Secrets Manager, SQS and S3; it stops when this is dropped.
+#[derive(Debug)]
+pub struct Moto {
+    _server: Supervised,
+    /// For `AWS_ENDPOINT_URL` and `STORAGE_S3_ENDPOINT`.
+    pub url: String,
+}
+
+impl Moto {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// With the end of the server's own log, if it does not come up.
+    pub async fn start(home: &Home) -> Result<Self> {
+        let log = home.run.join("moto.log");
+        let program = home.state.join("tools/bin/moto_server");
+        for _ in 0..5 {
+            let port = free_port()?;
+            let args = ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned);
+            let server = Supervised::start(&program, &args, Stop::Terminate, None, &log)?;
+            if listens(port, &log).await {
+                return Ok(Self { _server: server, url: format!("http://127.0.0.1:{port}") });
+            }
+        }
+        bail!("moto did not start:\n{}", tail(&log))
+    }
+}
+
 async fn listens(port: u16, log: &Path) -> bool {
     let begun = Instant::now();
     while begun.elapsed() < READY {
@@ -249,7 +277,7 @@ fn restrict(path: &Path) -> Result<()> {
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o600))?)
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

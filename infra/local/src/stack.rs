@@ -41,6 +41,8 @@ pub struct StackConfig {
     pub visibility: Duration,
     /// When a worker's invocation is cut off, instead of as [`FUNCTIONS`] says.
     pub worker_timeout: Option<Duration>,
+    /// Whether functions reach everything through wires, which can be spoilt and watched, or straight.
+    pub wired: bool,
     /// Variables that are set or replaced in every function's environment.
     pub overrides: Environment,
 }
@@ -89,6 +91,7 @@ impl Stack {
 
         let at = sandbox.addresses;
         let mut wires = Vec::new();
+        let mut addresses = Vec::new();
         for (name, upstream) in [
             ("storage", at.storage),
             ("secrets", at.secrets),
@@ -96,14 +99,29 @@ impl Stack {
             ("gemini", at.gemini),
             ("queue", endpoint.address),
         ] {
-            wires.push((name, Wire::open(name, upstream).await?));
+            if config.wired {
+                let wire = Wire::open(name, upstream).await?;
+                addresses.push((name, wire.address()));
+                wires.push((name, wire));
+            } else {
+                addresses.push((name, upstream));
+            }
         }
-        let database_url = wired(&mut wires, "postgres", &config.database_url).await?;
-        let mongodb_uri = wired(&mut wires, "mongodb", &config.mongodb_uri).await?;
         let through = |wanted: &str| {
-            let wire = wires.iter().find(|(name, _)| *name == wanted);
-            wire.map(|(_, wire)| format!("http://{}", wire.address())).unwrap_or_default()
+            let found = addresses.iter().find(|(name, _)| *name == wanted);
+            found.map(|(_, address)| format!("http://{address}")).unwrap_or_default()
         };
+        // Those that a test or a pooler puts elsewhere are watched there.
+        let given = |secret: Secret, otherwise: String| {
+            let found = config.overrides.iter().find(|(name, _)| name == secret.name());
+            found.map_or(otherwise, |(_, value)| value.clone())
+        };
+        let mut database_url = given(Secret::DatabaseUrl, config.database_url.clone());
+        let mut mongodb_uri = given(Secret::MongodbUri, config.mongodb_uri.clone());
+        if config.wired {
+            database_url = wired(&mut wires, "postgres", &database_url).await?;
+            mongodb_uri = wired(&mut wires, "mongodb", &mongodb_uri).await?;
+        }
 
         let audit_key = STANDARD.encode(rand::random::<[u8; 32]>());
         for (secret, value) in [
@@ -137,6 +155,9 @@ impl Stack {
         .map(|(name, value)| (name.to_owned(), value))
         .into();
         for (name, value) in config.overrides {
+            if [Secret::DatabaseUrl, Secret::MongodbUri].iter().any(|secret| secret.name() == name) {
+                continue;
+            }
             if Secret::ALL.iter().any(|secret| secret.name() == name) {
                 sandbox.secrets.set(&name, &value);
                 continue;
@@ -148,7 +169,8 @@ impl Stack {
             .iter()
             .map(|function| {
                 let timeout = config.worker_timeout.filter(|_| function.queue.is_some()).unwrap_or(function.timeout);
-                Arc::new(Lambda::new(Function { timeout, ..*function }, &config.binaries, environment.clone(), &logs))
+                let binary = config.binaries.join(function.binary);
+                Arc::new(Lambda::new(Function { timeout, ..*function }, binary, environment.clone(), &logs))
             })
             .collect();
         let workers = functions.iter().filter(|lambda| lambda.function().queue == Some(RENDERS));

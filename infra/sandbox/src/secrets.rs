@@ -34,6 +34,12 @@ impl SecretStore {
         self.versions().0.insert(name.to_ascii_lowercase(), value.to_owned());
     }
 
+    /// The current value.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.versions().0.get(&name.to_ascii_lowercase()).cloned()
+    }
+
     /// Stores a new version with this value changed; the one before becomes the previous version.
     pub fn rotate(&self, name: &str, value: &str) {
         let mut versions = self.versions();
