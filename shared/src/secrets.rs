@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
-use aws_sdk_secretsmanager::{Client, error::DisplayErrorContext};
+use aws_sdk_secretsmanager::{Client, error::ProvideErrorMetadata};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     sync::{Mutex, OnceCell},
@@ -300,9 +300,20 @@ impl SecretDocument {
             {
                 Ok(Document::new())
             }
-            Err(error) => Err(SecretError::Unavailable(DisplayErrorContext(error).to_string())),
+            Err(error) => Err(SecretError::Unavailable(told(&error))),
         }
     }
+}
+
+/// The chain of an error's texts, and its code. Never its debug form, which holds the answer's body: that is the document itself.
+fn told(error: &(impl std::error::Error + ProvideErrorMetadata)) -> String {
+    let mut told = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        told.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    format!("{told} ({})", error.code().unwrap_or("no code"))
 }
 
 fn lookup(document: &Document, secret: Secret) -> Option<SecretValue> {
@@ -344,13 +355,22 @@ mod tests {
         versions: std::sync::Mutex<(Option<String>, Option<String>)>,
         /// The whole document, instead of one made of a version.
         whole: std::sync::Mutex<Option<String>>,
+        /// Whether the answer is cut off.
+        broken: std::sync::Mutex<bool>,
         asked: AtomicUsize,
     }
 
-    async fn answer(State(manager): State<Arc<Manager>>, body: String) -> (StatusCode, Json<Value>) {
+    async fn answer(State(manager): State<Arc<Manager>>, body: String) -> axum::response::Response {
+        let (status, Json(answer)) = decide(&manager, &body);
+        let text = answer.to_string();
+        let end = if *manager.broken.lock().unwrap() { text.len() - 1 } else { text.len() };
+        axum::response::IntoResponse::into_response((status, text[..end].to_owned()))
+    }
+
+    fn decide(manager: &Manager, body: &str) -> (StatusCode, Json<Value>) {
         manager.asked.fetch_add(1, Ordering::SeqCst);
         let (current, previous) = manager.versions.lock().unwrap().clone();
-        let request: Value = serde_json::from_str(&body).unwrap();
+        let request: Value = serde_json::from_str(body).unwrap();
         if let Some(whole) = manager.whole.lock().unwrap().clone() {
             return (StatusCode::OK, Json(json!({"Name": "spine", "SecretString": whole})));
         }
@@ -405,6 +425,16 @@ mod tests {
 
         assert_eq!(secrets.previous(Secret::AuditKey).await.unwrap().unwrap().expose(), "one");
         assert!(secrets.previous(Secret::GeminiApiKey).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_read_is_not_told() {
+        let manager = Arc::new(Manager::default());
+        *manager.broken.lock().unwrap() = true;
+        *manager.whole.lock().unwrap() = Some("a-very-secret-value".to_owned());
+        let error = secrets_in(&manager).await.get(Secret::AuditKey).await.unwrap_err();
+        let told = format!("{error} {error:?} {:?}", std::error::Error::source(&error).map(ToString::to_string));
+        assert!(!told.contains("a-very-secret-value"), "{told}");
     }
 
     #[tokio::test]

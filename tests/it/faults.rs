@@ -190,8 +190,57 @@ async fn a_wrong_answer_in_the_middle_is_made_good_in_the_same_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_ends_the_retries_that_an_overload_began() {
+    for (second, status, code) in [
+        ("blocked", "failed", "prompt_blocked"),
+        ("day-quota", "queued", "provider_quota_spent"),
+        ("wrong-shape", "failed", "render_wrong_shape"),
+    ] {
+        let app = TestApp::start().await;
+        let token = app.token(&DORA);
+        app.stack.fault("gemini", "overloaded", Calls::Number(1)).unwrap();
+        app.stack.fault("gemini", second, Calls::Every).unwrap();
+        let render = app.request_render(&token, LAKESIDE).await.expect(202);
+        let shown = app.finished(&token, render["id"].as_str().unwrap()).await;
+        let told = shown["error"]["code"].as_str().or(shown["waiting"]["reason"].as_str());
+        assert_eq!((shown["status"].as_str(), told), (Some(status), Some(code)), "{second}: {shown}");
+        assert_eq!(app.stack.sandbox.gemini.asked().len(), 2, "{second}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_no_limit_has_room_for_waits_for_the_next_window() {
+    let app = TestApp::start().await;
+    let token = app.token(&DORA);
+    // Room for one call, and not for another after one that was paid for in vain.
+    app.db.run("delete from agent_limits").await;
+    app.db
+        .run(&format!(
+            "insert into agent_limits (org_id, agent, scope, period, max_cost_micro_usd)
+             values ('{NORD}', 'renderer', 'agent', 'day', 70000)"
+        ))
+        .await;
+    app.stack.fault("gemini", "wrong-shape", Calls::Number(1)).unwrap();
+    let render = app.request_render(&token, LAKESIDE).await.expect(202);
+    let shown = app.finished(&token, render["id"].as_str().unwrap()).await;
+    let job = app.get(render["job"]["href"].as_str().unwrap(), &token).await.expect(200);
+    assert_eq!(
+        (shown["status"].as_str(), job["error"]["code"].as_str()),
+        (Some("queued"), Some("limit_reached")),
+        "{job}"
+    );
+    assert_eq!((app.stack.sandbox.gemini.asked().len(), job["attempts"].as_u64()), (1, Some(1)));
+    assert_eq!(app.db.count("select count(*) from usage_reservations where state = 'active'").await, 0);
+    app.db.run("update agent_usage set period_start = period_start - interval '1 day' where period = 'day'").await;
+    app.a_minute_passes().await;
+    app.made_exactly_once(NORD, render["id"].as_str().unwrap())
+        .await
+        .unwrap_or_else(|wrong| panic!("{wrong} {}", app.logs()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_gives_its_job_back_before_it_is_cut_off() {
-    let app = TestApp::set_up(Setup { worker_timeout: Some(Duration::from_secs(8)), ..Setup::default() }).await;
+    let app = TestApp::set_up(Setup { worker_timeout: Some(Duration::from_secs(20)), ..Setup::default() }).await;
     let token = app.token(&DORA);
     app.stack.fault("gemini", "hang", Calls::Every).unwrap();
     let render = app.request_render(&token, LAKESIDE).await.expect(202);
@@ -230,6 +279,7 @@ async fn survives(target: &'static str, fault: &'static str) {
         app.stack.renders.drained().await;
         app.a_minute_passes().await;
     }
+    assert!(app.stack.wire(target).unwrap().faults_met() > 0, "{target} {fault}: nobody met it");
     // Well again: the client repeats what was refused, and nobody does anything else.
     app.stack.fault(target, "none", Calls::Every).unwrap();
     if answer.status != 202 {

@@ -111,6 +111,20 @@ async fn a_signed_url_puts_one_object_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_photo_larger_than_announced_is_refused_at_the_door() {
+    let app = TestApp::start().await;
+    let token = app.token(&DORA);
+    let wanted = json!({ "content_type": "image/jpeg", "bytes": 10 });
+    let upload = app.post("/v1/uploads", &token, &wanted).await.expect(201);
+    let client = shared::http_client(std::time::Duration::from_secs(30)).unwrap();
+    let put = client.put(upload["url"].as_str().unwrap()).body(vec![0xff; 21 * 1024 * 1024]).send().await.unwrap();
+    assert_eq!(put.status(), 200);
+    let body = render_body(LAKESIDE, upload["upload_id"].as_str().unwrap().parse().unwrap());
+    app.post("/v1/render-requests", &token, &body).await.expect_error(422, "photo_too_large");
+    nothing_is_left(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_log_tells_a_token_a_wish_or_an_address() {
     let app = TestApp::start().await;
     let token = app.token(&DORA);

@@ -2,6 +2,7 @@
 
 use image::{GenericImageView, Rgba};
 use process_render_request::photo::{MAX_BYTES, Photo};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 fn fixture(name: &str) -> Vec<u8> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/photos");
@@ -80,6 +81,28 @@ fn what_cannot_be_used_says_what_to_change() {
     }
     assert_eq!(Photo::check(&[]).unwrap_err().code(), "photo_empty");
     assert_eq!(Photo::check(&vec![0xff; MAX_BYTES + 1]).unwrap_err().code(), "photo_too_large");
+}
+
+#[test]
+fn no_byte_that_is_wrong_makes_a_photo_panic() {
+    // Profiles, headers and coded data alike; a bomb's size is no help here.
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/photos");
+    let names = std::fs::read_dir(folder).unwrap().flatten().map(|file| file.file_name().into_string().unwrap());
+    let photos: Vec<String> =
+        names.filter(|name| !name.starts_with("bomb") && !name.contains("make") && !name.ends_with(".md")).collect();
+    assert!(photos.len() > 30);
+    for name in photos {
+        let whole = fixture(&name);
+        let mut random = StdRng::seed_from_u64(7);
+        for _ in 0..60 {
+            let mut bytes = whole.clone();
+            for _ in 0..random.random_range(1..4) {
+                let place = random.random_range(0..bytes.len().min(900));
+                bytes[place] = random.random();
+            }
+            let _ = Photo::check(&bytes);
+        }
+    }
 }
 
 #[test]

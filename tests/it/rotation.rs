@@ -74,6 +74,30 @@ async fn a_database_login_is_read_again_when_it_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_token_secret_is_rotated_while_both_hold() {
+    let (old, new) = ("the-old-legacy-secret-0123456789abcdef", "the-new-legacy-secret-0123456789abcdef");
+    let app = TestApp::with(&[("SUPABASE_JWT_SECRET", old)]).await;
+    let auth = &app.stack.sandbox.auth;
+    let signed = |secret: &str| auth.sign_legacy(&auth.claims(&DORA.user(), Some(NORD)), secret).unwrap();
+    let path = "/v1/jobs/01900000-0000-7000-8000-00000000ffff";
+    app.get(path, &signed(old)).await.expect_error(404, "job_not_found");
+    // Written with the old one beside it. The process that knows only the old one reads again as a token of the new one comes.
+    app.stack.sandbox.secrets.set("SUPABASE_JWT_SECRET_PREVIOUS", old);
+    app.stack.sandbox.secrets.rotate("SUPABASE_JWT_SECRET", new);
+    app.get(path, &signed(new)).await.expect_error(404, "job_not_found");
+    app.get(path, &signed(old)).await.expect_error(404, "job_not_found");
+    // Whoever forges makes functions read once in a while, not at every token.
+    let wire = app.stack.wire("secrets").unwrap();
+    let before = wire.exchanges();
+    for _ in 0..10 {
+        app.get(path, &signed("another-secret-altogether-0123456789ab"))
+            .await
+            .expect_error(401, "token_signature_invalid");
+    }
+    assert!(wire.exchanges() - before <= 2, "{} reads", wire.exchanges() - before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_audit_key_is_rotated_for_good_with_the_old_one_named_beside_it() {
     let app = TestApp::start().await;
     renders(&app, "warm").await;

@@ -152,18 +152,23 @@ impl From<RenderError> for Failure {
     }
 }
 
-impl From<ObjectError> for Failure {
-    fn from(error: ObjectError) -> Self {
+impl Failure {
+    /// Of reading the photo.
+    pub(crate) fn from_photo(error: ObjectError) -> Self {
         match error {
             ObjectError::NotFound => {
                 Self::permanent("photo_not_found", "The photo is no longer in storage; upload it again.")
             }
             ObjectError::TooLarge { .. } => Self::permanent("photo_too_large", "The photo is larger than allowed."),
-            other => {
-                tracing::warn!(error = %other, "storage did not answer");
-                Self::passing("storage_unavailable", "File storage did not answer.")
-            }
+            other => Self::from_storage(other),
         }
+    }
+
+    /// Of anything else that storage was asked for.
+    pub(crate) fn from_storage(error: ObjectError) -> Self {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(%error, cause, "storage did not do what was asked");
+        Self::passing("storage_unavailable", "File storage did not answer.")
     }
 }
 

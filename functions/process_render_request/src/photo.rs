@@ -116,6 +116,10 @@ impl Photo {
             .encode_image(&on_white(&sent))
             .map_err(|_| PhotoError::Damaged)?;
         let (width, height) = sent.dimensions();
+        // A very long strip is one only until it is made smaller.
+        if width.min(height) < MIN_SIDE {
+            return Err(PhotoError::TooSmall(width, height));
+        }
         Ok(Self {
             bytes: encoded,
             width,
@@ -140,6 +144,14 @@ fn on_white(picture: &DynamicImage) -> RgbImage {
         };
         Rgb([over(red), over(green), over(blue)])
     })
+}
+
+/// [`Photo::check`], for which a decoder that panics has met a damaged photo: it is no reason to try again.
+///
+/// # Errors
+/// [`PhotoError`].
+pub fn check(bytes: &[u8]) -> Result<Photo, PhotoError> {
+    std::panic::catch_unwind(|| Photo::check(bytes)).unwrap_or(Err(PhotoError::Damaged))
 }
 
 /// Decodes within bounds, and turns it the way it was held.

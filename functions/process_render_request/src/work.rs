@@ -17,7 +17,7 @@ use shared::{
     db::{DbError, ServiceTx},
     jobs::{self, Claim, Claimed, End, StaleLease},
     limits::{self, Amounts, Counted, Reserved},
-    objects::{ObjectError, ObjectPath},
+    objects::{ObjectPath, OrgObjects},
     outbox,
     secrets::{Secret, SecretError},
     store::{
@@ -45,6 +45,8 @@ const LEASE: TimeDelta = TimeDelta::minutes(5);
 const PAUSE: TimeDelta = TimeDelta::minutes(1);
 /// How long a render may wait for a provider's quota before it is given up.
 const LONGEST_WAIT: TimeDelta = TimeDelta::days(7);
+/// What is kept of the function's time for giving a job back.
+const GIVING_BACK: Duration = Duration::from_secs(5);
 /// How long a delivery after commit may take; what is left is for the sweep.
 const DELIVERY: Duration = Duration::from_millis(500);
 
@@ -81,7 +83,6 @@ macro_rules! stops {
 }
 stops! {
     Failure => Stop::Failed,
-    ObjectError => |error| Stop::Failed(Failure::from(error)),
     StaleLease => |_| Stop::Stale,
     StoreError => |error| Stop::Unavailable(Box::new(error)),
     DbError => |error| Stop::Unavailable(Box::new(error)),
@@ -131,6 +132,8 @@ struct Finished {
     model: String,
     /// The rung of the ladder that served it, as in `render_results.served_by`.
     served_by: &'static str,
+    /// What the model was told, as purpose and version of the template.
+    template: Option<String>,
     /// Why it was not the model that was asked for.
     instead: Option<&'static str>,
 }
@@ -286,7 +289,8 @@ async fn render(state: &State, held: &Held, deadline: Instant) -> Result<(), Sto
     let objects = state.objects.for_org(held.job.org_id);
     let input = ObjectPath::parse(held.job.org_id, &held.render.input_file_path)
         .map_err(|_| Failure::permanent("photo_not_found", "The photo's path is not one of this organisation."))?;
-    let photo = Photo::check(&objects.get(&input, MAX_BYTES as u64).await?).map_err(Failure::from)?;
+    let bytes = objects.get(&input, MAX_BYTES as u64).await.map_err(Failure::from_photo)?;
+    let photo = photo::check(&bytes).map_err(Failure::from)?;
 
     let mut brief = None;
     let finished = match as_asked(state, held, &photo, deadline, &mut brief).await {
@@ -309,7 +313,29 @@ async fn as_asked(
     let written = &*brief.insert(write_brief(state, held, deadline).await?);
     let model = &held.render.model;
     let made = make_pictures(state, held, photo, deadline, &written.value, model, &held.picture_prices).await?;
-    Ok(Finished { brief: brief.take(), made, model: model.clone(), served_by: "model", instead: None })
+    Ok(Finished {
+        brief: brief.take(),
+        made,
+        model: model.clone(),
+        served_by: "model",
+        template: Some(format!("render_brief {}", held.template_version)),
+        instead: None,
+    })
+}
+
+/// Stores a picture while there is time. A bucket that is not there is storage's fault, and no photo is missing.
+async fn store(
+    objects: &OrgObjects<'_>,
+    path: &ObjectPath,
+    bytes: bytes::Bytes,
+    mime: &'static str,
+    deadline: Instant,
+) -> Result<(), Stop> {
+    let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(GIVING_BACK);
+    match tokio::time::timeout(left, objects.put(path, bytes, mime)).await {
+        Ok(stored) => Ok(stored.map_err(Failure::from_storage)?),
+        Err(_) => Err(Failure::passing("time_out", "The worker's time was over; another goes on.").into()),
+    }
 }
 
 /// The wishes, as data for the model.
@@ -385,7 +411,7 @@ async fn make_pictures(
         let path = ObjectPath::render(held.job.org_id, held.render.id, id, checked.extension);
         let sha256 = photo::sha256(&bytes);
         let size = bytes.len();
-        objects.put(&path, bytes.into(), checked.mime).await?;
+        store(&objects, &path, bytes.into(), checked.mime, deadline).await?;
         made.push(Made {
             id,
             variant,
@@ -411,7 +437,7 @@ async fn complete(
     finished: &Finished,
 ) -> Result<(), Stop> {
     let Held { job, render, .. } = held;
-    let Finished { brief, made, model, served_by, instead } = finished;
+    let Finished { brief, made, model, served_by, template, instead } = finished;
     let brief_paid = brief.as_ref().map_or((0, 0), |brief| (brief.tokens, brief.cost_micro_usd));
     let tokens = brief_paid.0 + made.iter().map(|made| made.tokens).sum::<i64>();
     let cost_micro_usd = brief_paid.1 + made.iter().map(|made| made.cost_micro_usd).sum::<i64>();
@@ -450,7 +476,10 @@ async fn complete(
     }
     let variants = i64::from(render.variants);
     renders::update_status(&mut tx, job.org_id, render.id, "completed", None).await?;
-    limits::settle(&mut tx, held.reservation.get(), variants).await?;
+    if !limits::settle(&mut tx, held.reservation.get(), variants).await? {
+        // Nobody but the holder of the lease ends a reservation, so this is a defect: nothing is told of a render that nobody counted.
+        return Err(Failure::passing("reservation_lost", "The reservation had ended; the render is made again.").into());
+    }
     let actor = job.created_by.unwrap_or_default();
     renders::charge(&mut tx, render, actor, variants, cost_micro_usd).await?;
 
@@ -465,7 +494,7 @@ async fn complete(
             "photo": { "path": render.input_file_path, "sha256": hex(&photo.sha256), "width": photo.width, "height": photo.height },
             // Free text may name people.
             "wishes": seal("input", &wishes(render).to_string())?,
-            "template_version": held.template_version,
+            "template": template,
         }),
         decision: json!({
             "why": told(|brief| &brief.decision).map(|text| seal("decision", text)).transpose()?,
@@ -506,8 +535,18 @@ async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(), Stop> {
     let failure = match stop {
         Stop::Stale => return Ok(()),
         Stop::Limited(waiting) => {
-            let tx = state.db.service_tx(job.org_id).await?;
-            return postpone(tx, job, render, waiting.until, json!(waiting)).await.map(|_| ());
+            // It costs an attempt, since a call was paid for: without an end to that, a model that answers nonsense would be asked
+            // again in every window.
+            let error = Failure::permanent(
+                "limit_reached",
+                format!("The {}'s limit has no room for another try.", waiting.scope),
+            );
+            let end = End::Later { run_after: waiting.until, waiting: None, error: Some(error.to_json()) };
+            let mut tx = state.db.service_tx(job.org_id).await?;
+            jobs::end(&mut tx, job, &end).await??;
+            renders::update_status(&mut tx, job.org_id, render.id, "queued", None).await?;
+            tx.commit().await?;
+            return Ok(());
         }
         Stop::Cancelled => None,
         Stop::Failed(failure) | Stop::Waiting(failure) => Some(failure),
@@ -520,7 +559,8 @@ async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(), Stop> {
     let mut tx = state.db.service_tx(job.org_id).await?;
     match failure {
         Some(failure) if matches!(stop, Stop::Waiting(_)) && now - render.created_at < LONGEST_WAIT => {
-            let until = quota_renewed_at(failure.code, now);
+            // Those that wait for the same morning do not all come in its first second.
+            let until = quota_renewed_at(failure.code, now) + TimeDelta::seconds(rand::random_range(0..600));
             tracing::warn!(job.id = %job.id, code = failure.code, %until, "render waits for a provider's quota");
             // Nothing is held meanwhile: it may be a day.
             limits::refund_job(&mut tx, job.id).await?;

@@ -124,10 +124,19 @@ pub(crate) fn deploy(arch: Arch, dry_run: bool, args: &[String]) -> Result<ExitC
     if !home.root.join("samconfig.toml").exists() && !named(&["--guided", "-g", "--stack-name"]) {
         command.push("--guided".to_owned());
     }
-    if arch != Arch::Arm64 {
-        command.extend(["--parameter-overrides".to_owned(), format!("Architecture={}", arch.name())]);
+    // Always told, since a stack remembers what it was told before; beside the user's own, as the flag may come once only.
+    let architecture = format!("Architecture={}", arch.name());
+    match args.iter().position(|arg| arg == "--parameter-overrides") {
+        Some(place) => {
+            command.extend_from_slice(&args[..=place]);
+            command.push(architecture);
+            command.extend_from_slice(&args[place + 1..]);
+        }
+        None => {
+            command.extend_from_slice(args);
+            command.extend(["--parameter-overrides".to_owned(), architecture]);
+        }
     }
-    command.extend(args.iter().cloned());
     report::line(&format!(
         "region: {}",
         env("AWS_REGION").or(env("AWS_DEFAULT_REGION")).unwrap_or("as your AWS profile says".to_owned())

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::process::Owner;
 
@@ -47,6 +47,12 @@ impl Home {
         } else {
             (state.clone(), None)
         };
+        fs::create_dir_all(&servers)?;
+        let own = fs::metadata(&servers)?;
+        if is_root && (own.uid() != 0 || own.mode() & 0o022 != 0) {
+            // Binaries are run from there: it must be nobody else's to write.
+            bail!("{} is not root's alone; remove it", servers.display());
+        }
         fs::create_dir_all(servers.join("runs"))?;
         clear_stale(&servers.join("runs"));
         let run = servers.join("runs").join(format!("{}-{:08x}", std::process::id(), rand::random::<u32>()));

@@ -59,7 +59,8 @@ pub fn find(home: &Home) -> Result<Program> {
     }
     let aside = home.run.join("pgbouncer");
     fetch(&aside)?;
-    // Another run may have been faster, which is as good.
+    // What is there does not run; or another run was faster, which is as good.
+    let _ = fs::remove_dir_all(&kept);
     let _ = fs::rename(aside.join("unpacked"), &kept);
     unpacked(&kept).context("the package was fetched and does not run here")
 }

@@ -20,11 +20,12 @@ pub(crate) struct Plan<F> {
     numbered: BTreeMap<usize, F>,
     next: VecDeque<F>,
     every: Option<F>,
+    met: usize,
 }
 
 impl<F> Default for Plan<F> {
     fn default() -> Self {
-        Self { seen: 0, numbered: BTreeMap::new(), next: VecDeque::new(), every: None }
+        Self { seen: 0, numbered: BTreeMap::new(), next: VecDeque::new(), every: None, met: 0 }
     }
 }
 
@@ -42,7 +43,14 @@ impl<F: Clone> Plan<F> {
     /// Counts a call, and tells what is to go wrong with it.
     pub(crate) fn meet(&mut self) -> Option<F> {
         self.seen += 1;
-        self.numbered.remove(&self.seen).or_else(|| self.next.pop_front()).or_else(|| self.every.clone())
+        let fault = self.numbered.remove(&self.seen).or_else(|| self.next.pop_front()).or_else(|| self.every.clone());
+        self.met += usize::from(fault.is_some());
+        fault
+    }
+
+    /// How many calls met a fault so far.
+    pub(crate) fn met(&self) -> usize {
+        self.met
     }
 
     pub(crate) fn every(&self) -> Option<&F> {

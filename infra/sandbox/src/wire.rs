@@ -79,8 +79,10 @@ impl Shared {
         tap.map_or(Verdict::Pass, |tap| tap(self.name, moment))
     }
 
+    /// Whether a new connection is refused, which is a fault that was met.
     fn refuses(&self) -> bool {
-        self.plan().every() == Some(&WireFault::Refuse)
+        let mut plan = self.plan();
+        plan.every() == Some(&WireFault::Refuse) && plan.meet().is_some()
     }
 }
 
@@ -146,6 +148,12 @@ impl Wire {
     /// Leads new connections to another server.
     pub fn lead_to(&self, upstream: SocketAddr) {
         *self.shared.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
+    }
+
+    /// How many exchanges and connections met a fault.
+    #[must_use]
+    pub fn faults_met(&self) -> usize {
+        self.shared.plan().met()
     }
 
     /// How many exchanges there were.

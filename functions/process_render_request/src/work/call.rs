@@ -24,8 +24,9 @@ use super::{Failure, Held, LEASE, Retry, State, Stop};
 const RETRIES: u32 = 2;
 /// The longest an attempt waits between two of them; a longer wait gives the job back instead.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// What is kept of the function's time for giving the job back.
-const MARGIN: Duration = Duration::from_secs(5);
+/// What is kept of the function's time for what follows a call: looking at a picture, storing it, and ending the job or giving it
+/// back.
+const MARGIN: Duration = Duration::from_secs(15);
 /// A call is not begun with less time than this.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -68,7 +69,7 @@ pub(super) async fn paid<T>(
             Retry::Never | Retry::Quota => 0,
         };
         let pause = failure.pause(tries + 1, rand::random());
-        if tries == most || pause > LONGEST_PAUSE || left(ask.deadline) < pause + SHORTEST {
+        if tries >= most || pause > LONGEST_PAUSE || left(ask.deadline) < pause + SHORTEST {
             return Err(failure.into());
         }
         tries += 1;
@@ -83,6 +84,11 @@ pub(super) async fn paid<T>(
 /// Counts what was spent and reserves anew, since an answer that cannot be used is paid for: retries exceed no cap.
 async fn reserve_again(state: &State, held: &Held) -> Result<(), Stop> {
     let mut tx = state.db.service_tx(held.job.org_id).await?;
+    // Whoever's lease is over would give back what another worker holds.
+    if jobs::renew(&mut tx, &held.job, LEASE).await?? == Renewed::CancelRequested {
+        tx.rollback().await?;
+        return Err(Stop::Cancelled);
+    }
     limits::refund_job(&mut tx, held.job.id).await?;
     let reserved = limits::reserve(&mut tx, held.job.id, super::counted(&held.job, &held.render), held.amounts).await?;
     tx.commit().await?;

@@ -12,7 +12,8 @@ use shared::{
 use uuid::Uuid;
 
 use super::{
-    Brief, Failure, Finished, Held, MODELS, Made, Paid, Photo, Retry, State, Stop, make_pictures, photo, wishes,
+    Brief, Failure, Finished, Held, MODELS, Made, Paid, Photo, Retry, State, Stop, expected_usage, make_pictures,
+    photo, store, wishes,
 };
 
 /// What makes two renders the same: photo, wishes, model, number of pictures and template.
@@ -46,11 +47,12 @@ pub(super) async fn serve(
     spent: Failure,
 ) -> Result<Finished, Stop> {
     tracing::warn!(job.id = %held.job.id, code = spent.code, "a quota is spent; something else has to serve");
-    if let Some((made, fresh)) = from_cache(state, held, photo).await? {
+    if let Some((made, fresh)) = from_cache(state, held, photo, deadline).await? {
         return Ok(Finished {
             brief,
             made,
             model: held.render.model.clone(),
+            template: None,
             served_by: if fresh { "cache" } else { "stale_cache" },
             instead: Some(spent.code),
         });
@@ -62,8 +64,13 @@ pub(super) async fn serve(
     }
     let mut tx = state.db.service_tx(held.job.org_id).await?;
     let cheapest_prices = prices::list(&mut tx, "gemini", cheapest, (state.clock)()).await?;
-    let template = renders::get_template(&mut tx, held.job.org_id, "render_picture", "en").await?.0;
+    let (template, version) = renders::get_template(&mut tx, held.job.org_id, "render_picture", "en").await?;
     tx.rollback().await?;
+    // What has no price is not called, here either.
+    let expected = expected_usage(cheapest, held.render.variants).pictures;
+    if shared::ai::cost_micro_usd(&expected, &cheapest_prices).is_err() {
+        return Err(Stop::Waiting(spent));
+    }
 
     let ours = Brief {
         prompt: format!("{template}\n{}", wishes(&held.render)),
@@ -74,6 +81,11 @@ pub(super) async fn serve(
     match make_pictures(state, held, photo, deadline, text, cheapest, &cheapest_prices).await {
         Ok(made) => Ok(Finished {
             served_by: if written { "cheaper_model" } else { "default_template" },
+            template: Some(if written {
+                format!("render_brief {}", held.template_version)
+            } else {
+                format!("render_picture {version}")
+            }),
             brief,
             made,
             model: cheapest.to_owned(),
@@ -85,7 +97,12 @@ pub(super) async fn serve(
 }
 
 /// The pictures of the same render, copied under this request. `None` if there are none, or one of them is gone.
-async fn from_cache(state: &State, held: &Held, photo: &Photo) -> Result<Option<(Vec<Made>, bool)>, Stop> {
+async fn from_cache(
+    state: &State,
+    held: &Held,
+    photo: &Photo,
+    deadline: Instant,
+) -> Result<Option<(Vec<Made>, bool)>, Stop> {
     let org_id = held.job.org_id;
     let actor = held.job.created_by.unwrap_or_default();
     let mut tx = state.db.service_tx(org_id).await?;
@@ -104,13 +121,13 @@ async fn from_cache(state: &State, held: &Held, photo: &Photo) -> Result<Option<
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(ObjectError::NotFound | ObjectError::Path | ObjectError::TooLarge { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Failure::from_storage(error).into()),
         };
         let Ok(checked) = photo::check_render(&bytes, photo.width, photo.height) else { return Ok(None) };
         let id = Uuid::now_v7();
         let path = ObjectPath::render(org_id, held.render.id, id, checked.extension);
         let (size, sha256) = (bytes.len(), photo::sha256(&bytes));
-        objects.put(&path, bytes, checked.mime).await?;
+        store(&objects, &path, bytes, checked.mime, deadline).await?;
         made.push(Made {
             id,
             variant,
