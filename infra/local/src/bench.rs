@@ -207,7 +207,7 @@ impl<'a> Bench<'a> {
             mongodb_uri: self.databases.mongodb_uri.clone(),
             mongodb_database: "bench".to_owned(),
             binaries: self.binaries.clone(),
-            directory: self.home.run.join(format!("bench-{}", Uuid::new_v4())),
+            directory: self.home.run.join("bench"),
             port: 0,
             visibility: Duration::from_secs(30),
             worker_timeout: None,

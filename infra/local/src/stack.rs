@@ -123,7 +123,16 @@ impl Stack {
             mongodb_uri = wired(&mut wires, "mongodb", &mongodb_uri).await?;
         }
 
-        let audit_key = STANDARD.encode(rand::random::<[u8; 32]>());
+        // Kept with the data: what it sealed could not be opened with another.
+        let key_file = config.directory.join("audit.key");
+        let audit_key = match std::fs::read_to_string(&key_file) {
+            Ok(kept) => kept,
+            Err(_) => {
+                let made = STANDARD.encode(rand::random::<[u8; 32]>());
+                std::fs::write(&key_file, &made)?;
+                made
+            }
+        };
         for (secret, value) in [
             (Secret::DatabaseUrl, &database_url),
             (Secret::MongodbUri, &mongodb_uri),
