@@ -1,7 +1,7 @@
 //! One whole back office: functions, gateway, queue, and the sandbox they call, on databases that are given. Many can run side
 //! by side in one process.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -129,7 +129,8 @@ impl Stack {
             Ok(kept) => kept,
             Err(_) => {
                 let made = STANDARD.encode(rand::random::<[u8; 32]>());
-                std::fs::write(&key_file, &made)?;
+                let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key_file)?;
+                file.write_all(made.as_bytes())?;
                 made
             }
         };
