@@ -17,7 +17,7 @@ use shared::{
     db::{DbError, ServiceTx},
     jobs::{self, Claim, Claimed, End, StaleLease},
     limits::{self, Amounts, Counted, Reserved},
-    objects::{ObjectPath, OrgObjects},
+    objects::ObjectPath,
     outbox,
     secrets::{Secret, SecretError},
     store::{
@@ -323,19 +323,38 @@ async fn as_asked(
     })
 }
 
-/// Stores a picture while there is time. A bucket that is not there is storage's fault, and no photo is missing.
-async fn store(
-    objects: &OrgObjects<'_>,
-    path: &ObjectPath,
-    bytes: bytes::Bytes,
-    mime: &'static str,
+/// Stores a picture under this request while there is time, with what was `paid` for it: tokens and micro-USD. A bucket that is not
+/// there is storage's fault, and no photo is missing.
+async fn keep(
+    state: &State,
+    held: &Held,
     deadline: Instant,
-) -> Result<(), Stop> {
+    variant: i16,
+    checked: CheckedRender,
+    bytes: bytes::Bytes,
+    paid: (i64, i64),
+) -> Result<Made, Stop> {
+    let org_id = held.job.org_id;
+    let id = Uuid::now_v7();
+    let path = ObjectPath::render(org_id, held.render.id, id, checked.extension);
+    let (size, sha256) = (bytes.len(), photo::sha256(&bytes));
     let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(GIVING_BACK);
-    match tokio::time::timeout(left, objects.put(path, bytes, mime)).await {
-        Ok(stored) => Ok(stored.map_err(Failure::from_storage)?),
-        Err(_) => Err(Failure::passing("time_out", "The worker's time was over; another goes on.").into()),
+    match tokio::time::timeout(left, state.objects.for_org(org_id).put(&path, bytes, checked.mime)).await {
+        Ok(stored) => stored.map_err(Failure::from_storage)?,
+        Err(_) => return Err(Failure::passing("time_out", "The worker's time was over; another goes on.").into()),
     }
+    Ok(Made {
+        id,
+        variant,
+        path,
+        mime: checked.mime,
+        width: checked.width,
+        height: checked.height,
+        bytes: size,
+        sha256,
+        tokens: paid.0,
+        cost_micro_usd: paid.1,
+    })
 }
 
 /// The wishes, as data for the model.
@@ -381,7 +400,6 @@ async fn make_pictures(
     model: &str,
     prices: &[ModelPrice],
 ) -> Result<Vec<Made>, Stop> {
-    let objects = state.objects.for_org(held.job.org_id);
     let input = Picture { mime: "image/jpeg".to_owned(), bytes: photo.bytes.clone() };
     let mut made = Vec::new();
     for variant in 1..=held.render.variants {
@@ -407,23 +425,8 @@ async fn make_pictures(
         })
         .await?;
         let (checked, bytes) = picture.value;
-        let id = Uuid::now_v7();
-        let path = ObjectPath::render(held.job.org_id, held.render.id, id, checked.extension);
-        let sha256 = photo::sha256(&bytes);
-        let size = bytes.len();
-        store(&objects, &path, bytes.into(), checked.mime, deadline).await?;
-        made.push(Made {
-            id,
-            variant,
-            path,
-            mime: checked.mime,
-            width: checked.width,
-            height: checked.height,
-            bytes: size,
-            sha256,
-            tokens: picture.tokens,
-            cost_micro_usd: picture.cost_micro_usd,
-        });
+        let paid = (picture.tokens, picture.cost_micro_usd);
+        made.push(keep(state, held, deadline, variant, checked, bytes.into(), paid).await?);
     }
     Ok(made)
 }

@@ -9,11 +9,10 @@ use shared::{
     objects::{ObjectError, ObjectPath},
     store::{cache, prices, renders},
 };
-use uuid::Uuid;
 
 use super::{
-    Brief, Failure, Finished, Held, MODELS, Made, Paid, Photo, Retry, State, Stop, expected_usage, make_pictures,
-    photo, store, wishes,
+    Brief, Failure, Finished, Held, MODELS, Made, Paid, Photo, Retry, State, Stop, expected_usage, keep, make_pictures,
+    photo, wishes,
 };
 
 /// What makes two renders the same: photo, wishes, model, number of pictures and template.
@@ -124,22 +123,7 @@ async fn from_cache(
             Err(error) => return Err(Failure::from_storage(error).into()),
         };
         let Ok(checked) = photo::check_render(&bytes, photo.width, photo.height) else { return Ok(None) };
-        let id = Uuid::now_v7();
-        let path = ObjectPath::render(org_id, held.render.id, id, checked.extension);
-        let (size, sha256) = (bytes.len(), photo::sha256(&bytes));
-        store(&objects, &path, bytes, checked.mime, deadline).await?;
-        made.push(Made {
-            id,
-            variant,
-            path,
-            mime: checked.mime,
-            width: checked.width,
-            height: checked.height,
-            bytes: size,
-            sha256,
-            tokens: 0,
-            cost_micro_usd: 0,
-        });
+        made.push(keep(state, held, deadline, variant, checked, bytes, (0, 0)).await?);
     }
     Ok((made.len() == usize::from(held.render.variants.unsigned_abs())).then_some((made, found.fresh)))
 }
