@@ -17,6 +17,10 @@ begin
     if not (select rolbypassrls from pg_catalog.pg_roles where rolname = 'service_role') then
         alter role service_role bypassrls;
     end if;
+    -- The auth server, which calls the access-token hook.
+    if not exists (select from pg_catalog.pg_roles where rolname = 'supabase_auth_admin') then
+        create role supabase_auth_admin nologin noinherit;
+    end if;
     if not exists (select from pg_catalog.pg_roles where rolname = 'authenticator') then
         create role authenticator nologin noinherit;
         grant anon, authenticated, service_role to authenticator;
@@ -126,4 +130,14 @@ grant select, insert on realtime.messages to anon, authenticated, service_role;
 
 create or replace function realtime.topic() returns text language sql stable as $$
     select nullif(current_setting('realtime.topic', true), '')
+$$;
+
+-- Who listens to a private topic is asked by the policies of messages. Failing to tell must not fail what is told of.
+create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true) returns void
+    language plpgsql as $$
+begin
+    insert into realtime.messages (payload, event, topic, private, extension) values (payload, event, topic, private, 'broadcast');
+exception when others then
+    raise warning 'realtime.send: %', sqlerrm;
+end
 $$;
