@@ -161,6 +161,19 @@ create trigger personas_audit after insert or update or delete on public.persona
 create trigger invitations_audit after insert or update or delete on public.invitations
     for each row execute function app.audit_change('id', 'kind,role_id,role,client_id,invited_by,accepted_at,accepted_by');
 
+-- Who belongs to the organisation is known to the system as well.
+do $$
+declare
+    chain text;
+begin
+    foreach chain in array array['org_members', 'org_consultants', 'clients', 'client_consultants', 'client_users'] loop
+        execute format('create policy %I on public.%I for select to spine_service using (org_id = (select app.service_org()))',
+                       chain || '_service_select', chain);
+        execute format('grant select on public.%I to spine_service', chain);
+    end loop;
+end
+$$;
+
 -- What the functions below do across the chain, and nothing more.
 create policy organizations_definer_insert on public.organizations for insert to spine_definer with check (true);
 create policy org_members_definer_insert on public.org_members for insert to spine_definer with check (true);

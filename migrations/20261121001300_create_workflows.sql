@@ -203,7 +203,11 @@ create policy submissions_insert on public.submissions for insert to authenticat
                                and t.template_id = submissions.template_id));
 create policy submissions_update on public.submissions for update to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('submissions:update')) and status in ('draft', 'changes_requested')
-           and case when (select app.may('submissions:read_all')) then true else client_id = any ((select app.my_client_ids())::uuid[]) end)
+           and case when (select app.may('submissions:read_all')) then true
+                    -- As seen: an update that reads nothing is not held back by what may be read.
+                    when (select app.may('submissions:review'))
+                        then client_id = any ((select app.my_client_ids())::uuid[]) and (status <> 'draft' or created_by = (select app.uid()))
+                    else client_id = any ((select app.my_client_ids())::uuid[]) end)
     with check (org_id = (select app.active_org_id()));
 create policy submissions_delete on public.submissions for delete to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('submissions:update')) and status = 'draft'
