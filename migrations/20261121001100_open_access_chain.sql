@@ -1,6 +1,6 @@
 -- Create invitations, personas and deploys, and the functions by which people join, choose where they work, and make organisations.
 --
--- Locks:   data_ownership, roles and permissions exclusively, for one insert each; active_contexts, user_sessions, organizations,
+-- Locks:   data_ownership, roles and permissions exclusively, for one insert each; profiles, active_contexts, user_sessions, organizations,
 --          org_members, org_consultants, clients, client_consultants and client_users for the moment that making a policy takes.
 -- Rollout: expand. On Supabase, name app.custom_access_token_hook as the project's access-token hook afterwards.
 -- Undo:    drop the three tables and the functions and policies of this file.
@@ -160,6 +160,27 @@ create trigger personas_audit after insert or update or delete on public.persona
     for each row execute function app.audit_change('id', 'agent_id,status');
 create trigger invitations_audit after insert or update or delete on public.invitations
     for each row execute function app.audit_change('id', 'kind,role_id,role,client_id,invited_by,accepted_at,accepted_by');
+
+-- Whoever works for an organisation sees whom they work with: asked of the chain itself, since its policies show most people none
+-- but themselves.
+reset role;
+set local role spine_definer;
+create function app.colleague_ids() returns uuid[]
+    language sql stable security definer set search_path = '' as $$
+    with org as (select app.active_org_id() as id)
+    select coalesce(array_agg(c.user_id), '{}')
+      from (select m.user_id from public.org_members m, org where m.org_id = org.id
+            union select k.user_id from public.org_consultants k, org where k.org_id = org.id
+            union select u.user_id from public.client_users u, org where u.org_id = org.id and app.may('clients:read')) c
+     where exists (select from public.org_members m, org where m.org_id = org.id and m.user_id = app.uid())
+        or exists (select from public.org_consultants k, org where k.org_id = org.id and k.user_id = app.uid())
+$$;
+comment on function app.colleague_ids() is 'Staff and consultants of the active organisation, and its clients'' people for whoever may read clients; of none for a client''s people.';
+grant execute on function app.colleague_ids() to authenticated;
+reset role;
+set local role spine_owner;
+alter policy profiles_select on public.profiles
+    using (case when id = (select app.uid()) then true else id = any ((select app.colleague_ids())::uuid[]) end);
 
 -- Who belongs to the organisation is known to the system as well.
 do $$

@@ -10,6 +10,7 @@ mod crashes;
 mod database;
 mod faults;
 mod input;
+mod isolation;
 mod jobs;
 mod ladder;
 mod limits;
