@@ -211,7 +211,8 @@ create policy submissions_update on public.submissions for update to authenticat
     with check (org_id = (select app.active_org_id()));
 create policy submissions_delete on public.submissions for delete to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('submissions:update')) and status = 'draft'
-           and case when (select app.may('submissions:read_all')) then true else created_by = (select app.uid()) end);
+           and case when (select app.may('submissions:read_all')) then true
+                    else client_id = any ((select app.my_client_ids())::uuid[]) and created_by = (select app.uid()) end);
 grant select, delete on public.submissions to authenticated;
 grant insert (id, org_id, client_id, template_id) on public.submissions to authenticated;
 grant update (status) on public.submissions to authenticated;

@@ -6,7 +6,7 @@ use integration_tests::{
     TestDatabase,
     people::{ADAM, BRICK, CLEO, DAN, DORA, NORD, OLGA, OSCAR, RENATA, RUFUS, SVEN, UMA},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
@@ -21,6 +21,8 @@ const NINA: Uuid = person(0x803);
 const KARL: Uuid = person(0x804);
 const KURT: Uuid = person(0x805);
 const UDO: Uuid = person(0x806);
+/// May change members and projects, and neither more nor approve.
+const SOME: Uuid = person(0x807);
 
 const fn person(number: u128) -> Uuid {
     Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + number)
@@ -96,16 +98,13 @@ impl Actor {
     /// What makes a transaction this actor's, in Atelier Nord.
     pub(crate) fn settings(self) -> String {
         let claims = match self {
-            Self::Anonymous => json!({ "role": "anon" }).to_string(),
-            Self::Agent => json!({ "agent_token_sha256": hex::encode(TOKEN_HASH) }).to_string(),
-            Self::System => String::new(),
-            _ => json!({ "sub": self.person(), "org_id": NORD, "role": "authenticated" }).to_string(),
+            Self::Anonymous => json!({ "role": "anon" }),
+            Self::Agent => json!({ "agent_token_sha256": hex::encode(TOKEN_HASH) }),
+            Self::System => json!({}),
+            _ => json!({ "sub": self.person(), "org_id": NORD, "role": "authenticated" }),
         };
         let org = if self == Self::System { NORD.to_string() } else { String::new() };
-        format!(
-            "select set_config('request.jwt.claims', '{claims}', true), set_config('app.service_org', '{org}', true), set_config('role', '{}', true)",
-            self.role()
-        )
+        settings(self.role(), &claims, &org)
     }
 
     /// The actor whose set of rows is its own.
@@ -118,7 +117,82 @@ impl Actor {
     }
 }
 
+fn settings(role: &str, claims: &Value, service_org: &str) -> String {
+    format!(
+        "select set_config('request.jwt.claims', '{claims}', true), set_config('app.service_org', '{service_org}', true), \
+         set_config('role', '{role}', true)"
+    )
+}
+
 const TOKEN_HASH: [u8; 32] = [7; 32];
+
+/// What nobody succeeds with, beyond what the declaration can say.
+#[derive(Debug)]
+pub(crate) struct Attack {
+    pub(crate) what: &'static str,
+    pub(crate) table: &'static str,
+    pub(crate) role: &'static str,
+    pub(crate) settings: String,
+    pub(crate) statement: String,
+}
+
+/// Each is about a policy that asks for more than whose the row is.
+pub(crate) fn attacks() -> Vec<Attack> {
+    let attack = |what, table, role, settings, statement: &str| Attack {
+        what,
+        table,
+        role,
+        settings,
+        statement: statement.to_owned(),
+    };
+    let some = json!({ "sub": SOME, "org_id": NORD, "role": "authenticated" });
+    let some = || settings("authenticated", &some, "");
+    let nobody = |role| settings(role, &json!({}), "");
+    vec![
+        attack(
+            "un-revokes a token",
+            "agent_tokens",
+            "authenticated",
+            Actor::Owner.settings(),
+            "update public.agent_tokens set revoked_at = null",
+        ),
+        attack(
+            "gives a role that allows more than their own",
+            "org_members",
+            "authenticated",
+            some(),
+            "update public.org_members set role_id = '00000000-0000-7000-8000-000000000001'",
+        ),
+        attack(
+            "approves without the permission",
+            "projects",
+            "authenticated",
+            some(),
+            &format!("update public.projects set approved_by = '{SOME}'"),
+        ),
+        attack(
+            "reads prices without a token that stands",
+            "model_prices",
+            "spine_agent",
+            nobody("spine_agent"),
+            "select from public.model_prices",
+        ),
+        attack(
+            "reads prices in no organisation",
+            "model_prices",
+            "spine_service",
+            nobody("spine_service"),
+            "select from public.model_prices",
+        ),
+        attack(
+            "reads plans in no organisation",
+            "plan_prices",
+            "spine_service",
+            nobody("spine_service"),
+            "select from public.plan_prices",
+        ),
+    ]
+}
 
 /// Whose rows, beside an actor's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -526,7 +600,7 @@ fn sets() -> Vec<Set> {
 async fn people(admin: &mut PgConnection) {
     let role = |number: u8| format!("00000000-0000-7000-8000-00000000000{number}");
     let mut statements = vec!["select app.ensure_social_month('2026-01-15')".to_owned()];
-    for (number, id) in [KIM, NILS, NINA, KARL, KURT, UDO].iter().enumerate() {
+    for (number, id) in [KIM, NILS, NINA, KARL, KURT, UDO, SOME].iter().enumerate() {
         statements.push(format!("insert into auth.users (id, email) values ('{id}', 'p{number}@isolation.example')"));
     }
     for org in [NORD, BRICK] {
@@ -546,6 +620,14 @@ async fn people(admin: &mut PgConnection) {
     }
     // Nils is known in this organisation alone.
     statements.push(format!("delete from org_members where org_id = '{BRICK}' and user_id = '{NILS}'"));
+    statements.push(format!(
+        "with made as (insert into roles (org_id, name) values ('{NORD}', 'some') returning id),
+              allowed as (insert into permissions (org_id, role_id, resource, action)
+                          select '{NORD}', made.id, p.resource, p.action
+                            from made, (values ('members', 'update'), ('members', 'read'), ('projects', 'read'), ('projects', 'update'))
+                                       p (resource, action))
+         insert into org_members (org_id, user_id, role_id) select '{NORD}', '{SOME}', id from made"
+    ));
     statements.push(format!(
         "insert into agent_tokens (org_id, agent_id, token_hash) values ('{NORD}', '{}', '\\x{}')",
         RENATA.id,
