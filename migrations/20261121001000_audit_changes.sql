@@ -63,6 +63,13 @@ grant execute on function app.audit_change() to public;
 create function public.log_audit_action(table_name text, record_id text, action text, user_id uuid) returns uuid
     language plpgsql volatile security definer set search_path = '' as $$
 begin
+    if coalesce(length(action), 0) not between 1 and 100 or coalesce(length(table_name), 0) not between 1 and 100
+       or length(record_id) > 200 then
+        perform app.refuse('PT422', 'action_invalid', 'An action and its table have 1 to 100 characters each, a record at most 200.');
+    end if;
+    if app.current_org_id() is null then
+        perform app.refuse('PT403', 'organization_missing', 'An action is logged in an organisation; choose one you belong to.');
+    end if;
     if current_setting('role') = 'spine_service' then
         return app.append_audit(action, table_name, record_id, null, null, null, jsonb_build_object('on_behalf_of', user_id),
                                 null, null, null, case when user_id is not null then array[user_id] end);
