@@ -247,6 +247,10 @@ begin
                   and (s.user_id <> app.uid() or s.revoked_at is not null or s.expires_at <= now())) then
         perform app.refuse('PT401', 'session_revoked', 'This session was ended. Sign in again.');
     end if;
+    -- A token outlives the account it was made for.
+    if not exists (select from public.profiles p where p.id = app.uid()) then
+        perform app.refuse('PT401', 'account_unknown', 'There is no such account any more.');
+    end if;
     return app.uid();
 end
 $$;
@@ -295,10 +299,12 @@ begin
     -- One's own: listed when it signed in, or the one this token is of.
     update public.user_sessions s set revoked_at = coalesce(s.revoked_at, now()) where s.id = session_id and s.user_id = v_user;
     if not found then
-        if session_id is distinct from app.as_uuid(app.claim('session_id')) then
+        if session_id is null or session_id is distinct from app.as_uuid(app.claim('session_id')) then
             perform app.refuse('PT404', 'session_not_found', 'There is no such session of yours.');
         end if;
-        insert into public.user_sessions (id, user_id, revoked_at) values (session_id, v_user, now());
+        -- Unless it was listed meanwhile.
+        insert into public.user_sessions as s (id, user_id, revoked_at) values (session_id, v_user, now())
+        on conflict (id) do update set revoked_at = coalesce(s.revoked_at, excluded.revoked_at) where s.user_id = excluded.user_id;
     end if;
 end
 $$;
@@ -318,7 +324,7 @@ begin
         -- Listed, so that the person can find it and end it.
         insert into public.user_sessions (id, user_id) select v_session, p.id from public.profiles p where p.id = v_user
         on conflict (id) do nothing;
-        if exists (select from public.user_sessions s where s.id = v_session and (s.user_id <> v_user or s.revoked_at is not null)) then
+        if exists (select from public.user_sessions s where s.id = v_session and (s.user_id <> v_user or s.revoked_at is not null or s.expires_at <= now())) then
             return jsonb_build_object('error', jsonb_build_object('http_code', 403, 'message', 'This session was ended. Sign in again.'));
         end if;
     end if;
@@ -392,6 +398,10 @@ begin
         exit when v_made is not null or slug is not null;
     end loop;
     if v_made is null then
+        -- Two people may try the same id at the same moment.
+        if exists (select from public.organizations o where o.id = v_id) then
+            perform app.refuse('PT409', 'id_taken', 'This id belongs to something else; use a new one.');
+        end if;
         perform app.refuse('PT409', 'slug_taken', 'Another organisation has this slug.');
     end if;
     insert into public.org_members (org_id, user_id, role_id) values (v_id, v_user, '00000000-0000-7000-8000-000000000001');
@@ -535,7 +545,9 @@ begin
     if not found or i.email is distinct from lower(app.claim('email')) then
         perform app.refuse('PT404', 'invitation_not_found', 'There is no such invitation for your address.');
     end if;
-    if i.accepted_at is not null and i.accepted_by is distinct from v_user or i.accepted_at is null and i.expires_at <= now() then
+    -- Whoever was removed since is not let in by the invitation they once used.
+    if (case when i.accepted_at is null then i.expires_at <= now()
+             else i.accepted_by is distinct from v_user or not app.belongs(v_user, i.org_id) end) then
         perform app.refuse('PT409', 'invitation_ended', 'This invitation was used or is too old; ask for a new one.');
     end if;
     if i.accepted_at is null then
