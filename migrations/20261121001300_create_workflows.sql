@@ -271,7 +271,9 @@ begin
     end if;
     if new.status = old.status then
         -- Who began it may be deleted; that is all.
-        if old.status in ('approved', 'rejected') and (new.created_by is not null or old.created_by is null) then
+        if old.status in ('approved', 'rejected')
+           and (new.created_by is not null or old.created_by is null
+                or to_jsonb(new) - array['created_by', 'updated_at'] <> to_jsonb(old) - array['created_by', 'updated_at']) then
             raise exception using errcode = 'PT409', message = 'submission_decided',
                 detail = 'What was approved or rejected does not change any more.';
         end if;
@@ -316,6 +318,9 @@ declare
     v_answer     public.submission_answers := case when tg_op = 'DELETE' then old else new end;
     v_submission public.submissions;
 begin
+    if tg_op = 'UPDATE' and (new.org_id, new.submission_id, new.question_id) is distinct from (old.org_id, old.submission_id, old.question_id) then
+        perform app.refuse('PT409', 'answer_moved', 'An answer stays with its submission and its question.');
+    end if;
     -- Held, so that no answer slips in while a review decides.
     select * into v_submission from public.submissions s
      where s.org_id = v_answer.org_id and s.id = v_answer.submission_id for no key update;
