@@ -23,16 +23,20 @@ create policy spine_media_anon_select on storage.objects for select to anon
 create policy spine_media_select on storage.objects for select to authenticated
     using (bucket_id in ('project-media', 'blog-media', 'renders', 'social-uploads')
            and (storage.foldername(name))[1] = (select app.active_org_id())::text and (select app.may('media:read')));
--- What is rendered, the system stores.
+-- What is rendered, the system stores. A folder called `..` leads elsewhere wherever somebody tidies up a path, so there is none.
 create policy spine_media_insert on storage.objects for insert to authenticated
     with check (bucket_id in ('project-media', 'blog-media', 'social-uploads')
                 and (storage.foldername(name))[1] = (select app.active_org_id())::text and (select app.may('media:create'))
-                and owner_id = (select app.uid())::text);
+                and owner_id = (select app.uid())::text and name !~ '(^|/)\.{0,2}(/|$)');
 create policy spine_media_update on storage.objects for update to authenticated
     using (bucket_id in ('project-media', 'blog-media', 'social-uploads')
            and (storage.foldername(name))[1] = (select app.active_org_id())::text
            and case when (select app.may('media:manage')) then true
-                    else (select app.may('media:create')) and owner_id = (select app.uid())::text end);
+                    else (select app.may('media:create')) and owner_id = (select app.uid())::text end)
+    with check (bucket_id in ('project-media', 'blog-media', 'social-uploads')
+                and (storage.foldername(name))[1] = (select app.active_org_id())::text and name !~ '(^|/)\.{0,2}(/|$)'
+                and case when (select app.may('media:manage')) then true
+                         else (select app.may('media:create')) and owner_id = (select app.uid())::text end);
 create policy spine_media_delete on storage.objects for delete to authenticated
     using (bucket_id in ('project-media', 'blog-media', 'renders', 'social-uploads')
            and (storage.foldername(name))[1] = (select app.active_org_id())::text
