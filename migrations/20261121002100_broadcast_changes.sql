@@ -71,8 +71,9 @@ comment on function app.broadcast_change() is 'Tells the organisation''s private
 revoke execute on function app.broadcast_change() from public;
 grant execute on function app.broadcast_change() to spine_owner;
 
+-- Of the topic that is asked for, and of no other.
 create policy spine_topics_select on realtime.messages for select to authenticated
-    using (extension = 'broadcast' and (select app.may_hear((select realtime.topic()))));
+    using (extension = 'broadcast' and topic = (select realtime.topic()) and (select app.may_hear((select realtime.topic()))));
 
 set local role spine_owner;
 do $$
