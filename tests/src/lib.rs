@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
 #![expect(clippy::disallowed_methods, reason = "tests are told by ./spine test where their servers are")]
 
+pub mod acting;
 pub mod people;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};

@@ -69,10 +69,18 @@ pub const SVEN: Person = Person::nord(0x104, "sven@atelier-nord.example");
 pub const CLEO: Person = Person::nord(0x105, "cleo@consultants.example");
 /// A client's own person, at Atelier Nord.
 pub const UMA: Person = Person::nord(0x106, "uma@lakeside.example");
+/// Consultant of Atelier Nord who manages all of its clients.
+pub const MAX: Person = Person::nord(0x107, "max@consultants.example");
 /// Owner of Brick & Beam.
 pub const OSCAR: Person = Person::brick(0x201, "oscar@brick-and-beam.example");
 /// Designer of Brick & Beam.
 pub const DAN: Person = Person::brick(0x203, "dan@brick-and-beam.example");
+/// A client's own person, at Brick & Beam.
+pub const ULF: Person = Person::brick(0x206, "ulf@harbour.example");
+/// The client of Atelier Nord.
+pub const LIVING: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0c01);
+/// The client of Brick & Beam.
+pub const HOTELS: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0c02);
 /// The agent of Atelier Nord.
 pub const RENATA: Agent = Agent { id: Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0a01), org: NORD };
 /// The agent of Brick & Beam.
