@@ -22,15 +22,6 @@ fn session(number: u128) -> Uuid {
     Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0005_0000 + number)
 }
 
-/// Checks that a call is refused by this name, that it says why, and that it leaves every table as it was.
-async fn refused(db: &TestDatabase, actor: &Actor, call: &str, state: &str, code: &str) {
-    let before = db.digest().await;
-    let refusal = db.ask(actor, &format!("select {call}")).await.expect_err(call);
-    assert_eq!((refusal.state.as_str(), refusal.code.as_str()), (state, code), "{}: {call}", actor.name);
-    assert!(refusal.detail.len() > 20 && refusal.detail.ends_with('.'), "{call}: {refusal:?}");
-    assert_eq!(db.digest().await, before, "{}: {call}", actor.name);
-}
-
 /// The one value a call answers.
 async fn told(db: &TestDatabase, actor: &Actor, call: &str) -> Value {
     let rows = db.ask(actor, &format!("select {call} as it")).await;
@@ -127,11 +118,13 @@ async fn nobody_without_a_standing_session_of_an_account_gets_anything_done() {
         "public.accept_invitation('token')".to_owned(),
         format!("public.issue_agent_token('{}')", RENATA.id),
     ];
+    let still = db.still().await;
     for (caller, code) in &callers {
         for call in &calls {
-            refused(&db, caller, call, "PT401", code).await;
+            still.refused(caller, call, "PT401", code).await;
         }
     }
+    still.unchanged().await;
 }
 
 // Organisations ------------------------------------------------------------------------------------------------------------
@@ -169,6 +162,7 @@ async fn an_organisation_that_cannot_be_is_refused_by_name() {
     let db = TestDatabase::new(Server::Postgres18).await;
     let dora = Actor::in_session(&DORA, session(1));
     let long = "x".repeat(201);
+    let still = db.still().await;
     for (arguments, state, code) in [
         ("null", "PT422", "name_invalid"),
         ("''", "PT422", "name_invalid"),
@@ -184,13 +178,16 @@ async fn an_organisation_that_cannot_be_is_refused_by_name() {
         (&format!("'New', null, '{NORD}'"), "PT409", "id_taken"),
         (&format!("'New', 'new', '{BRICK}'"), "PT409", "id_taken"),
     ] {
-        refused(&db, &dora, &format!("public.create_organization_with_context({arguments})"), state, code).await;
+        still.refused(&dora, &format!("public.create_organization_with_context({arguments})"), state, code).await;
     }
+    still.unchanged().await;
     for number in 0..20 {
         told(&db, &dora, &format!("public.create_organization_with_context('Org {number}')")).await;
     }
     let one_more = "public.create_organization_with_context('One more')";
-    refused(&db, &dora, one_more, "PT422", "too_many_organizations").await;
+    let still = db.still().await;
+    still.refused(&dora, one_more, "PT422", "too_many_organizations").await;
+    still.unchanged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,6 +268,7 @@ async fn a_client_is_made_by_staff_and_managers_and_is_where_the_session_works()
 async fn a_client_that_may_not_be_made_is_refused_by_name() {
     let db = TestDatabase::new(Server::Postgres18).await;
     let long = "x".repeat(501);
+    let still = db.still().await;
     for (person, arguments, state, code) in [
         (&OLGA, format!("'{BRICK}', 'New'"), "PT404", "organization_not_found"),
         (&OLGA, format!("'{NOBODY}', 'New'"), "PT404", "organization_not_found"),
@@ -290,13 +288,15 @@ async fn a_client_that_may_not_be_made_is_refused_by_name() {
         (&OLGA, format!("'{NORD}', 'New', id => '{LIVING}'"), "PT409", "id_taken"),
     ] {
         let call = format!("public.create_client_with_context({arguments})");
-        refused(&db, &Actor::in_session(person, session(1)).with("org_id", json!(person.org)), &call, state, code)
+        still
+            .refused(&Actor::in_session(person, session(1)).with("org_id", json!(person.org)), &call, state, code)
             .await;
     }
     // One who belongs to nothing here, whatever the token says.
     let call = format!("public.create_client_with_context('{NORD}', 'New')");
     let oscar = Actor::person(&OSCAR).with("org_id", json!(NORD));
-    refused(&db, &oscar, &call, "PT404", "organization_not_found").await;
+    still.refused(&oscar, &call, "PT404", "organization_not_found").await;
+    still.unchanged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -325,6 +325,7 @@ async fn whoever_may_not_be_put_on_a_client_is_refused_by_name() {
     ))
     .await;
     db.run(&format!("insert into clients (id, org_id, name) values ('{}', '{NORD}', 'Other')", session(21))).await;
+    let still = db.still().await;
     for (person, arguments, state, code) in [
         (&OLGA, format!("'{LIVING}', '{}'", DORA.id), "PT422", "consultant_not_in_organization"),
         (&OLGA, format!("'{LIVING}', '{}'", UMA.id), "PT422", "consultant_not_in_organization"),
@@ -348,8 +349,9 @@ async fn whoever_may_not_be_put_on_a_client_is_refused_by_name() {
         (&OLGA, format!("'{LIVING}', '{}', null", CLEO.id), "PT422", "role_unknown"),
     ] {
         let call = format!("public.add_client_consultant_safe({arguments})");
-        refused(&db, &Actor::person(person), &call, state, code).await;
+        still.refused(&Actor::person(person), &call, state, code).await;
     }
+    still.unchanged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -438,6 +440,7 @@ async fn a_context_is_chosen_among_ones_own_organisations_and_clients() {
     let db = TestDatabase::new(Server::Postgres18).await;
     let other = session(30);
     db.run(&format!("insert into clients (id, org_id, name) values ('{other}', '{NORD}', 'Other')")).await;
+    let still = db.still().await;
     for (person, arguments, code) in [
         (&DORA, format!("'{BRICK}'"), "organization_not_found"),
         (&DORA, format!("'{NOBODY}'"), "organization_not_found"),
@@ -449,10 +452,11 @@ async fn a_context_is_chosen_among_ones_own_organisations_and_clients() {
         (&UMA, format!("'{NORD}', '{other}'"), "client_not_found"),
     ] {
         let call = format!("public.set_active_context({arguments})");
-        refused(&db, &Actor::in_session(person, session(1)), &call, "PT404", code).await;
+        still.refused(&Actor::in_session(person, session(1)), &call, "PT404", code).await;
     }
     let call = format!("public.set_active_context('{NORD}')");
-    refused(&db, &Actor::person(&DORA), &call, "PT422", "session_required").await;
+    still.refused(&Actor::person(&DORA), &call, "PT422", "session_required").await;
+    still.unchanged().await;
     for (number, person, client) in [(1, &DORA, other), (2, &CLEO, LIVING), (3, &MAX, other), (4, &UMA, LIVING)] {
         let call = format!("public.set_active_context('{NORD}', '{client}')");
         told(&db, &Actor::in_session(person, session(number)), &call).await;
@@ -531,10 +535,12 @@ async fn nobody_ends_a_session_that_is_not_theirs() {
     let db = TestDatabase::new(Server::Postgres18).await;
     hook(&db, SVEN.id, session(1)).await;
     let dora = Actor::in_session(&DORA, session(2));
+    let still = db.still().await;
     for wanted in [format!("'{}'", session(1)), format!("'{NOBODY}'"), "null".to_owned()] {
-        refused(&db, &dora, &format!("public.revoke_session({wanted})"), "PT404", "session_not_found").await;
+        still.refused(&dora, &format!("public.revoke_session({wanted})"), "PT404", "session_not_found").await;
     }
-    refused(&db, &Actor::person(&DORA), "public.revoke_session(null)", "PT404", "session_not_found").await;
+    still.refused(&Actor::person(&DORA), "public.revoke_session(null)", "PT404", "session_not_found").await;
+    still.unchanged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -630,6 +636,7 @@ async fn an_invitation_that_may_not_be_sent_is_refused_by_name() {
     ))
     .await;
     let long = "x".repeat(320);
+    let still = db.still().await;
     for (person, arguments, state, code) in [
         (&DORA, format!("'member', 'a@b.example', '{DESIGNER_ROLE}'"), "PT403", "invite_forbidden"),
         (&DORA, "'consultant', 'a@b.example'".to_owned(), "PT403", "invite_forbidden"),
@@ -661,11 +668,12 @@ async fn an_invitation_that_may_not_be_sent_is_refused_by_name() {
         (&OLGA, format!("'client_user', 'a@b.example', client_id => '{HOTELS}'"), "PT404", "client_not_found"),
         (&OLGA, format!("'client_user', 'a@b.example', client_id => '{archived}'"), "PT404", "client_not_found"),
     ] {
-        refused(&db, &Actor::person(person), &format!("public.create_invitation({arguments})"), state, code).await;
+        still.refused(&Actor::person(person), &format!("public.create_invitation({arguments})"), state, code).await;
     }
     let elsewhere = Actor::person(&OLGA).with("org_id", json!(BRICK));
     let call = "public.create_invitation('consultant', 'a@b.example')";
-    refused(&db, &elsewhere, call, "PT404", "organization_not_found").await;
+    still.refused(&elsewhere, call, "PT404", "organization_not_found").await;
+    still.unchanged().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -677,6 +685,7 @@ async fn an_invitation_lets_in_its_addressee_once_and_in_time() {
     let token = invite(&db, &olga, &format!("'consultant', '{}'", DAN.email)).await;
     // Another's, one that never was, one of nobody: the same answer.
     let no_email = dan.clone().with("email", json!(null));
+    let still = db.still().await;
     for (actor, call) in [
         (&Actor::in_session(&OSCAR, session(2)), accept(&token)),
         (&no_email, accept(&token)),
@@ -684,17 +693,23 @@ async fn an_invitation_lets_in_its_addressee_once_and_in_time() {
         (&dan, accept("")),
         (&dan, "public.accept_invitation(null)".to_owned()),
     ] {
-        refused(&db, actor, &call, "PT404", "invitation_not_found").await;
+        still.refused(actor, &call, "PT404", "invitation_not_found").await;
     }
+    still.unchanged().await;
+    let ended = async |token: &str, state: &str, code: &str| {
+        let still = db.still().await;
+        still.refused(&dan, &accept(token), state, code).await;
+        still.unchanged().await;
+    };
     db.run("update invitations set expires_at = now()").await;
-    refused(&db, &dan, &accept(&token), "PT409", "invitation_ended").await;
+    ended(&token, "PT409", "invitation_ended").await;
     // Used by an account that had the address before.
     db.run(&format!(
         "update invitations set expires_at = now() + interval '1 day', accepted_at = now(), accepted_by = '{}'",
         SVEN.id
     ))
     .await;
-    refused(&db, &dan, &accept(&token), "PT409", "invitation_ended").await;
+    ended(&token, "PT409", "invitation_ended").await;
     // Used, and removed since.
     let token = invite(&db, &olga, &format!("'consultant', '{}'", DAN.email)).await;
     told(&db, &dan, &accept(&token)).await;
@@ -702,11 +717,11 @@ async fn an_invitation_lets_in_its_addressee_once_and_in_time() {
         db.change(&olga, &format!("delete from public.org_consultants where user_id = '{}'", DAN.id)).await,
         Ok(1)
     );
-    refused(&db, &dan, &accept(&token), "PT409", "invitation_ended").await;
+    ended(&token, "PT409", "invitation_ended").await;
     // Taken back.
     let token = invite(&db, &olga, &format!("'consultant', '{}'", DAN.email)).await;
     assert_eq!(db.change(&olga, "delete from public.invitations where accepted_at is null").await, Ok(1));
-    refused(&db, &dan, &accept(&token), "PT404", "invitation_not_found").await;
+    ended(&token, "PT404", "invitation_not_found").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -756,6 +771,7 @@ async fn a_token_that_may_not_be_issued_is_refused_by_name() {
         SVEN.id
     ))
     .await;
+    let still = db.still().await;
     for (person, arguments, state, code) in [
         (&OLGA, format!("'{}'", RUFUS.id), "PT404", "agent_not_found"),
         (&OLGA, format!("'{NOBODY}'"), "PT404", "agent_not_found"),
@@ -772,8 +788,9 @@ async fn a_token_that_may_not_be_issued_is_refused_by_name() {
         (&OLGA, format!("'{}', null, now()", RENATA.id), "PT422", "expires_at_past"),
         (&OLGA, format!("'{}', null, '-infinity'", RENATA.id), "PT422", "expires_at_past"),
     ] {
-        refused(&db, &Actor::person(person), &format!("public.issue_agent_token({arguments})"), state, code).await;
+        still.refused(&Actor::person(person), &format!("public.issue_agent_token({arguments})"), state, code).await;
     }
+    still.unchanged().await;
 }
 
 // What functions record ----------------------------------------------------------------------------------------------------
@@ -811,6 +828,7 @@ async fn an_action_is_logged_as_done_by_whoever_runs_the_transaction() {
         );
         let long = "x".repeat(201);
         let nowhere = Actor::person(&DORA).in_function().with("org_id", json!(BRICK));
+        let still = db.still().await;
         for (actor, arguments, state, code) in [
             (&dora, format!("'t', 'r', 'a', '{}'", OLGA.id), "PT403", "user_id_not_own"),
             (&dora, "'t', 'r', 'a', null".to_owned(), "PT403", "user_id_not_own"),
@@ -824,8 +842,9 @@ async fn an_action_is_logged_as_done_by_whoever_runs_the_transaction() {
             (&Actor::role("spine_agent"), "'t', 'r', 'a', null".to_owned(), "PT403", "organization_missing"),
             (&Actor::role("spine_service"), "'t', 'r', 'a', null".to_owned(), "PT403", "organization_missing"),
         ] {
-            refused(&db, actor, &format!("public.log_audit_action({arguments})"), state, code).await;
+            still.refused(actor, &format!("public.log_audit_action({arguments})"), state, code).await;
         }
+        still.unchanged().await;
     }
 }
 
@@ -859,6 +878,7 @@ async fn fifty_callers_at_a_limit_of_thirty_count_exactly_thirty_renders() {
         .await;
         assert_eq!(told(&db, &dora, &format!("public.increment_render_counter('{}')", DORA.id)).await, json!(31));
         let uma = Actor::person(&UMA).in_function();
+        let still = db.still().await;
         for (actor, user, state, code) in [
             (&dora, json!(DORA.id), "PT429", "render_limit_reached"),
             (&uma, json!(UMA.id), "PT429", "render_limit_reached"),
@@ -871,8 +891,9 @@ async fn fifty_callers_at_a_limit_of_thirty_count_exactly_thirty_renders() {
             (&Actor::service(NORD), json!(DORA.id), "PT429", "render_limit_reached"),
         ] {
             let user = user.as_str().map_or("null".to_owned(), |user| format!("'{user}'"));
-            refused(&db, actor, &format!("public.increment_render_counter({user})"), state, code).await;
+            still.refused(actor, &format!("public.increment_render_counter({user})"), state, code).await;
         }
+        still.unchanged().await;
         // The system counts in others' names.
         let count = format!("public.increment_render_counter('{}')", SVEN.id);
         assert_eq!(told(&db, &Actor::service(NORD), &count).await, json!(2));

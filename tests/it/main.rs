@@ -24,3 +24,4 @@ mod renders;
 mod rotation;
 mod template;
 mod tokens;
+mod workflows;

@@ -175,6 +175,11 @@ impl TestDatabase {
         sqlx::query_scalar(AssertSqlSafe(whole)).fetch_one(&mut admin).await.unwrap()
     }
 
+    /// Remembers every row of every table in schema public, to see that refusals leave them as they are.
+    pub async fn still(&self) -> Still<'_> {
+        Still { db: self, digest: self.digest().await }
+    }
+
     /// Waits until a connection waits for a lock of another.
     pub async fn until_blocked(&self, pid: i32) {
         let mut admin = self.admin().await;
@@ -190,6 +195,29 @@ impl TestDatabase {
     }
 }
 
+/// A database in which nothing is to change.
+#[derive(Debug)]
+pub struct Still<'a> {
+    db: &'a TestDatabase,
+    digest: String,
+}
+
+impl Still<'_> {
+    /// Checks that a call is refused by this name, and that it says why.
+    pub async fn refused(&self, actor: &Actor, call: &str, state: &str, code: &str) {
+        let Err(refusal) = self.db.ask(actor, &format!("select {call}")).await else {
+            panic!("{}: {call} was not refused", actor.name)
+        };
+        assert_eq!((refusal.state.as_str(), refusal.code.as_str()), (state, code), "{}: {call}", actor.name);
+        assert!(refusal.detail.len() > 20 && refusal.detail.ends_with('.'), "{call}: {refusal:?}");
+    }
+
+    /// Checks that nothing did.
+    pub async fn unchanged(self) {
+        assert_eq!(self.db.digest().await, self.digest, "a refused call changed something");
+    }
+}
+
 /// What a query answers in the acting transaction, as a list of JSON objects.
 pub async fn asked(conn: &mut PgConnection, query: &str) -> Result<Value, Refusal> {
     let listed = format!("select coalesce(jsonb_agg(to_jsonb(asked)), '[]') from ({query}) asked");
@@ -199,4 +227,12 @@ pub async fn asked(conn: &mut PgConnection, query: &str) -> Result<Value, Refusa
 /// Which server process a connection is.
 pub async fn pid(conn: &mut PgConnection) -> i32 {
     sqlx::query_scalar("select pg_backend_pid()").fetch_one(conn).await.unwrap()
+}
+
+/// Tries a statement in the acting transaction and takes it back. How many rows it touched.
+pub async fn attempt(conn: &mut PgConnection, statement: &str) -> Result<u64, Refusal> {
+    conn.execute("savepoint attempt").await.unwrap();
+    let done = conn.execute(AssertSqlSafe(statement.to_owned())).await;
+    conn.execute("rollback to savepoint attempt").await.unwrap();
+    Ok(done?.rows_affected())
 }
