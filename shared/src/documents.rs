@@ -1,12 +1,13 @@
-//! The door to MongoDB: it takes an organisation, and adds it to every filter and document. There is no other.
+//! The door to MongoDB: it takes an organisation, and adds it to every filter, pipeline and document. There is no other.
 
 use std::{sync::Arc, time::Duration};
 
+use futures::TryStreamExt;
 use mongodb::{
     Client, IndexModel,
-    bson::{Document, deserialize_from_document, doc, serialize_to_document},
-    error::ErrorKind,
-    options::ClientOptions,
+    bson::{Bson, Document, RawDocumentBuf, deserialize_from_document, doc, serialize_to_document},
+    error::{ErrorKind, WriteFailure},
+    options::{ClientOptions, CreateCollectionOptions, ValidationAction, ValidationLevel},
 };
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -20,6 +21,57 @@ use crate::{
 /// How long to look for a server before giving up.
 const SERVER_SELECTION: Duration = Duration::from_secs(2);
 
+/// The most documents in one answer.
+pub const PAGE: u16 = 200;
+
+/// The largest document, in bytes of BSON. The server takes 16 MiB, with what the door adds.
+pub const LARGEST: usize = 15 * 1024 * 1024;
+
+/// The stages a pipeline may have. Each works on the documents it is given: none reads others, writes, or holds a pipeline.
+const STAGES: &[&str] =
+    &["$count", "$group", "$limit", "$match", "$project", "$set", "$skip", "$sort", "$unset", "$unwind"];
+
+/// The operators a stage may use, at whatever depth. None runs a script; and none that a `$match` understands can fail on a
+/// document, as `$expr` can: the server is free to try such a condition on others' documents before it asks whose they are,
+/// and its error would tell of them.
+const OPERATORS: &[&str] = &[
+    "$add",
+    "$addToSet",
+    "$all",
+    "$and",
+    "$arrayElemAt",
+    "$avg",
+    "$concat",
+    "$cond",
+    "$count",
+    "$dateFromString",
+    "$dateTrunc",
+    "$divide",
+    "$elemMatch",
+    "$eq",
+    "$exists",
+    "$first",
+    "$gt",
+    "$gte",
+    "$ifNull",
+    "$in",
+    "$last",
+    "$lt",
+    "$lte",
+    "$max",
+    "$min",
+    "$multiply",
+    "$ne",
+    "$nin",
+    "$nor",
+    "$not",
+    "$or",
+    "$push",
+    "$size",
+    "$subtract",
+    "$sum",
+];
+
 /// Why a document could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
@@ -32,6 +84,23 @@ pub enum DocumentError {
     /// The value has no place in a document.
     #[error("the value is not a document")]
     Shape,
+    /// Another organisation has a document of this id; it is left as it is. Nothing else is said of it.
+    #[error("no document can be kept under this id")]
+    IdTaken,
+    /// The document is larger than [`LARGEST`].
+    #[error("a document of {0} bytes is too large")]
+    TooLarge(usize),
+    /// The answer has more documents than [`PAGE`].
+    #[error("the answer has more than {PAGE} documents")]
+    TooMany,
+    /// A pipeline names what it may not, or is none.
+    #[error("a pipeline may not have {0}")]
+    Refused(String),
+}
+
+/// Whether there is a document of this id already.
+fn is_duplicate(error: &mongodb::error::Error) -> bool {
+    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(refused)) if refused.code == 11000)
 }
 
 /// A collection of Spine's.
@@ -53,6 +122,23 @@ impl Collection {
         match self {
             Self::AgentOutputs => "agent_outputs",
             Self::ContentCorpus => "content_corpus",
+        }
+    }
+
+    /// What the server refuses to keep otherwise: each document says whose it is, and its path agrees.
+    fn validator(self) -> Document {
+        const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+        doc! {
+            "$jsonSchema": {
+                "bsonType": "object",
+                "required": ["_id", "org_id", "path"],
+                "properties": {
+                    "_id": { "bsonType": "string", "pattern": format!("^{UUID}$") },
+                    "org_id": { "bsonType": "string", "pattern": format!("^{UUID}$") },
+                    "path": { "bsonType": "string", "pattern": format!("^orgs/{UUID}/") },
+                },
+            },
+            "$expr": { "$eq": ["$path", { "$concat": ["orgs/", "$org_id", format!("/{}/", self.name()), "$_id"] }] },
         }
     }
 
@@ -128,37 +214,65 @@ impl Documents {
         OrgDocuments { documents: self, org_id }
     }
 
-    /// Creates collections with their validators and indexes, for the migration command. Safe to repeat.
+    /// Creates collections with their validators and indexes, and mends what differs, for the migration command. What it did,
+    /// in words; nothing, when it is run again.
     ///
     /// # Errors
     /// [`DocumentError`].
-    pub async fn ensure_schema(&self) -> Result<(), DocumentError> {
+    pub async fn ensure_schema(&self) -> Result<Vec<String>, DocumentError> {
         self.call(async |database| {
-            let existing = database.list_collection_names().await?;
+            let mut done = Vec::new();
+            let existing: Vec<_> = database.list_collections().await?.try_collect().await?;
             for collection in Collection::ALL {
-                if !existing.iter().any(|name| name == collection.name()) {
-                    let validator = doc! { "$jsonSchema": {
-                        "bsonType": "object",
-                        "required": ["_id", "org_id", "path"],
-                        "properties": {
-                            "org_id": { "bsonType": "string" },
-                            "path": { "bsonType": "string", "pattern": "^orgs/" },
-                        },
-                    } };
-                    database.create_collection(collection.name()).validator(validator).await?;
+                let (name, validator) = (collection.name(), collection.validator());
+                match existing.iter().find(|known| known.name == name) {
+                    None => {
+                        database.create_collection(name).validator(validator).await?;
+                        done.push(format!("created {name}"));
+                    }
+                    Some(known) if enforces(&known.options, &validator) => {}
+                    Some(_) => {
+                        let change = doc! {
+                            "collMod": name,
+                            "validator": validator,
+                            "validationLevel": "strict",
+                            "validationAction": "error",
+                        };
+                        database.run_command(change).await?;
+                        done.push(format!("changed the validator of {name}"));
+                    }
                 }
-                let documents = database.collection::<Document>(collection.name());
-                for keys in [doc! { "org_id": 1, "kind": 1, "completed_at": -1 }, doc! { "org_id": 1, "path": 1 }] {
-                    documents.create_index(IndexModel::builder().keys(keys).build()).await?;
+                let documents = database.collection::<Document>(name);
+                let indexes = documents.list_index_names().await?;
+                let listed = IndexModel::builder().keys(doc! { "org_id": 1, "kind": 1, "_id": -1 }).build();
+                let index = documents.create_index(listed).await?.index_name;
+                if !indexes.contains(&index) {
+                    done.push(format!("created index {index} of {name}"));
                 }
             }
-            Ok(())
+            Ok(done)
         })
         .await
     }
 }
 
-/// One organisation's documents, addressed `orgs/<org>/<collection>/<id>`.
+/// Whether the server refuses what `validator` does not take. Level and action that are not told are the strict ones.
+fn enforces(options: &CreateCollectionOptions, validator: &Document) -> bool {
+    options.validator.as_ref() == Some(validator)
+        && options.validation_level.as_ref().is_none_or(|level| *level == ValidationLevel::Strict)
+        && options.validation_action.as_ref().is_none_or(|action| *action == ValidationAction::Error)
+}
+
+/// Some documents of a longer list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// The documents, newest first.
+    pub documents: Vec<Value>,
+    /// Where the list goes on, if it does.
+    pub next: Option<Uuid>,
+}
+
+/// One organisation's documents, addressed `orgs/<org>/<collection>/<id>`. It takes no filter, so there is none to widen.
 #[derive(Debug, Clone, Copy)]
 pub struct OrgDocuments<'a> {
     documents: &'a Documents,
@@ -166,21 +280,38 @@ pub struct OrgDocuments<'a> {
 }
 
 impl OrgDocuments<'_> {
-    /// Stores `value` under `id`, replacing what was there: doing it twice changes nothing.
+    /// Stores `value` under `id`, replacing what was there: doing it twice changes nothing. What `value` has under `_id`, `org_id`
+    /// and `path` is replaced.
     ///
     /// # Errors
-    /// [`DocumentError::Shape`] if it is no JSON object.
+    /// [`DocumentError::Shape`] if it is no JSON object, [`DocumentError::TooLarge`], or [`DocumentError::IdTaken`] if the id is
+    /// another organisation's.
     pub async fn put(&self, collection: Collection, id: Uuid, value: Value) -> Result<(), DocumentError> {
         let mut document = serialize_to_document(&value).map_err(|_| DocumentError::Shape)?;
-        let filter = self.filter(id);
-        document.extend(filter.clone());
+        // Beside fields, an operator such as `$set`: neither a document nor a change of one.
+        if document.keys().any(|key| key.starts_with('$')) {
+            return Err(DocumentError::Shape);
+        }
+        document.extend(self.one(id));
         document.insert("path", format!("orgs/{}/{}/{id}", self.org_id, collection.name()));
+        let document = RawDocumentBuf::try_from(&document).map_err(|_| DocumentError::Shape)?;
+        let size = document.as_bytes().len();
+        if size > LARGEST {
+            return Err(DocumentError::TooLarge(size));
+        }
         let put = async |database: mongodb::Database| {
-            let documents = database.collection::<Document>(collection.name());
-            documents.replace_one(filter.clone(), document.clone()).upsert(true).await
+            let documents = database.collection::<RawDocumentBuf>(collection.name());
+            let put = || documents.replace_one(self.one(id), &document).upsert(true);
+            match put().await {
+                // Of two that put it first at the same time one is refused, and finds the other's when it looks again.
+                Err(error) if is_duplicate(&error) => put().await,
+                other => other,
+            }
         };
-        self.documents.call(put).await?;
-        Ok(())
+        match self.documents.call(put).await {
+            Err(DocumentError::Database(error)) if is_duplicate(&error) => Err(DocumentError::IdTaken),
+            other => other.map(drop),
+        }
     }
 
     /// The document of this id, if it is this organisation's.
@@ -189,13 +320,113 @@ impl OrgDocuments<'_> {
     /// [`DocumentError`].
     pub async fn find(&self, collection: Collection, id: Uuid) -> Result<Option<Value>, DocumentError> {
         let find = async |database: mongodb::Database| {
-            database.collection::<Document>(collection.name()).find_one(self.filter(id)).await
+            database.collection::<Document>(collection.name()).find_one(self.one(id)).await
         };
-        let found = self.documents.call(find).await?;
-        found.map(|document| deserialize_from_document(document).map_err(|_| DocumentError::Shape)).transpose()
+        self.documents.call(find).await?.map(json).transpose()
     }
 
-    fn filter(&self, id: Uuid) -> Document {
+    /// Up to `most` documents of a kind, and no more than [`PAGE`]; those after `after`, where that is [`Page::next`] of the page
+    /// before. The newest come first, by their ids, which are UUIDv7.
+    ///
+    /// # Errors
+    /// [`DocumentError`].
+    pub async fn list(
+        &self,
+        collection: Collection,
+        kind: &str,
+        after: Option<Uuid>,
+        most: u16,
+    ) -> Result<Page, DocumentError> {
+        let most = most.clamp(1, PAGE);
+        let mut filter = self.all();
+        filter.insert("kind", kind);
+        if let Some(after) = after {
+            filter.insert("_id", doc! { "$lt": after.to_string() });
+        }
+        let list = async |database: mongodb::Database| {
+            let documents = database.collection::<Document>(collection.name());
+            let found = documents.find(filter.clone()).sort(doc! { "_id": -1 }).limit(i64::from(most) + 1).await?;
+            found.try_collect::<Vec<_>>().await
+        };
+        let mut found = self.documents.call(list).await?;
+        let more = found.len() > usize::from(most);
+        found.truncate(usize::from(most));
+        let last = found.last().filter(|_| more);
+        let next = last.and_then(|last| last.get_str("_id").ok()?.parse().ok());
+        let documents = found.into_iter().map(json).collect::<Result<_, _>>()?;
+        Ok(Page { documents, next })
+    }
+
+    /// Removes the document of this id, if it is this organisation's. Whether there was one.
+    ///
+    /// # Errors
+    /// [`DocumentError`].
+    pub async fn delete(&self, collection: Collection, id: Uuid) -> Result<bool, DocumentError> {
+        let delete = async |database: mongodb::Database| {
+            database.collection::<Document>(collection.name()).delete_one(self.one(id)).await
+        };
+        Ok(self.documents.call(delete).await?.deleted_count > 0)
+    }
+
+    /// What a pipeline makes of this organisation's documents.
+    ///
+    /// # Errors
+    /// [`DocumentError::Refused`] for a stage or operator that is not known to stay among them, [`DocumentError::TooMany`] if
+    /// more than [`PAGE`] documents come out.
+    pub async fn aggregate(&self, collection: Collection, pipeline: &[Value]) -> Result<Vec<Value>, DocumentError> {
+        let mut stages = vec![doc! { "$match": self.all() }];
+        for stage in pipeline {
+            stages.push(checked_stage(stage)?);
+        }
+        stages.push(doc! { "$limit": i64::from(PAGE) + 1 });
+        let aggregate = async |database: mongodb::Database| {
+            let documents = database.collection::<Document>(collection.name());
+            documents.aggregate(stages.clone()).await?.try_collect::<Vec<_>>().await
+        };
+        let made = self.documents.call(aggregate).await?;
+        if made.len() > usize::from(PAGE) {
+            return Err(DocumentError::TooMany);
+        }
+        made.into_iter().map(json).collect()
+    }
+
+    fn all(&self) -> Document {
+        doc! { "org_id": self.org_id.to_string() }
+    }
+
+    fn one(&self, id: Uuid) -> Document {
         doc! { "_id": id.to_string(), "org_id": self.org_id.to_string() }
+    }
+}
+
+fn json(document: Document) -> Result<Value, DocumentError> {
+    deserialize_from_document(document).map_err(|_| DocumentError::Shape)
+}
+
+/// The stage as it is sent, once it is known to stay among the documents it is given.
+fn checked_stage(stage: &Value) -> Result<Document, DocumentError> {
+    let refused = || DocumentError::Refused("a stage that is not one operator".to_owned());
+    let stage = serialize_to_document(stage).map_err(|_| refused())?;
+    let mut named = stage.iter();
+    let (Some((name, body)), None) = (named.next(), named.next()) else { return Err(refused()) };
+    if !STAGES.contains(&name.as_str()) {
+        return Err(DocumentError::Refused(name.clone()));
+    }
+    check_operators(body)?;
+    Ok(stage)
+}
+
+fn check_operators(value: &Bson) -> Result<(), DocumentError> {
+    match value {
+        Bson::Document(fields) => fields.iter().try_for_each(|(name, value)| {
+            if name.starts_with('$') && !OPERATORS.contains(&name.as_str()) {
+                return Err(DocumentError::Refused(name.clone()));
+            }
+            check_operators(value)
+        }),
+        Bson::Array(values) => values.iter().try_for_each(check_operators),
+        Bson::String(_) | Bson::Double(_) | Bson::Int32(_) | Bson::Int64(_) | Bson::Boolean(_) | Bson::Null => Ok(()),
+        // What JSON spells as `$code`, `$regularExpression` and the like.
+        _ => Err(DocumentError::Refused("a value that is not plain JSON".to_owned())),
     }
 }

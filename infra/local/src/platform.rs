@@ -96,14 +96,10 @@ pub(crate) async fn bring_up(home: &Home, databases: &Databases, directory: Path
         wired: true,
         overrides: Vec::new(),
     };
-    prepare_documents(&config).await?;
+    local::stack::prepare_documents(&config.mongodb_uri, &config.mongodb_database).await?;
     let stack = Stack::start(config).await?;
     timed.done();
     Ok(stack)
-}
-
-async fn prepare_documents(config: &StackConfig) -> Result<()> {
-    local::stack::prepare_documents(&config.mongodb_uri, &config.mongodb_database).await
 }
 
 /// Where the functions' binaries are: beside this one.

@@ -301,11 +301,11 @@ fn wire_fault(name: &str) -> Option<WireFault> {
     })
 }
 
-/// Creates the MongoDB collections with their validators and indexes.
+/// Creates the MongoDB collections with their validators and indexes, or mends them. What was done, in words.
 ///
 /// # Errors
 /// If the server refuses or cannot be reached.
-pub async fn prepare_documents(uri: &str, database: &str) -> Result<()> {
+pub async fn prepare_documents(uri: &str, database: &str) -> Result<Vec<String>> {
     documents(uri, database)?.ensure_schema().await.context("MongoDB's collections cannot be made")
 }
 
