@@ -16,9 +16,9 @@ mod up;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use local::{database, home};
+use local::{database, home, stack};
 
 /// The back office on this machine.
 #[derive(Parser)]
@@ -99,7 +99,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Applies migrations to DATABASE_URL.
+    /// Applies migrations to DATABASE_URL, and gives MONGODB_URI its collections: to both, or to the one that is set.
     Migrate,
     /// Opens a prompt on the running `up`'s database, or on DATABASE_URL.
     Psql {
@@ -148,17 +148,34 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Deploy { x86_64, dry_run, args } => build::deploy(arch(x86_64), dry_run, &args),
         Command::Bench { json } => platform::until_stopped(bench::run(json)).await,
         Command::Migrate => {
-            let url = platform::env("DATABASE_URL")
-                .context("set DATABASE_URL to the database to migrate, logged in as its owner")?;
-            let done = database::migrate(&home::root(), &url).await?;
-            for name in &done.applied {
-                report::line(&format!("applied {name}"));
+            let (postgres, mongodb) = (platform::env("DATABASE_URL"), platform::env("MONGODB_URI"));
+            if postgres.is_none() && mongodb.is_none() {
+                bail!("set DATABASE_URL to the database to migrate, logged in as its owner, MONGODB_URI, or both");
             }
-            report::line(&format!("{} applied, {} before", done.applied.len(), done.before));
+            if let Some(url) = postgres {
+                let done = database::migrate(&home::root(), &url).await?;
+                for name in &done.applied {
+                    report::line(&format!("applied {name}"));
+                }
+                report::line(&format!("{} applied, {} before", done.applied.len(), done.before));
+            }
+            if let Some(uri) = mongodb {
+                prepare_documents(&uri).await?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Psql { args } => control::psql(&args),
     }
+}
+
+async fn prepare_documents(uri: &str) -> Result<()> {
+    let database = platform::env("MONGODB_DATABASE").unwrap_or_else(|| "spine".to_owned());
+    let done = stack::prepare_documents(uri, &database).await?;
+    for change in &done {
+        report::line(&format!("MongoDB: {change}"));
+    }
+    report::line(&format!("MongoDB: {} changed in {database}", done.len()));
+    Ok(())
 }
 
 fn arch(x86_64: bool) -> build::Arch {
