@@ -9,6 +9,7 @@ mod audit;
 mod aws;
 mod crashes;
 mod database;
+mod documents;
 mod faults;
 mod input;
 mod isolation;

@@ -163,6 +163,11 @@ pub fn aws_url() -> String {
     told("SPINE_TEST_AWS_URL")
 }
 
+/// Where the MongoDB-wire server is.
+pub fn mongodb_uri() -> String {
+    told("SPINE_TEST_MONGODB_URI")
+}
+
 /// Copying needs the template to itself for a moment, so tests that ask at once take turns.
 async fn copy_template(admin_url: &str, name: &str) -> String {
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -280,7 +285,7 @@ impl TestApp {
             Some(db) => db,
             None => TestDatabase::new(Server::Postgres18).await,
         };
-        let mongodb_uri = told("SPINE_TEST_MONGODB_URI");
+        let mongodb_uri = mongodb_uri();
         let mongodb_database = db.name.clone();
         stack::prepare_documents(&mongodb_uri, &mongodb_database).await.unwrap();
         let config = StackConfig {
