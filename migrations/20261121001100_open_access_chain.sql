@@ -77,7 +77,7 @@ create table public.personas (
     updated_at  timestamptz not null default now(),
 
     constraint personas_org_id_name_key unique (org_id, name),
-    constraint personas_name_check check (length(name) between 1 and 100),
+    constraint personas_name_check check (length(name) between 1 and 100 and length(description) <= 20000),
     constraint personas_status_check check (status in ('active', 'archived')),
     constraint personas_traits_check check (pg_column_size(traits) <= 65536),
     constraint personas_org_id_agent_id_fkey
@@ -98,6 +98,7 @@ create table public.deploys (
     metadata    jsonb       not null default '{}',
     created_at  timestamptz not null default now(),
 
+    constraint deploys_length_check check (greatest(length(target), length(version), length(actor)) <= 200),
     constraint deploys_status_check check (status in ('pending', 'running', 'succeeded', 'failed', 'cancelled')),
     constraint deploys_finished_check check ((finished_at is null) = (status in ('pending', 'running'))),
     constraint deploys_metadata_check check (pg_column_size(metadata) <= 65536)
@@ -156,10 +157,8 @@ grant insert on public.deploys to spine_service;
 grant update (status, finished_at, metadata) on public.deploys to spine_service;
 
 create trigger personas_touch before update on public.personas for each row execute function app.touch_updated_at();
-create trigger personas_audit after insert or update or delete on public.personas
-    for each row execute function app.audit_change('id', 'agent_id,status');
-create trigger invitations_audit after insert or update or delete on public.invitations
-    for each row execute function app.audit_change('id', 'kind,role_id,role,client_id,invited_by,accepted_at,accepted_by');
+call app.audit_table('personas', 'id', 'agent_id,status');
+call app.audit_table('invitations', 'id', 'kind,role_id,role,client_id,invited_by,accepted_at,accepted_by');
 
 -- Whoever works for an organisation sees whom they work with: asked of the chain itself, since its policies show most people none
 -- but themselves.
@@ -179,8 +178,11 @@ comment on function app.colleague_ids() is 'Staff and consultants of the active 
 grant execute on function app.colleague_ids() to authenticated;
 reset role;
 set local role spine_owner;
-alter policy profiles_select on public.profiles
-    using (case when id = (select app.uid()) then true else id = any ((select app.colleague_ids())::uuid[]) end);
+-- Its Stripe customer is no agent's business. The system writes it, and the plan.
+revoke select on public.organizations from spine_agent;
+grant select (id, name, slug, plan, branding, created_at, updated_at) on public.organizations to spine_agent;
+create policy organizations_service_update on public.organizations for update to spine_service using (id = (select app.service_org()));
+grant update (plan, stripe_customer_id) on public.organizations to spine_service;
 
 -- Who belongs to the organisation is known to the system as well.
 do $$
@@ -209,6 +211,15 @@ create policy active_contexts_definer_insert on public.active_contexts for inser
 create policy active_contexts_definer_update on public.active_contexts for update to spine_definer using (true);
 create policy user_sessions_definer_insert on public.user_sessions for insert to spine_definer with check (true);
 create policy user_sessions_definer_update on public.user_sessions for update to spine_definer using (true);
+-- An organisation that is gone left its audit log behind, and its id is nobody's to take again.
+create policy audit_log_definer_select on public.audit_log for select to spine_definer using (resource_type = 'organizations');
+grant select (org_id, resource_type) on public.audit_log to spine_definer;
+-- A new organisation starts with limits.
+create policy agent_limits_definer_insert on public.agent_limits for insert to spine_definer with check (true);
+grant insert on public.agent_limits to spine_definer;
+-- One owner at a time leaves or steps down: the organisation's row is what they wait for.
+create policy organizations_definer_update on public.organizations for update to spine_definer using (true);
+grant update (updated_at) on public.organizations to spine_definer;
 create policy agent_tokens_definer_insert on public.agent_tokens for insert to spine_definer with check (true);
 grant insert on public.organizations, public.org_members, public.org_consultants, public.clients, public.client_consultants,
     public.client_users, public.active_contexts, public.user_sessions, public.agent_tokens to spine_definer;
@@ -226,6 +237,50 @@ reset role;
 
 grant create on schema public to spine_definer;
 set local role spine_definer;
+
+create or replace function app.keep_an_owner() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+begin
+    -- Two owners who leave at once would each still see the other.
+    perform from public.organizations o where o.id = old.org_id for no key update;
+    if found and not exists (select from public.org_members m
+                              where m.org_id = old.org_id and m.role_id = '00000000-0000-7000-8000-000000000001') then
+        raise exception 'an organisation needs an owner' using errcode = 'restrict_violation';
+    end if;
+    return null;
+end
+$$;
+
+create function app.standing_uid() returns uuid
+    language sql stable security definer set search_path = '' as $$
+    select app.uid()
+     where not exists (select from public.user_sessions s
+                        where s.id = app.as_uuid(app.claim('session_id'))
+                          and (s.user_id <> app.uid() or s.revoked_at is not null or s.expires_at <= now()))
+$$;
+comment on function app.standing_uid() is 'The person, unless their session was revoked or is over.';
+
+create function app.my_own_client_ids() returns uuid[]
+    language sql stable security definer set search_path = '' as $$
+    select coalesce(array_agg(u.client_id), '{}') from public.client_users u
+     where u.org_id = app.active_org_id() and u.user_id = app.uid()
+$$;
+comment on function app.my_own_client_ids() is 'Clients whose own people the person is one of, in the active organisation.';
+
+-- Somebody may be one client's consultant and another client's user: what one hat may do, the other must not lend.
+create function app.my_consulted_client_ids() returns uuid[]
+    language sql stable security definer set search_path = '' as $$
+    with org as (select app.active_org_id() as id)
+    select coalesce(array_agg(c.id), '{}')
+      from public.clients c, org
+     where c.org_id = org.id
+       and (exists (select from public.client_consultants k where k.client_id = c.id and k.user_id = app.uid())
+            or exists (select from public.org_consultants m
+                        where m.org_id = org.id and m.user_id = app.uid() and m.role = 'manager'))
+       and not exists (select from public.client_users u where u.client_id = c.id and u.user_id = app.uid())
+$$;
+comment on function app.my_consulted_client_ids() is 'Clients that the person works on as a consultant, and is not one of themselves, in the active organisation.';
+grant execute on function app.standing_uid(), app.my_own_client_ids(), app.my_consulted_client_ids() to authenticated;
 
 create function app.belongs(p_user uuid, p_org uuid) returns boolean
     language sql stable security definer set search_path = '' as $$
@@ -264,6 +319,21 @@ create function app.remember_context(p_org uuid, p_client uuid) returns void
     on conflict (session_id) do update set org_id = excluded.org_id, client_id = excluded.client_id, updated_at = now()
      where c.user_id = app.uid()
 $$;
+
+-- The one list of a person's that spans organisations: what there is to choose from.
+create function public.my_organizations() returns table (id uuid, name text, slug text)
+    language plpgsql stable security definer set search_path = '' as $$
+#variable_conflict use_column
+declare
+    v_user uuid := app.signed_in();
+begin
+    return query select o.id, o.name, o.slug from public.organizations o where o.id in (
+        select m.org_id from public.org_members m where m.user_id = v_user
+        union select c.org_id from public.org_consultants c where c.user_id = v_user
+        union select u.org_id from public.client_users u where u.user_id = v_user) order by o.name, o.id;
+end
+$$;
+comment on function public.my_organizations() is 'The organisations that the person belongs to.';
 
 create function public.set_active_context(org_id uuid, client_id uuid default null) returns void
     language plpgsql volatile security definer set search_path = '' as $$
@@ -310,7 +380,7 @@ end
 $$;
 comment on function public.revoke_session(uuid) is 'Ends a session of one''s own before its token expires.';
 
--- Supabase calls this for each token it signs. What it adds is a hint: the helpers check membership on every statement.
+-- Supabase calls this for each token it signs; `client_id` there means an OAuth client. What it adds is a hint: the helpers check membership on every statement.
 create function app.custom_access_token_hook(event jsonb) returns jsonb
     language plpgsql volatile security definer set search_path = '' as $$
 declare
@@ -333,6 +403,10 @@ begin
         v_org := null;
         v_client := null;
     end if;
+    -- Archived or gone meanwhile, or no longer theirs: whoever may see clients asks for it again.
+    if not exists (select from public.clients k where k.org_id = v_org and k.id = v_client and k.status = 'active') then
+        v_client := null;
+    end if;
     if v_org is null then
         -- Whoever belongs to just one organisation never has to choose.
         select array_agg(o.org_id) into v_orgs
@@ -345,7 +419,7 @@ begin
     end if;
     return jsonb_build_object('claims', (event -> 'claims')
         || case when v_org is null then '{}' else jsonb_build_object('org_id', v_org) end
-        || case when v_client is null then '{}' else jsonb_build_object('client_id', v_client) end);
+        || case when v_client is null then '{}' else jsonb_build_object('spine_client_id', v_client) end);
 end
 $$;
 comment on function app.custom_access_token_hook(jsonb) is
@@ -378,6 +452,9 @@ begin
         perform app.remember_context(v_id, null);
         return;
     end if;
+    if exists (select from public.audit_log a where a.org_id = v_id and a.resource_type = 'organizations') then
+        perform app.refuse('PT409', 'id_taken', 'This id belonged to an organisation that is gone; use a new one.');
+    end if;
     if (select count(*) from public.org_members m
          where m.user_id = v_user and m.role_id = '00000000-0000-7000-8000-000000000001') >= 20 then
         perform app.refuse('PT422', 'too_many_organizations', 'One person can own twenty organisations.');
@@ -405,6 +482,9 @@ begin
         perform app.refuse('PT409', 'slug_taken', 'Another organisation has this slug.');
     end if;
     insert into public.org_members (org_id, user_id, role_id) values (v_id, v_user, '00000000-0000-7000-8000-000000000001');
+    -- Twenty dollars a month until its owner decides otherwise.
+    insert into public.agent_limits (org_id, agent, scope, period, max_requests, max_cost_micro_usd)
+    values (v_id, 'renderer', 'agent', 'month', 500, 20000000);
     perform app.remember_context(v_id, null);
     return query select o.id, o.slug from public.organizations o where o.id = v_id;
 end
@@ -517,11 +597,20 @@ begin
     if kind = 'member' and not coalesce(app.may_grant(role_id), false) then
         perform app.refuse('PT422', 'role_unknown', 'There is no such role that you may give.');
     end if;
+    -- Nobody lets in somebody who may do more than they themselves.
+    if kind = 'consultant' and not (app.may_grant('00000000-0000-7000-8000-000000000005')
+                                    and (v_role <> 'manager' or app.may('clients:create') and app.may('clients:update')))
+       or kind = 'client_user' and not (app.may_grant('00000000-0000-7000-8000-000000000006') or app.manages_clients('clients:update')) then
+        perform app.refuse('PT422', 'role_unknown', 'There is no such role that you may give.');
+    end if;
     if kind = 'consultant' and v_role not in ('consultant', 'manager') or kind = 'client_user' and v_role not in ('member', 'admin') then
         perform app.refuse('PT422', 'role_unknown', 'There is no such role for this kind of person.');
     end if;
     if kind = 'client_user' and not exists (select from public.clients k where k.org_id = v_org and k.id = client_id and k.status = 'active') then
         perform app.refuse('PT404', 'client_not_found', 'There is no such active client in the organisation you work in.');
+    end if;
+    if (select count(*) from public.invitations i where i.org_id = v_org and i.accepted_at is null and i.expires_at > now()) >= 500 then
+        perform app.refuse('PT422', 'too_many_invitations', 'Five hundred invitations are open; take back some that nobody accepted.');
     end if;
     return query insert into public.invitations (org_id, kind, email, role_id, role, client_id, token_hash, invited_by)
     values (v_org, kind, v_email, case when kind = 'member' then role_id end, v_role, case when kind = 'client_user' then client_id end,
@@ -550,7 +639,20 @@ begin
              else i.accepted_by is distinct from v_user or not app.belongs(v_user, i.org_id) end) then
         perform app.refuse('PT409', 'invitation_ended', 'This invitation was used or is too old; ask for a new one.');
     end if;
+    -- An invitation is worth what whoever gave it is: nothing, once they have left.
+    if i.accepted_at is null and not (exists (select from public.org_members m where m.org_id = i.org_id and m.user_id = i.invited_by)
+                                      or i.kind = 'client_user' and exists (
+                                          select from public.org_consultants m
+                                           where m.org_id = i.org_id and m.user_id = i.invited_by and m.role = 'manager')) then
+        perform app.refuse('PT409', 'invitation_ended', 'Whoever sent this invitation has left; ask for a new one.');
+    end if;
     if i.accepted_at is null then
+        if (case i.kind
+                when 'member' then exists (select from public.org_members m where m.org_id = i.org_id and m.user_id = v_user)
+                when 'consultant' then exists (select from public.org_consultants m where m.org_id = i.org_id and m.user_id = v_user)
+                else exists (select from public.client_users m where m.client_id = i.client_id and m.user_id = v_user) end) then
+            perform app.refuse('PT409', 'already_member', 'You belong there already; whoever runs the organisation can change your role.');
+        end if;
         case i.kind
             when 'member' then
                 insert into public.org_members (org_id, user_id, role_id) values (i.org_id, v_user, i.role_id) on conflict do nothing;
@@ -601,7 +703,7 @@ $$;
 comment on function public.issue_agent_token(uuid, text[], timestamptz) is
     'Makes a token for an agent of the active organisation. It is returned this once; only its hash is kept.';
 
-grant execute on function public.set_active_context(uuid, uuid), public.revoke_session(uuid),
+grant execute on function public.my_organizations(), public.set_active_context(uuid, uuid), public.revoke_session(uuid),
     public.create_organization_with_context(text, text, uuid),
     public.create_client_with_context(uuid, text, text, text, text, uuid), public.add_client_consultant_safe(uuid, uuid, text),
     public.create_invitation(text, text, uuid, text, uuid), public.accept_invitation(text),
@@ -609,6 +711,17 @@ grant execute on function public.set_active_context(uuid, uuid), public.revoke_s
 
 reset role;
 revoke create on schema public from spine_definer;
+set local role spine_owner;
+
+-- A revoked session sees nothing, not even itself.
+alter policy profiles_select on public.profiles
+    using (case when id = (select app.standing_uid()) then true else id = any ((select app.colleague_ids())::uuid[]) end);
+alter policy profiles_update on public.profiles
+    using (id = (select app.standing_uid())) with check (id = (select app.standing_uid()));
+alter policy user_sessions_select on public.user_sessions using (user_id = (select app.standing_uid()));
+alter policy active_contexts_select on public.active_contexts using (user_id = (select app.standing_uid()));
+
+reset role;
 
 do $$
 begin

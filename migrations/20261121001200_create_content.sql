@@ -22,7 +22,8 @@ create table public.proposals (
     constraint proposals_status_check check (status in ('draft', 'sent', 'accepted', 'declined', 'withdrawn')),
     constraint proposals_brain_status_check check (brain_status in ('pending', 'learning', 'learned', 'skipped')),
     constraint proposals_deal_outcome_check check (deal_outcome in ('open', 'won', 'lost')),
-    constraint proposals_org_id_client_id_fkey foreign key (org_id, client_id) references public.clients (org_id, id)
+    constraint proposals_org_id_client_id_fkey
+        foreign key (org_id, client_id) references public.clients (org_id, id) on delete set null (client_id)
 );
 comment on table public.proposals is 'An offer to a client.';
 comment on column public.proposals.brain_status is 'Whether an agent has learned from it. Agents write this.';
@@ -45,7 +46,8 @@ create table public.contracts (
     constraint contracts_title_check check (length(title) between 1 and 200),
     constraint contracts_text_check check (greatest(length(scope), length(terms)) <= 100000),
     constraint contracts_status_check check (status in ('draft', 'sent', 'signed', 'ended')),
-    constraint contracts_org_id_client_id_fkey foreign key (org_id, client_id) references public.clients (org_id, id)
+    constraint contracts_org_id_client_id_fkey
+        foreign key (org_id, client_id) references public.clients (org_id, id) on delete set null (client_id)
 );
 comment on table public.contracts is 'A contract. The client may be one of the organisation''s, or just a name.';
 create index contracts_org_id_created_at_idx on public.contracts (org_id, created_at desc);
@@ -295,23 +297,22 @@ grant select on public.blog_media to anon;
 grant select, delete on public.blog_media to authenticated;
 grant insert (id, org_id, post_id, file_path) on public.blog_media to authenticated;
 
+call app.audit_table('proposals', 'id', 'client_id,status,brain_status,deal_outcome');
+call app.audit_table('contracts', 'id', 'client_id,status');
+call app.audit_table('templates', 'id', 'type,is_system,created_by');
+call app.audit_table('services', 'id');
+call app.audit_table('blog_categories', 'id');
+call app.audit_table('blog_posts', 'id', 'category_id,author_id,status,published_at');
+call app.audit_table('blog_tags', 'id', 'post_id');
+call app.audit_table('blog_media', 'id', 'post_id');
+call app.audit_table('client_templates', 'client_id,template_id');
+
 do $$
 declare
-    told record;
+    touched text;
 begin
-    for told in
-        select * from (values
-            ('proposals', 'id', 'client_id,status,brain_status,deal_outcome', true), ('contracts', 'id', 'client_id,status', true),
-            ('templates', 'id', 'type,is_system,created_by', true), ('services', 'id', '', true), ('blog_categories', 'id', '', false),
-            ('blog_posts', 'id', 'category_id,author_id,status,published_at', true), ('blog_tags', 'id', 'post_id', false),
-            ('blog_media', 'id', 'post_id', false), ('client_templates', 'client_id,template_id', '', false)) as t (name, key, plain, touched)
-    loop
-        execute format('create trigger %I after insert or update or delete on public.%I for each row execute function app.audit_change(%L, %L)',
-                       told.name || '_audit', told.name, told.key, told.plain);
-        if told.touched then
-            execute format('create trigger %I before update on public.%I for each row execute function app.touch_updated_at()',
-                           told.name || '_touch', told.name);
-        end if;
+    foreach touched in array array['proposals', 'contracts', 'templates', 'services', 'blog_posts'] loop
+        execute format('create trigger %I before update on public.%I for each row execute function app.touch_updated_at()', touched || '_touch', touched);
     end loop;
 end
 $$;

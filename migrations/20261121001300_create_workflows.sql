@@ -192,9 +192,9 @@ grant update (account, side, vat_code, voucher_series) on public.template_questi
 create policy submissions_select on public.submissions for select to authenticated
     using (org_id = (select app.active_org_id())
            and case when (select app.may('submissions:read_all')) then true
-                    when (select app.may('submissions:review'))
-                        then client_id = any ((select app.my_client_ids())::uuid[]) and (status <> 'draft' or created_by = (select app.uid()))
-                    else client_id = any ((select app.my_client_ids())::uuid[]) end);
+                    else client_id = any ((select app.my_client_ids())::uuid[])
+                         and (status <> 'draft' or created_by = (select app.uid())
+                              or client_id = any ((select app.my_own_client_ids())::uuid[])) end);
 create policy submissions_insert on public.submissions for insert to authenticated
     with check (org_id = (select app.active_org_id()) and (select app.may('submissions:create'))
                 and case when (select app.may('submissions:read_all')) then true else client_id = any ((select app.my_client_ids())::uuid[]) end
@@ -205,9 +205,9 @@ create policy submissions_update on public.submissions for update to authenticat
     using (org_id = (select app.active_org_id()) and (select app.may('submissions:update')) and status in ('draft', 'changes_requested')
            and case when (select app.may('submissions:read_all')) then true
                     -- As seen: an update that reads nothing is not held back by what may be read.
-                    when (select app.may('submissions:review'))
-                        then client_id = any ((select app.my_client_ids())::uuid[]) and (status <> 'draft' or created_by = (select app.uid()))
-                    else client_id = any ((select app.my_client_ids())::uuid[]) end)
+                    else client_id = any ((select app.my_client_ids())::uuid[])
+                         and (status <> 'draft' or created_by = (select app.uid())
+                              or client_id = any ((select app.my_own_client_ids())::uuid[])) end)
     with check (org_id = (select app.active_org_id()));
 create policy submissions_delete on public.submissions for delete to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('submissions:update')) and status = 'draft'
@@ -245,8 +245,11 @@ create policy submission_reviews_select on public.submission_reviews for select 
            and exists (select from public.submissions s where s.org_id = submission_reviews.org_id and s.id = submission_reviews.submission_id));
 create policy submission_reviews_insert on public.submission_reviews for insert to authenticated
     with check (org_id = (select app.active_org_id()) and (select app.may('submissions:review'))
+                -- Nobody decides about what their own client handed in.
                 and exists (select from public.submissions s
-                             where s.org_id = submission_reviews.org_id and s.id = submission_reviews.submission_id));
+                             where s.org_id = submission_reviews.org_id and s.id = submission_reviews.submission_id
+                               and case when (select app.may('submissions:read_all')) then true
+                                        else s.client_id = any ((select app.my_consulted_client_ids())::uuid[]) end));
 grant select on public.submission_reviews to authenticated;
 grant insert (id, org_id, submission_id, decision, feedback) on public.submission_reviews to authenticated;
 
@@ -256,7 +259,8 @@ grant insert (id, org_id, submission_id, decision, feedback) on public.submissio
 create policy submissions_definer_select on public.submissions for select to spine_definer using (true);
 create policy submissions_definer_update on public.submissions for update to spine_definer using (true);
 create policy template_questions_definer_select on public.template_questions for select to spine_definer using (true);
-grant select on public.submissions, public.template_questions to spine_definer;
+create policy submission_answers_definer_select on public.submission_answers for select to spine_definer using (true);
+grant select on public.submissions, public.template_questions, public.submission_answers to spine_definer;
 grant update (status, reviewed_at) on public.submissions to spine_definer;
 
 reset role;
@@ -312,6 +316,7 @@ begin
 end
 $$;
 
+-- After the policies have let the row in, lest it tell of submissions that one may not know of.
 create function app.guard_answer() returns trigger
     language plpgsql security definer set search_path = '' as $$
 declare
@@ -332,7 +337,36 @@ begin
                                             and q.template_id = v_submission.template_id) then
         perform app.refuse('PT422', 'question_not_in_template', 'This question is not one of the submission''s template.');
     end if;
-    return v_answer;
+    return v_answer; -- which lets a delete go on, and says nothing after an insert or update
+end
+$$;
+
+-- Handed in is what answers everything that must be answered.
+create function app.check_required() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+begin
+    if old.status <> 'submitted' and new.status = 'submitted' and exists (
+        select from public.template_questions q
+         where q.org_id = new.org_id and q.template_id = new.template_id and q.required
+           and not exists (select from public.submission_answers a
+                            where a.org_id = new.org_id and a.submission_id = new.id and a.question_id = q.id
+                              and a.value not in ('null', '""', '[]'))) then
+        perform app.refuse('PT422', 'answers_missing', 'A question that must be answered has no answer yet.');
+    end if;
+    return new;
+end
+$$;
+
+-- What was decided answers the question as it was asked.
+create function app.keep_answered_question() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+begin
+    if (new.label, new.options, new.kind) is distinct from (old.label, old.options, old.kind) and exists (
+        select from public.submission_answers a join public.submissions s on s.org_id = a.org_id and s.id = a.submission_id
+         where a.org_id = old.org_id and a.question_id = old.id and s.status in ('approved', 'rejected')) then
+        perform app.refuse('PT409', 'question_answered', 'A submission that was decided answers this question; add a new one instead.');
+    end if;
+    return new;
 end
 $$;
 
@@ -348,7 +382,7 @@ begin
 end
 $$;
 grant execute on function app.guard_submission(), app.guard_new_submission(), app.keep_decided_submission(), app.guard_answer(),
-    app.apply_review() to public;
+    app.check_required(), app.keep_answered_question(), app.apply_review() to spine_owner;
 
 reset role;
 set local role spine_owner;
@@ -356,13 +390,18 @@ set local role spine_owner;
 create trigger submissions_guard_new before insert on public.submissions for each row execute function app.guard_new_submission();
 create trigger submissions_guard before update on public.submissions for each row execute function app.guard_submission();
 create trigger submissions_keep_decided before delete on public.submissions for each row execute function app.keep_decided_submission();
-create trigger submission_answers_guard before insert or update or delete on public.submission_answers
+create trigger submissions_required after update on public.submissions for each row execute function app.check_required();
+create trigger template_questions_keep_answered before update on public.template_questions
+    for each row execute function app.keep_answered_question();
+create trigger submission_answers_guard after insert or update on public.submission_answers
+    for each row execute function app.guard_answer();
+create trigger submission_answers_guard_delete before delete on public.submission_answers
     for each row execute function app.guard_answer();
 create trigger submission_reviews_apply after insert on public.submission_reviews for each row execute function app.apply_review();
 
 create view public.submission_states with (security_invoker = true) as
 select s.id, s.org_id, s.client_id, s.template_id, s.submitted_at, s.reviewed_at,
-       case when (select app.may('submissions:review'))
+       case when not s.client_id = any ((select app.my_own_client_ids())::uuid[])
             then case s.status when 'draft' then 'with_client' when 'submitted' then 'to_review' when 'changes_requested' then 'with_client'
                                when 'approved' then 'approved' else 'rejected' end
             else case s.status when 'draft' then 'to_fill_in' when 'submitted' then 'being_reviewed' when 'changes_requested' then 'to_correct'
@@ -374,28 +413,25 @@ select s.id, s.org_id, s.client_id, s.template_id, s.submitted_at, s.reviewed_at
 comment on view public.submission_states is 'One life cycle as each side sees it: what is to be done, by whom. The policies of submissions hold.';
 grant select on public.submission_states to authenticated;
 
+call app.audit_table('template_questions', 'id', 'template_id,position,kind,required');
+call app.audit_table('submissions', 'id', 'client_id,template_id,status,created_by');
+call app.audit_table('submission_answers', 'id', 'submission_id,question_id,parent_id,row_index');
+call app.audit_table('submission_reviews', 'id', 'submission_id,reviewer_id,decision');
+call app.audit_table('template_question_accounting', 'id', 'question_id,event,account,side,vat_code,voucher_series');
+
 do $$
 declare
-    told record;
+    touched text;
 begin
-    for told in
-        select * from (values
-            ('template_questions', 'template_id,position,kind,required', true), ('submissions', 'client_id,template_id,status,created_by', true),
-            ('submission_answers', 'submission_id,question_id,parent_id,row_index', true),
-            ('submission_reviews', 'submission_id,reviewer_id,decision', false),
-            ('template_question_accounting', 'question_id,event,account,side,vat_code,voucher_series', true)) as t (name, plain, touched)
-    loop
-        execute format('create trigger %I after insert or update or delete on public.%I for each row execute function app.audit_change(%L, %L)',
-                       told.name || '_audit', told.name, 'id', told.plain);
-        if told.touched then
-            execute format('create trigger %I before update on public.%I for each row execute function app.touch_updated_at()',
-                           told.name || '_touch', told.name);
-        end if;
+    foreach touched in array array['template_questions', 'submissions', 'submission_answers', 'template_question_accounting'] loop
+        execute format('create trigger %I before update on public.%I for each row execute function app.touch_updated_at()', touched || '_touch', touched);
     end loop;
 end
 $$;
 
 alter table public.data_ownership no force row level security;
+insert into public.data_ownership (table_name, column_name, owner) values
+    ('submissions', 'submitted_at', 'system'), ('submissions', 'reviewed_at', 'system');
 insert into public.data_ownership (table_name, owner) values
     ('template_questions', 'human'), ('submissions', 'human'), ('submission_answers', 'human'), ('submission_reviews', 'human'),
     ('template_question_accounting', 'human');

@@ -27,10 +27,10 @@ create table public.leads (
 
     constraint leads_org_id_id_key unique (org_id, id),
     constraint leads_client_name_check check (length(client_name) between 1 and 200),
-    constraint leads_contact_check check (length(email) <= 320 and length(phone) <= 50),
+    constraint leads_contact_check check (length(email) <= 320 and length(phone) <= 50 and length(territory) <= 100),
     constraint leads_source_check check (source ~ '^[a-z_]{1,40}$'),
     constraint leads_budget_check check (budget_minor >= 0 and (budget_minor is null) = (currency is null) and currency ~ '^[A-Z]{3}$'),
-    constraint leads_wanted_skills_check check (cardinality(wanted_skills) <= 20),
+    constraint leads_wanted_skills_check check (cardinality(wanted_skills) <= 20 and pg_column_size(wanted_skills) <= 4000),
     constraint leads_status_check check (status in ('new', 'contacted', 'qualified', 'proposal', 'won', 'lost')),
     constraint leads_closed_check check ((closed_at is not null) = (status in ('won', 'lost'))),
     -- Only staff work on leads; when somebody leaves, theirs are free again.
@@ -84,7 +84,8 @@ create table public.lead_capacity (
     updated_at  timestamptz not null default now(),
     primary key (org_id, user_id),
     constraint lead_capacity_max_open_check check (max_open between 0 and 1000),
-    constraint lead_capacity_size_check check (cardinality(skills) <= 100 and cardinality(territories) <= 100),
+    constraint lead_capacity_size_check check (cardinality(skills) <= 100 and cardinality(territories) <= 100
+                                              and pg_column_size(skills) <= 8000 and pg_column_size(territories) <= 8000),
     constraint lead_capacity_org_id_user_id_fkey
         foreign key (org_id, user_id) references public.org_members (org_id, user_id) on delete cascade
 );
@@ -128,7 +129,7 @@ grant update (client_name, email, phone, source, budget_minor, currency, territo
 grant select on public.leads to spine_agent;
 grant update (assigned_to, assigned_at) on public.leads to spine_agent;
 grant insert on public.leads to spine_service;
-grant update (assigned_to, assigned_at, status, last_contact_at) on public.leads to spine_service;
+grant update (assigned_to, assigned_at, status, last_contact_at, closed_at) on public.leads to spine_service;
 
 -- Whoever sees the lead sees its notes and scores: the sub-select runs under the policies of leads. Correlated, since
 -- `in (select …)` would hash every lead that the caller may see.
@@ -152,11 +153,13 @@ create policy lead_scoring_agent_select on public.lead_scoring for select to spi
     using (org_id = (select app.agent_org_id())
            and exists (select from public.leads l where l.org_id = lead_scoring.org_id and l.id = lead_scoring.lead_id));
 create policy lead_scoring_agent_insert on public.lead_scoring for insert to spine_agent
-    with check (org_id = (select app.agent_org_id()) and (select app.agent_may('lead_scores:create')));
+    with check (org_id = (select app.agent_org_id()) and (select app.agent_may('lead_scores:create')) and model <> 'rules');
 create policy lead_scoring_service_insert on public.lead_scoring for insert to spine_service with check (org_id = (select app.service_org()));
 create policy lead_scoring_definer_insert on public.lead_scoring for insert to spine_definer with check (true);
 grant select on public.lead_scoring to authenticated, spine_agent;
-grant insert on public.lead_scoring to spine_agent, spine_service, spine_definer;
+-- When it was said is not the sayer's to choose, and the rules' score is the rules' own.
+grant insert (id, org_id, lead_id, score, rationale, factors, model) on public.lead_scoring to spine_agent, spine_service;
+grant insert on public.lead_scoring to spine_definer;
 
 create policy lead_capacity_select on public.lead_capacity for select to authenticated
     using (org_id = (select app.active_org_id())
@@ -178,25 +181,12 @@ create policy leads_definer_select on public.leads for select to spine_definer u
 create policy lead_notes_definer_select on public.lead_notes for select to spine_definer using (true);
 grant select on public.leads, public.lead_notes to spine_definer;
 
-do $$
-declare
-    told record;
-begin
-    for told in
-        select * from (values
-            ('leads', 'id', 'source,assigned_to,assigned_at,status,closed_at', true), ('lead_notes', 'id', 'lead_id', false),
-            ('lead_scoring', 'id', 'lead_id,score,model', false),
-            ('lead_capacity', 'org_id,user_id', 'max_open,skills,territories,available', true)) as t (name, key, plain, touched)
-    loop
-        execute format('create trigger %I after insert or update or delete on public.%I for each row execute function app.audit_change(%L, %L)',
-                       told.name || '_audit', told.name, told.key, told.plain);
-        if told.touched then
-            execute format('create trigger %I before update on public.%I for each row execute function app.touch_updated_at()',
-                           told.name || '_touch', told.name);
-        end if;
-    end loop;
-end
-$$;
+call app.audit_table('leads', 'id', 'source,assigned_to,assigned_at,status,closed_at');
+call app.audit_table('lead_notes', 'id', 'lead_id,created_by');
+call app.audit_table('lead_scoring', 'id', 'lead_id,score,model');
+call app.audit_table('lead_capacity', 'org_id,user_id', 'max_open,available');
+create trigger leads_touch before update on public.leads for each row execute function app.touch_updated_at();
+create trigger lead_capacity_touch before update on public.lead_capacity for each row execute function app.touch_updated_at();
 
 alter table public.data_ownership no force row level security;
 insert into public.data_ownership (table_name, column_name, owner) values

@@ -46,7 +46,8 @@ create table public.social_message_keys (
 comment on table public.social_message_keys is 'One row for each message of a platform: what makes an upsert possible over months, and what others refer to.';
 create index social_message_keys_org_id_account_id_idx on public.social_message_keys (org_id, account_id);
 
--- No foreign key points here: attaching a month would lock whatever holds one.
+-- No foreign key points here or leads away: attaching a month would lock the table at its other end. The policy asks for the account,
+-- and messages go with it by a trigger.
 create table public.social_messages (
     id           uuid        not null default app.uuidv7(),
     org_id       uuid        not null,
@@ -65,9 +66,8 @@ create table public.social_messages (
     constraint social_messages_pkey primary key (id, received_at),
     constraint social_messages_message_type_check check (message_type in ('message', 'comment', 'mention', 'reply', 'story_reply', 'review')),
     constraint social_messages_status_check check (status in ('new', 'read', 'answered', 'archived')),
-    constraint social_messages_size_check check (length(content) <= 50000 and length(platform_id) between 1 and 500),
-    constraint social_messages_org_id_account_id_fkey
-        foreign key (org_id, account_id) references public.social_accounts (org_id, id) on delete cascade
+    constraint social_messages_size_check
+        check (length(content) <= 50000 and length(platform_id) between 1 and 500 and length(sender_id) <= 500 and length(thread_id) <= 500)
 ) partition by range (received_at);
 comment on table public.social_messages is 'Messages, comments and mentions, a partition for each month of received_at. Months are made on demand, history included.';
 create index social_messages_org_id_received_at_idx on public.social_messages (org_id, received_at desc);
@@ -127,8 +127,10 @@ begin
         execute format('alter table public.%I force row level security', made);
         execute format('create policy %I on public.%I for select to spine_service using (org_id = (select app.service_org()))',
                        made || '_service_select', made);
-        execute format('create policy %I on public.%I for insert to spine_service with check (org_id = (select app.service_org()))',
-                       made || '_service_insert', made);
+        if made <> 'social_messages' then
+            execute format('create policy %I on public.%I for insert to spine_service with check (org_id = (select app.service_org()))',
+                           made || '_service_insert', made);
+        end if;
         execute format('grant select, insert on public.%I to spine_service', made);
     end loop;
     foreach made in array array['social_accounts', 'social_message_keys', 'social_messages', 'social_analytics', 'social_cursors'] loop
@@ -143,6 +145,13 @@ begin
     end loop;
 end
 $$;
+
+create policy social_messages_service_insert on public.social_messages for insert to spine_service
+    with check (org_id = (select app.service_org())
+                and exists (select from public.social_accounts a where a.org_id = social_messages.org_id and a.id = social_messages.account_id));
+create policy social_messages_definer_select on public.social_messages for select to spine_definer using (true);
+create policy social_messages_definer_delete on public.social_messages for delete to spine_definer using (true);
+grant select, delete on public.social_messages to spine_definer;
 
 -- Its tokens are the system's alone.
 grant select (id, org_id, platform, platform_id, username, token_expires_at, status, region, created_at, updated_at)
@@ -162,7 +171,7 @@ grant update (value) on public.social_analytics to spine_service;
 grant update (cursor, synced_at) on public.social_cursors to spine_service;
 create policy social_sentiment_agent_insert on public.social_sentiment for insert to spine_agent
     with check (org_id = (select app.agent_org_id()) and (select app.agent_may('social:analyse')));
-grant insert on public.social_sentiment to spine_agent;
+grant insert (id, org_id, message_id, sentiment_score, model_used) on public.social_sentiment to spine_agent;
 
 do $$
 declare
@@ -173,13 +182,10 @@ begin
     end loop;
 end
 $$;
-create trigger social_accounts_audit after insert or update or delete on public.social_accounts
-    for each row execute function app.audit_change('id', 'platform,status,region');
-create trigger social_sentiment_audit after insert or update or delete on public.social_sentiment
-    for each row execute function app.audit_change('id', 'message_id,sentiment_score,model_used');
--- What a person did to a message; what arrives from a platform is told by its own table.
-create trigger social_messages_audit after update on public.social_messages
-    for each row when (old.status is distinct from new.status) execute function app.audit_change('id', 'account_id,status');
+call app.audit_table('social_accounts', 'id', 'platform,status,region');
+call app.audit_table('social_sentiment', 'id', 'message_id,sentiment_score,model_used');
+-- What a person did to a message; what arrives from a platform is told by its own row.
+call app.audit_table('social_messages', 'id', 'account_id,status', 'people', '{update}');
 
 alter table public.data_ownership no force row level security;
 insert into public.data_ownership (table_name, column_name, owner) values
@@ -219,4 +225,18 @@ $$;
 comment on function app.ensure_social_month(timestamptz) is 'Makes the month that a message of this time belongs to, unless it is there. Whether it was made now.';
 grant execute on function app.ensure_social_month(timestamptz) to spine_service;
 
+reset role;
+set local role spine_definer;
+create function app.delete_account_messages() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+begin
+    delete from public.social_messages m where m.org_id = old.org_id and m.account_id = old.id;
+    return null;
+end
+$$;
+grant execute on function app.delete_account_messages() to spine_owner;
+reset role;
+set local role spine_owner;
+create trigger social_accounts_delete_messages after delete on public.social_accounts
+    for each row execute function app.delete_account_messages();
 reset role;

@@ -8,22 +8,31 @@ grant usage on schema extensions to spine_owner, spine_definer, spine_caller, sp
 
 set local role spine_definer;
 
--- The permissions that an insight can be for, of those the person has.
-create function app.my_audiences() returns text[]
+-- By name, as they were given: `resource:*` stands for all of a resource.
+create function app.my_permissions() returns text[]
     language sql stable security definer set search_path = '' as $$
-    select coalesce(array_agg(a.name), '{}')
-      from (select distinct p.resource || ':' || p.action as name from public.permissions p
-             where p.org_id is null or p.org_id = app.active_org_id()
-            union select 'insights:read_all') a
-     where a.name !~ '\*' and app.may(a.name)
+    with org as (select app.active_org_id() as id),
+    held as (
+        select m.role_id from public.org_members m, org where m.org_id = org.id and m.user_id = app.uid()
+        union all
+        select '00000000-0000-7000-8000-000000000005'::uuid from public.org_consultants c, org
+         where c.org_id = org.id and c.user_id = app.uid()
+        union all
+        select '00000000-0000-7000-8000-000000000006'::uuid from public.client_users u, org
+         where u.org_id = org.id and u.user_id = app.uid())
+    select coalesce(array_agg(distinct p.resource || ':' || p.action), '{}')
+      from public.permissions p join held on held.role_id = p.role_id cross join org
+     where p.org_id is null or p.org_id = org.id
 $$;
-comment on function app.my_audiences() is 'Every named permission that the person has in their active organisation.';
-grant execute on function app.my_audiences(), app.current_org_id() to authenticated;
+comment on function app.my_permissions() is 'What the person may do in their active organisation, as their roles say it.';
+grant execute on function app.my_permissions(), app.current_org_id() to authenticated;
 
 reset role;
 set local role spine_owner;
 
 create table public.client_intelligence (
+    -- What the audit log names it by: a name is personal.
+    id             uuid        not null default app.uuidv7(),
     org_id         uuid        not null references public.organizations (id) on delete cascade,
     client_name    text        not null,
     psychographics jsonb       not null default '{}',
@@ -32,6 +41,7 @@ create table public.client_intelligence (
     created_at     timestamptz not null default now(),
     updated_at     timestamptz not null default now(),
     primary key (org_id, client_name),
+    constraint client_intelligence_id_key unique (id),
     constraint client_intelligence_client_name_check check (length(client_name) between 1 and 200),
     constraint client_intelligence_size_check check (pg_column_size(psychographics) <= 262144 and cardinality(deal_history) <= 1000)
 );
@@ -63,7 +73,8 @@ create table public.agent_runs (
     created_at           timestamptz not null default now(),
     updated_at           timestamptz not null default now(),
     constraint agent_runs_status_check check (status in ('queued', 'running', 'waiting', 'succeeded', 'failed', 'cancelled')),
-    constraint agent_runs_size_check check (pg_column_size(cached_writer_output) <= 1048576),
+    constraint agent_runs_size_check
+        check (pg_column_size(cached_writer_output) <= 1048576 and length(current_step) <= 200 and length(resume_from) <= 200),
     constraint agent_runs_org_id_agent_id_fkey
         foreign key (org_id, agent_id) references public.agents (org_id, id) on delete set null (agent_id),
     constraint agent_runs_org_id_proposal_id_fkey
@@ -75,12 +86,14 @@ create index agent_runs_org_id_agent_id_idx on public.agent_runs (org_id, agent_
 create index agent_runs_org_id_proposal_id_idx on public.agent_runs (org_id, proposal_id);
 
 create table public.prospect_intelligence (
+    id            uuid        not null default app.uuidv7(),
     org_id        uuid        not null references public.organizations (id) on delete cascade,
     prospect_name text        not null,
     website_url   text,
     profile       jsonb       not null default '{}',
     cached_at     timestamptz not null default now(),
     primary key (org_id, prospect_name),
+    constraint prospect_intelligence_id_key unique (id),
     constraint prospect_intelligence_prospect_name_check check (length(prospect_name) between 1 and 200),
     constraint prospect_intelligence_website_url_check check (website_url ~ '^https?://' and length(website_url) <= 2000),
     constraint prospect_intelligence_profile_check check (pg_column_size(profile) <= 262144)
@@ -98,7 +111,6 @@ create table public.ai_insights (
     figures      jsonb       not null,
     served_by    text        not null,
     created_at   timestamptz not null default now(),
-    constraint ai_insights_place_key unique (org_id, table_name, audience, period, period_start, created_at),
     constraint ai_insights_table_name_check check (table_name ~ '^[a-z_]{1,60}$'),
     constraint ai_insights_period_check check (period in ('day', 'week', 'month', 'quarter')),
     constraint ai_insights_audience_check check (audience ~ '^[a-z_]+:[a-z_]+$'),
@@ -127,8 +139,7 @@ begin
                        made || '_agent_select', made, resource || ':read');
         execute format('create policy %I on public.%I for insert to spine_agent with check (org_id = (select app.agent_org_id()) and (select app.agent_may(%L)))',
                        made || '_agent_insert', made, resource || ':create');
-        execute format('grant select, insert on public.%I to spine_service, spine_agent', made);
-        execute format('grant select on public.%I to authenticated', made);
+        execute format('grant select on public.%I to spine_service, spine_agent, authenticated', made);
     end loop;
     foreach made in array array['client_intelligence', 'org_brain', 'agent_runs', 'prospect_intelligence'] loop
         resource := case made when 'agent_runs' then 'runs' else 'intelligence' end;
@@ -143,33 +154,35 @@ end
 $$;
 -- What was made for a permission is read by whoever has it. Asked by row, since each row names its own.
 create policy ai_insights_select on public.ai_insights for select to authenticated
-    using (org_id = (select app.active_org_id()) and audience = any ((select app.my_audiences())::text[]));
+    using (org_id = (select app.active_org_id())
+           and case when (select app.may('insights:read_all')) then true
+                    else array[audience, split_part(audience, ':', 1) || ':*'] && (select app.my_permissions()) end);
 
+-- A run is made in one's own name.
+alter policy agent_runs_agent_insert on public.agent_runs
+    with check (org_id = (select app.agent_org_id()) and (select app.agent_may('runs:create')) and agent_id = (select app.agent_id()));
+
+-- When something was said is not the sayer's to choose.
+grant insert (org_id, client_name, psychographics, deal_history, embedding) on public.client_intelligence to spine_service, spine_agent;
+grant insert (id, org_id, content_type, content_text, embedding) on public.org_brain to spine_service, spine_agent;
+grant insert (id, org_id, agent_id, proposal_id, status, current_step, cached_writer_output, resume_from)
+    on public.agent_runs to spine_service, spine_agent;
+grant insert (org_id, prospect_name, website_url, profile) on public.prospect_intelligence to spine_service, spine_agent;
+grant insert (id, org_id, table_name, period_start, period, audience, summary, figures, served_by)
+    on public.ai_insights to spine_service, spine_agent;
 grant update (psychographics, deal_history, embedding) on public.client_intelligence to spine_service, spine_agent;
 grant update (content_type, content_text, embedding) on public.org_brain to spine_service, spine_agent;
 grant update (status, current_step, cached_writer_output, resume_from) on public.agent_runs to spine_service, spine_agent;
 grant update (website_url, profile, cached_at) on public.prospect_intelligence to spine_service, spine_agent;
 
-do $$
-declare
-    told record;
-begin
-    for told in
-        select * from (values
-            ('client_intelligence', 'org_id,client_name', '', true), ('org_brain', 'id', 'content_type', true),
-            ('agent_runs', 'id', 'agent_id,proposal_id,status,current_step,resume_from', true),
-            ('prospect_intelligence', 'org_id,prospect_name', '', false),
-            ('ai_insights', 'id', 'table_name,period,period_start,audience,served_by', false)) as t (name, key, plain, touched)
-    loop
-        execute format('create trigger %I after insert or update or delete on public.%I for each row execute function app.audit_change(%L, %L)',
-                       told.name || '_audit', told.name, told.key, told.plain);
-        if told.touched then
-            execute format('create trigger %I before update on public.%I for each row execute function app.touch_updated_at()',
-                           told.name || '_touch', told.name);
-        end if;
-    end loop;
-end
-$$;
+call app.audit_table('client_intelligence', 'id');
+call app.audit_table('org_brain', 'id', 'content_type');
+call app.audit_table('agent_runs', 'id', 'agent_id,proposal_id,status');
+call app.audit_table('prospect_intelligence', 'id');
+call app.audit_table('ai_insights', 'id', 'table_name,period,period_start,audience,served_by');
+create trigger client_intelligence_touch before update on public.client_intelligence for each row execute function app.touch_updated_at();
+create trigger org_brain_touch before update on public.org_brain for each row execute function app.touch_updated_at();
+create trigger agent_runs_touch before update on public.agent_runs for each row execute function app.touch_updated_at();
 
 alter table public.data_ownership no force row level security;
 insert into public.data_ownership (table_name, owner) values

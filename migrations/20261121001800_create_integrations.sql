@@ -72,6 +72,7 @@ create table public.client_accounting (
     created_at                timestamptz not null default now(),
     updated_at                timestamptz not null default now(),
     primary key (client_id, provider),
+    constraint client_accounting_customer_number_check check (length(customer_number) <= 100),
     constraint client_accounting_provider_check check (provider in ('fortnox')),
     -- Writing takes somebody's leave, and that has a time.
     constraint client_accounting_can_write_check check (not can_write or fortnox_write_approved_at is not null),
@@ -102,7 +103,9 @@ create table public.accounting_writes (
     constraint accounting_writes_status_check
         check (status in ('proposed', 'approved', 'executing', 'executed', 'rejected', 'expired', 'failed', 'unknown')),
     constraint accounting_writes_payload_check check (pg_column_size(payload) <= 262144 and length(payload_hash) = 32),
-    constraint accounting_writes_approved_check check (status not in ('approved', 'executing', 'executed') or approval_expires_at is not null),
+    constraint accounting_writes_approved_check
+        check (status not in ('approved', 'executing', 'executed') or (approved_at is not null and approval_expires_at is not null)),
+    constraint accounting_writes_executed_check check ((executed_at is not null) = (status = 'executed')),
     constraint accounting_writes_org_id_client_id_fkey
         foreign key (org_id, client_id) references public.clients (org_id, id) on delete cascade
 );
@@ -145,14 +148,14 @@ grant update (used_at) on public.oauth_states to spine_service;
 create policy fortnox_customers_select on public.fortnox_customers for select to authenticated
     using (org_id = (select app.active_org_id())
            and case when (select app.may('accounting:read')) then true
-                    else (select app.may('submissions:review')) and client_id = any ((select app.my_client_ids())::uuid[]) end);
+                    else client_id = any ((select app.my_consulted_client_ids())::uuid[]) end);
 grant select on public.fortnox_customers to authenticated;
 grant update (data, last_modified, client_id, synced_at) on public.fortnox_customers to spine_service;
 
 create policy client_accounting_select on public.client_accounting for select to authenticated
     using (org_id = (select app.active_org_id())
            and case when (select app.may('accounting:read')) then true
-                    else (select app.may('submissions:review')) and client_id = any ((select app.my_client_ids())::uuid[]) end);
+                    else client_id = any ((select app.my_consulted_client_ids())::uuid[]) end);
 create policy client_accounting_insert on public.client_accounting for insert to authenticated
     with check (org_id = (select app.active_org_id()) and (select app.may('accounting:update')));
 create policy client_accounting_update on public.client_accounting for update to authenticated
@@ -166,7 +169,7 @@ grant update (customer_number, can_write) on public.client_accounting to authent
 create policy accounting_writes_select on public.accounting_writes for select to authenticated
     using (org_id = (select app.active_org_id())
            and case when (select app.may('accounting:read')) then true
-                    else (select app.may('submissions:review')) and client_id = any ((select app.my_client_ids())::uuid[]) end);
+                    else client_id = any ((select app.my_consulted_client_ids())::uuid[]) end);
 grant select on public.accounting_writes to authenticated;
 grant update (status, approved_by, approved_at, approval_expires_at, executed_at, external_ref) on public.accounting_writes to spine_service;
 
@@ -175,6 +178,10 @@ set local role spine_definer;
 -- Whoever lets Spine write is who is said to have, and when.
 create function app.stamp_write_approval() returns trigger language plpgsql security definer set search_path = '' as $$
 begin
+    -- Leave to write to one customer's books is none for another's.
+    if tg_op = 'UPDATE' and old.can_write and new.customer_number is distinct from old.customer_number then
+        new.can_write := false;
+    end if;
     if new.can_write and (tg_op = 'INSERT' or not old.can_write) then
         new.approved_by := app.uid();
         new.fortnox_write_approved_at := now();
@@ -185,14 +192,14 @@ begin
     return new;
 end
 $$;
-grant execute on function app.stamp_write_approval() to public;
+grant execute on function app.stamp_write_approval() to spine_owner;
 reset role;
 set local role spine_owner;
 
 create trigger client_accounting_stamp_approval before insert or update on public.client_accounting
     for each row execute function app.stamp_write_approval();
-create trigger client_accounting_audit after insert or update or delete on public.client_accounting
-    for each row execute function app.audit_change('client_id,provider', 'customer_number,can_write,fortnox_write_approved_at,approved_by');
+call app.audit_table('client_accounting', 'client_id,provider', 'can_write,fortnox_write_approved_at,approved_by');
+call app.audit_table('accounting_writes', 'id', 'client_id,kind,status,proposed_by,approved_by,approved_at,approval_expires_at,executed_at');
 do $$
 declare
     touched text;
@@ -206,7 +213,8 @@ $$;
 alter table public.data_ownership no force row level security;
 insert into public.data_ownership (table_name, column_name, owner) values
     ('org_integrations', null, 'system'), ('oauth_states', null, 'system'), ('fortnox_customers', null, 'system'),
-    ('client_accounting', null, 'human'), ('accounting_writes', null, 'system');
+    ('client_accounting', null, 'human'), ('client_accounting', 'approved_by', 'system'),
+    ('client_accounting', 'fortnox_write_approved_at', 'system'), ('accounting_writes', null, 'system');
 alter table public.data_ownership force row level security;
 
 reset role;

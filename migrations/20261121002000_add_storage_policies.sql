@@ -1,18 +1,20 @@
 -- Add the storage buckets and their policies by path.
 --
--- Locks:   storage.objects for the moment that making a policy takes; project_images while an index is made, for as long as reading it
---          takes: it holds one row a picture, and nobody writes it in bulk.
+-- Locks:   storage.objects for the moment that making a policy takes; project_images and outbox while an index is made, for as long
+--          as reading them takes: one row a picture, and what a day delivers.
 -- Rollout: expand. As whoever migrates: Supabase's postgres may make policies on its storage tables, and spine_owner may not.
 -- Undo:    drop the policies; empty and delete the buckets through the storage API.
 
 set local role spine_owner;
 create index project_images_file_path_idx on public.project_images (file_path);
+-- Deleting an organisation looks here for what was delivered, too.
+create index outbox_org_id_idx on public.outbox (org_id);
 reset role;
 
 insert into storage.buckets (id, name, public, file_size_limit) values
     ('project-media', 'project-media', false, 52428800), ('blog-media', 'blog-media', false, 52428800),
     ('renders', 'renders', false, 52428800), ('social-uploads', 'social-uploads', false, 104857600)
-on conflict (id) do nothing;
+on conflict (id) do update set public = false;
 
 -- The first folder of a path is the organisation. The sub-selects run under the public's policies of pictures and posts.
 create policy spine_media_anon_select on storage.objects for select to anon
