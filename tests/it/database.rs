@@ -1,13 +1,13 @@
 //! What holds if every handler is wrong: roles, policies, grants. On the oldest and the newest Postgres.
 
 use integration_tests::{
-    Server, TestDatabase,
+    TestDatabase,
     people::{ADAM, BRICK, CLEO, DAN, DORA, NORD, OLGA, OSCAR, Person, SVEN, UMA},
 };
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
-const SERVERS: [Server; 2] = [Server::Postgres16, Server::Postgres18];
+use crate::SERVERS;
 
 async fn names(conn: &mut PgConnection, query: &str) -> Vec<String> {
     sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_all(conn).await.unwrap()
@@ -66,61 +66,6 @@ async fn the_login_role_has_no_right_but_to_become_caller_agent_or_service() {
                 "{table}"
             );
         }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_table_has_forced_row_level_security_policies_and_an_owner_without_a_path() {
-    for server in SERVERS {
-        let db = TestDatabase::new(server).await;
-        let mut admin = db.admin().await;
-        let wrong = names(
-            &mut admin,
-            "select c.relname::text from pg_class c
-              where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and c.relname <> '_sqlx_migrations'
-                and not (c.relrowsecurity and c.relforcerowsecurity and pg_get_userbyid(c.relowner) = 'spine_owner'
-                         and exists (select from pg_policy p where p.polrelid = c.oid)
-                         and exists (select from data_ownership d where d.table_name = c.relname and d.column_name is null))",
-        )
-        .await;
-        assert!(wrong.is_empty(), "{wrong:?}");
-        let open = names(
-            &mut admin,
-            "select relname::text from pg_class where relnamespace = 'public'::regnamespace and not relrowsecurity and relkind in ('r', 'p')
-             union select relname::text from pg_class where oid = 'public._sqlx_migrations'::regclass
-                      and (has_table_privilege('anon', oid, 'select') or has_table_privilege('authenticated', oid, 'update'))",
-        )
-        .await;
-        assert!(open.is_empty(), "open to the Data API: {open:?}");
-        let to_public = names(&mut admin, "select polname::text from pg_policy where 0 = any (polroles)").await;
-        assert!(to_public.is_empty(), "{to_public:?}");
-        let doubled = names(
-            &mut admin,
-            "select tablename || ' ' || r || ' ' || verb from (
-                 select tablename, unnest(roles) r, unnest(case cmd when 'ALL' then array['SELECT','INSERT','UPDATE','DELETE'] else array[cmd] end) verb
-                   from pg_policies where schemaname = 'public' and permissive = 'PERMISSIVE') p
-              group by tablename, r, verb having count(*) > 1",
-        )
-        .await;
-        assert!(doubled.is_empty(), "more than one permissive policy: {doubled:?}");
-        let open = names(
-            &mut admin,
-            "select p.proname::text from pg_proc p where p.pronamespace = 'app'::regnamespace and p.prosecdef
-                and not coalesce(p.proconfig @> array['search_path=\"\"'], false)",
-        )
-        .await;
-        assert!(open.is_empty(), "definer functions without an empty search_path: {open:?}");
-        let unindexed = names(
-            &mut admin,
-            "select conname::text from pg_constraint k
-              where contype = 'f' and connamespace = 'public'::regnamespace
-                and not exists (select from pg_index i where i.indrelid = k.conrelid
-                                 and (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey)",
-        )
-        .await;
-        // The table of subjects' keys and a profile's own id are their own index; organisations lead the rest.
-        let unindexed: Vec<_> = unindexed.into_iter().filter(|name| !name.ends_with("_org_id_fkey")).collect();
-        assert!(unindexed.is_empty(), "foreign keys without an index: {unindexed:?}");
     }
 }
 

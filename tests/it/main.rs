@@ -16,6 +16,7 @@ mod isolation;
 mod jobs;
 mod ladder;
 mod limits;
+mod lint;
 mod mutations;
 mod photos;
 mod pooler;
@@ -26,3 +27,6 @@ mod rotation;
 mod template;
 mod tokens;
 mod workflows;
+/// The oldest and the newest Postgres.
+const SERVERS: [integration_tests::Server; 2] =
+    [integration_tests::Server::Postgres16, integration_tests::Server::Postgres18];

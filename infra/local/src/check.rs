@@ -10,9 +10,10 @@ use anyhow::{Context, Result, bail};
 use local::{
     database,
     home::Home,
-    pooler,
+    lint, pooler,
     servers::{Mongo, Moto, Postgres, Version},
 };
+use sqlx::{Connection, PgConnection};
 
 use crate::{
     build,
@@ -111,6 +112,7 @@ pub(crate) async fn test(args: &[String]) -> Result<ExitCode> {
             }
         }
         check_template(&home)?;
+        check_schema(&home, &newest).await?;
         check_queries(&home, &newest).await?;
     }
     let mut tests = vec!["test", "--locked", "--workspace"];
@@ -150,6 +152,52 @@ pub(crate) fn check_template(home: &Home) -> Result<()> {
     Ok(())
 }
 
+/// Has the migrations linted, and the schema that they have made.
+async fn check_schema(home: &Home, server: &Postgres) -> Result<()> {
+    report::line("\n== migrations and their schema");
+    let url = database::with_database(&server.admin_url, TEMPLATE)?;
+    let mut findings = lint::migrations(&home.root)?;
+    findings.extend(lint_schema(&url).await?);
+    if !findings.is_empty() {
+        bail!("{}", told(&findings));
+    }
+    Ok(())
+}
+
+async fn lint_schema(url: &str) -> Result<Vec<lint::Finding>> {
+    let mut conn = PgConnection::connect(url).await?;
+    let findings = lint::schema(&mut conn).await?;
+    conn.close().await?;
+    Ok(findings)
+}
+
+fn told(findings: &[lint::Finding]) -> String {
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    format!("{} to put right:\n{}", findings.len(), lines.join("\n"))
+}
+
+/// Lints the migrations, then the schema that they make on a server of its own.
+pub(crate) async fn lint() -> Result<ExitCode> {
+    let home = Home::open()?;
+    let mut findings = lint::migrations(&home.root)?;
+    let (_server, url) = migrated(&home).await.inspect_err(|_| report::out(&told(&findings)))?;
+    findings.extend(lint_schema(&url).await?);
+    if findings.is_empty() {
+        report::line("migrations and schema are as they should be");
+        return Ok(ExitCode::SUCCESS);
+    }
+    report::out(&told(&findings));
+    Ok(ExitCode::FAILURE)
+}
+
+/// A server with a database that has just been migrated.
+async fn migrated(home: &Home) -> Result<(Postgres, String)> {
+    let server = Postgres::start(home, Version::V18, None).await?;
+    let url = database::create(&server.admin_url, TEMPLATE, None).await?;
+    database::migrate(&home.root, &url).await?;
+    Ok((server, url))
+}
+
 /// Has every query checked by the migrated schema, and the answers in `.sqlx` compared with what the server says now.
 async fn check_queries(home: &Home, server: &Postgres) -> Result<()> {
     report::line("\n== queries against the schema");
@@ -168,9 +216,7 @@ async fn check_queries(home: &Home, server: &Postgres) -> Result<()> {
 /// Rewrites `.sqlx` from the migrated schema.
 pub(crate) async fn prepare() -> Result<ExitCode> {
     let home = Home::open()?;
-    let server = Postgres::start(&home, Version::V18, None).await?;
-    let url = database::create(&server.admin_url, TEMPLATE, None).await?;
-    database::migrate(&home.root, &url).await?;
+    let (_server, url) = migrated(&home).await?;
     let kept = home.root.join(".sqlx");
     let _ = std::fs::remove_dir_all(&kept);
     describe(&home, &url, &kept)?;

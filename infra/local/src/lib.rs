@@ -11,6 +11,7 @@ pub mod functions;
 pub mod gateway;
 pub mod home;
 pub mod lambda;
+pub mod lint;
 pub mod pooler;
 pub mod process;
 pub mod queue;

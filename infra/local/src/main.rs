@@ -109,6 +109,8 @@ enum Command {
     },
     /// Checks the queries against the migrated schema, and rewrites `.sqlx` from it.
     Prepare,
+    /// Lints the migrations, and the schema that they make.
+    Lint,
 }
 
 #[tokio::main]
@@ -128,6 +130,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Up { port } => platform::until_stopped(up::run(port)).await,
         Command::Test { args } => platform::until_stopped(check::test(&args)).await,
         Command::Prepare => platform::until_stopped(check::prepare()).await,
+        Command::Lint => platform::until_stopped(check::lint()).await,
         Command::Token { user, org } => {
             let token = control::ask("token", &serde_json::json!({ "user": user, "org": org })).await?;
             report::out(token["token"].as_str().context("no token came back")?);
