@@ -24,6 +24,7 @@ mod privileges;
 mod release;
 mod renders;
 mod rotation;
+mod schema;
 mod template;
 mod tokens;
 mod workflows;

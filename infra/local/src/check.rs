@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use local::{
     database,
     home::Home,
-    lint, pooler,
+    lint, pooler, schema,
     servers::{Mongo, Moto, Postgres, Version},
 };
 use sqlx::{Connection, PgConnection};
@@ -161,7 +161,27 @@ async fn check_schema(home: &Home, server: &Postgres) -> Result<()> {
     if !findings.is_empty() {
         bail!("{}", told(&findings));
     }
+    let page = describe_schema(&url).await?;
+    if std::fs::read_to_string(home.root.join(schema::PAGE)).unwrap_or_default() != page {
+        bail!("{} is not what the migrations say; run ./spine schema", schema::PAGE);
+    }
     Ok(())
+}
+
+async fn describe_schema(url: &str) -> Result<String> {
+    let mut conn = PgConnection::connect(url).await?;
+    let page = schema::page(&mut conn).await?;
+    conn.close().await?;
+    Ok(page)
+}
+
+/// Rewrites the page that describes the schema.
+pub(crate) async fn schema() -> Result<ExitCode> {
+    let home = Home::open()?;
+    let (_server, url) = migrated(&home).await?;
+    std::fs::write(home.root.join(schema::PAGE), describe_schema(&url).await?)?;
+    report::line(&format!("rewrote {}", schema::PAGE));
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn lint_schema(url: &str) -> Result<Vec<lint::Finding>> {

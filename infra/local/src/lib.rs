@@ -16,5 +16,6 @@ pub mod pooler;
 pub mod process;
 pub mod queue;
 pub mod scheduler;
+pub mod schema;
 pub mod servers;
 pub mod stack;

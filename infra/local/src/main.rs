@@ -111,6 +111,8 @@ enum Command {
     Prepare,
     /// Lints the migrations, and the schema that they make.
     Lint,
+    /// Rewrites docs/schema.md from the schema that the migrations make.
+    Schema,
 }
 
 #[tokio::main]
@@ -131,6 +133,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Test { args } => platform::until_stopped(check::test(&args)).await,
         Command::Prepare => platform::until_stopped(check::prepare()).await,
         Command::Lint => platform::until_stopped(check::lint()).await,
+        Command::Schema => platform::until_stopped(check::schema()).await,
         Command::Token { user, org } => {
             let token = control::ask("token", &serde_json::json!({ "user": user, "org": org })).await?;
             report::out(token["token"].as_str().context("no token came back")?);

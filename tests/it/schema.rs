@@ -1,0 +1,48 @@
+//! The page that describes the schema.
+
+use integration_tests::{Server, TestDatabase};
+use local::schema;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_is_the_same_however_often_it_is_written() {
+    let (one, other) = (TestDatabase::new(Server::Postgres18).await, TestDatabase::new(Server::Postgres18).await);
+    // The order in which rows happen to lie is another then.
+    for table in ["pg_class", "pg_constraint", "pg_policy"] {
+        other.run(&format!("vacuum full {table}")).await;
+    }
+    let mut elsewhere = other.admin().await;
+    sqlx::query("select set_config('timezone', 'Asia/Tokyo', false), set_config('search_path', 'app', false)")
+        .execute(&mut elsewhere)
+        .await
+        .unwrap();
+    let page = schema::page(&mut one.admin().await).await.unwrap();
+    assert_eq!(page, schema::page(&mut elsewhere).await.unwrap());
+    for line in [
+        "### render_requests",
+        "| `render_requests_org_id_job_id_fkey` | foreign key | `(org_id, job_id)` → [jobs](#jobs) `(org_id, id)` deferrable initially deferred |",
+        "    jobs ||--o{ render_requests : \"job_id\"",
+        "- authenticated: select (id, name, slug, plan, branding, created_at, updated_at), update (name, slug, branding)",
+    ] {
+        assert!(page.lines().any(|own| own == line), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_is_not_described() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    db.run(
+        "create table social_messages (at date not null) partition by range (at);
+         create table social_messages_2026 partition of social_messages for values from ('2026-01-01') to ('2027-01-01')",
+    )
+    .await;
+    let page = schema::page(&mut db.admin().await).await.unwrap();
+    assert!(page.contains("### social_messages\n") && !page.contains("social_messages_2026"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_a_domain_is_an_error_that_names_it() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    db.run("create table widgets (id uuid primary key)").await;
+    let error = schema::page(&mut db.admin().await).await.unwrap_err().to_string();
+    assert!(error.contains("no domain for widgets") && error.contains("DOMAINS"), "{error}");
+}
