@@ -17,6 +17,7 @@ mod jobs;
 mod ladder;
 mod limits;
 mod lint;
+mod migrations;
 mod mutations;
 mod photos;
 mod pooler;

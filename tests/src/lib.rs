@@ -49,10 +49,23 @@ pub struct TestDatabase {
 impl TestDatabase {
     /// Copies the template.
     pub async fn new(server: Server) -> Self {
+        Self::made(server, true).await
+    }
+
+    /// Makes one with nothing in it.
+    pub async fn empty(server: Server) -> Self {
+        Self::made(server, false).await
+    }
+
+    async fn made(server: Server, migrated: bool) -> Self {
         let suffix = if server == Server::Postgres16 { "_16" } else { "" };
         let admin_url = told(&format!("SPINE_TEST_DATABASE_URL{suffix}"));
         let name = format!("t_{}", Uuid::new_v4().simple());
-        let url = copy_template(&admin_url, &name).await;
+        let url = if migrated {
+            copy_template(&admin_url, &name).await
+        } else {
+            database::create(&admin_url, &name, None).await.unwrap()
+        };
         let functions_url =
             database::with_database(&told(&format!("SPINE_TEST_FUNCTIONS_URL{suffix}")), &name).unwrap();
         Self { admin_url, name, url, functions_url }

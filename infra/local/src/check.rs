@@ -200,7 +200,11 @@ fn told(findings: &[lint::Finding]) -> String {
 pub(crate) async fn lint() -> Result<ExitCode> {
     let home = Home::open()?;
     let mut findings = lint::migrations(&home.root)?;
-    let (_server, url) = migrated(&home).await.inspect_err(|_| report::out(&told(&findings)))?;
+    let (_server, url) = migrated(&home).await.inspect_err(|_| {
+        if !findings.is_empty() {
+            report::out(&told(&findings));
+        }
+    })?;
     findings.extend(lint_schema(&url).await?);
     if findings.is_empty() {
         report::line("migrations and schema are as they should be");

@@ -10,6 +10,7 @@ mod files;
 use std::fmt;
 
 pub use catalogue::{RULES, schema};
+pub(crate) use files::ends_transaction;
 pub use files::{file, migrations};
 
 /// Something that must be otherwise.

@@ -100,7 +100,11 @@ enum Command {
         json: bool,
     },
     /// Applies migrations to DATABASE_URL, and gives MONGODB_URI its collections: to both, or to the one that is set.
-    Migrate,
+    Migrate {
+        /// Tells what it would apply and tries it in one transaction that is taken back, holding its locks meanwhile.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Opens a prompt on the running `up`'s database, or on DATABASE_URL.
     Psql {
         /// Passed to psql.
@@ -153,10 +157,14 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Build { x86_64 } => build::run(arch(x86_64)),
         Command::Deploy { x86_64, dry_run, args } => build::deploy(arch(x86_64), dry_run, &args),
         Command::Bench { json } => platform::until_stopped(bench::run(json)).await,
-        Command::Migrate => {
+        Command::Migrate { dry_run } => {
             let (postgres, mongodb) = (platform::env("DATABASE_URL"), platform::env("MONGODB_URI"));
             if postgres.is_none() && mongodb.is_none() {
                 bail!("set DATABASE_URL to the database to migrate, logged in as its owner, MONGODB_URI, or both");
+            }
+            if dry_run {
+                let url = postgres.context("a dry run is of DATABASE_URL alone: set it")?;
+                return try_migrations(&url).await;
             }
             if let Some(url) = postgres {
                 let done = database::migrate(&home::root(), &url).await?;
@@ -182,6 +190,23 @@ async fn prepare_documents(uri: &str) -> Result<()> {
     }
     report::line(&format!("MongoDB: {} changed in {database}", done.len()));
     Ok(())
+}
+
+async fn try_migrations(url: &str) -> Result<ExitCode> {
+    let tried = database::dry_run(&home::root(), url).await?;
+    let mut code = ExitCode::SUCCESS;
+    for (name, outcome) in &tried.pending {
+        match outcome {
+            database::Outcome::Works => report::out(&format!("would apply {name}")),
+            database::Outcome::Untried(why) => report::out(&format!("would apply {name}; not tried, since {why}")),
+            database::Outcome::Fails(why) => {
+                report::out(&format!("{name} would fail: {why}"));
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    report::line(&format!("{} to apply, {} before; nothing was changed", tried.pending.len(), tried.before));
+    Ok(code)
 }
 
 fn arch(x86_64: bool) -> build::Arch {

@@ -333,6 +333,16 @@ fn dollar(rest: &str) -> Option<&str> {
     is_tag.then(|| &rest[..end + 2])
 }
 
+/// Whether a migration ends the transaction it is run in.
+pub(crate) fn ends_transaction(text: &str) -> bool {
+    // In a body of this kind `end` ends the body.
+    let atomic = text.to_lowercase().contains("begin atomic");
+    statements(text).iter().any(|(_, statement)| {
+        let first = statement.split_whitespace().next().unwrap_or_default().to_lowercase();
+        matches!(first.as_str(), "commit" | "rollback" | "abort") || (first == "end" && !atomic)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,5 +436,13 @@ mod tests {
                 ("se", "select 2"),
             ]
         );
+    }
+
+    #[test]
+    fn a_commit_of_its_own_is_seen_and_one_in_a_body_is_not() {
+        assert!(ends_transaction("select 1; COMMIT; select 2"));
+        assert!(ends_transaction("begin; select 1; end;"));
+        assert!(!ends_transaction("do $$ begin commit; end $$; -- commit;\n"));
+        assert!(!ends_transaction("create function f() returns int language sql begin atomic select 1; end;"));
     }
 }
