@@ -35,8 +35,8 @@ pub(super) fn calls(expression: &str, table: &str, columns: &[String]) -> Vec<Ca
             && sign(at - 2, '(')
             && (sign(end + 1, ')') || (word(end + 1, "AS") && sign(end + 3, ')')));
         let of_row = (at + 2..end).any(|argument| match tokens[argument] {
-            // A type after a cast and the name of a function are words too.
-            Token::Word(name) if !sign(argument - 1, ':') && !sign(argument + 1, '(') => {
+            // A type after a cast, the name of a function, and what a sub-select calls its result are words too.
+            Token::Word(name) if !sign(argument - 1, ':') && !word(argument - 1, "AS") && !sign(argument + 1, '(') => {
                 name.contains('.') || name == table || columns.iter().any(|column| column == name)
             }
             _ => false,
@@ -108,6 +108,7 @@ mod tests {
         check("( SELECT app.may_grant(members.role_id) AS may_grant)", &[("app.may_grant", true, true)]);
         check("app.may(((resource || ':'::text) || 'org_id'::text))", &[("app.may", false, true)]);
         check("( SELECT app.sees(members.*) AS sees)", &[("app.sees", true, true)]);
+        check("( SELECT app.hears(( SELECT x.resource() AS resource)) AS hears)", &[("app.hears", true, false)]);
         check("(org_id = (auth.uid())::uuid)", &[("auth.uid", false, false)]);
         check(
             "(EXISTS ( SELECT FROM public.roles r WHERE (app.may(r.name) AND (r.org_id = ( SELECT app.org() AS org)))))",
