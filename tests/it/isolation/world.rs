@@ -23,6 +23,8 @@ const KURT: Uuid = person(0x805);
 const UDO: Uuid = person(0x806);
 /// May change members and projects, and neither more nor approve.
 const SOME: Uuid = person(0x807);
+/// A session of Dora's that was revoked.
+const ENDED: Uuid = person(0x901);
 
 const fn person(number: u128) -> Uuid {
     Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + number)
@@ -147,6 +149,8 @@ pub(crate) fn attacks() -> Vec<Attack> {
     };
     let some = json!({ "sub": SOME, "org_id": NORD, "role": "authenticated" });
     let some = || settings("authenticated", &some, "");
+    let ended = json!({ "sub": DORA.id, "org_id": NORD, "role": "authenticated", "session_id": ENDED });
+    let ended = || settings("authenticated", &ended, "");
     let nobody = |role| settings(role, &json!({}), "");
     vec![
         attack(
@@ -190,6 +194,49 @@ pub(crate) fn attacks() -> Vec<Attack> {
             "spine_service",
             nobody("spine_service"),
             "select from public.plan_prices",
+        ),
+        attack(
+            "sees themselves in a session that was ended",
+            "profiles",
+            "authenticated",
+            ended(),
+            "select from public.profiles",
+        ),
+        attack(
+            "changes themselves in a session that was ended",
+            "profiles",
+            "authenticated",
+            ended(),
+            "update public.profiles set full_name = 'x'",
+        ),
+        attack(
+            "sees sessions in one that was ended",
+            "user_sessions",
+            "authenticated",
+            ended(),
+            "select from public.user_sessions",
+        ),
+        attack(
+            "sees contexts in a session that was ended",
+            "active_contexts",
+            "authenticated",
+            ended(),
+            "select from public.active_contexts",
+        ),
+        attack(
+            "forges the score of the rules",
+            "lead_scoring",
+            "spine_agent",
+            Actor::Agent.settings(),
+            "insert into public.lead_scoring (org_id, lead_id, score, rationale, factors, model)
+             select org_id, id, 100, 'r', '{}', 'rules' from public.leads limit 1",
+        ),
+        attack(
+            "runs in another agent's name",
+            "agent_runs",
+            "spine_agent",
+            Actor::Agent.settings(),
+            &format!("insert into public.agent_runs (org_id, status) values ('{NORD}', 'queued')"),
         ),
     ]
 }
@@ -603,6 +650,8 @@ async fn people(admin: &mut PgConnection) {
     for (number, id) in [KIM, NILS, NINA, KARL, KURT, UDO, SOME].iter().enumerate() {
         statements.push(format!("insert into auth.users (id, email) values ('{id}', 'p{number}@isolation.example')"));
     }
+    statements
+        .push(format!("insert into user_sessions (id, user_id, revoked_at) values ('{ENDED}', '{}', now())", DORA.id));
     for org in [NORD, BRICK] {
         for (id, number) in [(OLGA.id, 1), (ADAM.id, 2), (DORA.id, 3), (SVEN.id, 4), (NILS, 4), (NINA, 4)] {
             statements.push(format!(
