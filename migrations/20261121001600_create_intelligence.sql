@@ -37,7 +37,7 @@ create table public.client_intelligence (
     client_name    text        not null,
     psychographics jsonb       not null default '{}',
     deal_history   jsonb[]     not null default '{}',
-    embedding      extensions.vector(1536),
+    embedding      extensions.vector(1536) storage plain,
     created_at     timestamptz not null default now(),
     updated_at     timestamptz not null default now(),
     primary key (org_id, client_name),
@@ -52,7 +52,8 @@ create table public.org_brain (
     org_id       uuid        not null references public.organizations (id) on delete cascade,
     content_type text        not null,
     content_text text        not null,
-    embedding    extensions.vector(1536),
+    -- In the row: exact search reads each of them, out of line it takes twice as long, and the planner does not know it.
+    embedding    extensions.vector(1536) storage plain,
     created_at   timestamptz not null default now(),
     updated_at   timestamptz not null default now(),
     constraint org_brain_content_type_check check (content_type ~ '^[a-z_]{1,60}$'),
@@ -193,11 +194,13 @@ alter table public.data_ownership force row level security;
 -- Search among vectors ---------------------------------------------------------------------------------------------------
 
 -- Exact within the organisation. The organisation stands in the statement as a literal, since an index made for one large tenant
--- is chosen only where the planner can see that it is that tenant. Runs as whoever asks, under their policies.
+-- is chosen only where the planner can see that it is that tenant. Such an index holds nobody else's rows, so a hundred candidates
+-- are enough for the hundred answers there can be; the setting ends with the function. Runs as whoever asks, under their policies.
 create function app.nearest_in_brain(p_org uuid, p_query extensions.vector, p_most integer)
     returns table (id uuid, content_type text, content_text text, distance double precision)
     language plpgsql stable set search_path = '' as $$
 begin
+    perform set_config('hnsw.ef_search', '100', true);
     return query execute format(
         'select b.id, b.content_type, b.content_text, (b.embedding operator(extensions.<=>) $1)::double precision
            from public.org_brain b
@@ -210,6 +213,7 @@ create function app.nearest_clients(p_org uuid, p_query extensions.vector, p_mos
     returns table (client_name text, psychographics jsonb, distance double precision)
     language plpgsql stable set search_path = '' as $$
 begin
+    perform set_config('hnsw.ef_search', '100', true);
     return query execute format(
         'select i.client_name, i.psychographics, (i.embedding operator(extensions.<=>) $1)::double precision
            from public.client_intelligence i

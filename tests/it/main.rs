@@ -28,7 +28,9 @@ mod rotation;
 mod schema;
 mod template;
 mod tokens;
+mod vectors;
 mod workflows;
+
 /// The oldest and the newest Postgres.
 const SERVERS: [integration_tests::Server; 2] =
     [integration_tests::Server::Postgres16, integration_tests::Server::Postgres18];

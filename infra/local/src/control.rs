@@ -177,6 +177,11 @@ pub(crate) async fn ask(command: &str, body: &Value) -> Result<Value> {
     }
 }
 
+/// DATABASE_URL, else the running `up`'s database, as its superuser.
+pub(crate) fn database_url() -> Result<String> {
+    env("DATABASE_URL").map_or_else(|| Ok(running()?.admin_url), Ok)
+}
+
 /// Becomes psql.
 pub(crate) fn psql(args: &[String]) -> Result<ExitCode> {
     let (url, psql) = match env("DATABASE_URL") {

@@ -19,3 +19,4 @@ pub mod scheduler;
 pub mod schema;
 pub mod servers;
 pub mod stack;
+pub mod vectors;

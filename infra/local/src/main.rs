@@ -18,7 +18,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use local::{database, home, stack};
+use local::{
+    database, home, stack,
+    vectors::{self, Outcome},
+};
 
 /// The back office on this machine.
 #[derive(Parser)]
@@ -95,9 +98,26 @@ enum Command {
     },
     /// Measures what the README claims.
     Bench {
+        /// Only this; without it, everything.
+        part: Option<bench::Part>,
         /// One JSON object a measure.
         #[arg(long)]
         json: bool,
+    },
+    /// Gives a large organisation a vector index of its own, on the running `up`'s database or on DATABASE_URL.
+    ///
+    /// Built beside whoever reads and writes; twenty thousand vectors take half a minute or more. Logs in as who migrates, not through a
+    /// transaction pooler.
+    VectorIndex {
+        /// The organisation, by slug.
+        #[arg(long)]
+        org: String,
+        /// Drops it: search is exact again.
+        #[arg(long)]
+        drop: bool,
+        /// However few vectors there are.
+        #[arg(long, conflicts_with = "drop")]
+        force: bool,
     },
     /// Applies migrations to DATABASE_URL, and gives MONGODB_URI its collections: to both, or to the one that is set.
     Migrate {
@@ -156,7 +176,8 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Build { x86_64 } => build::run(arch(x86_64)),
         Command::Deploy { x86_64, dry_run, args } => build::deploy(arch(x86_64), dry_run, &args),
-        Command::Bench { json } => platform::until_stopped(bench::run(json)).await,
+        Command::Bench { part, json } => platform::until_stopped(bench::run(part, json)).await,
+        Command::VectorIndex { org, drop, force } => platform::until_stopped(vector_index(&org, drop, force)).await,
         Command::Migrate { dry_run } => {
             let (postgres, mongodb) = (platform::env("DATABASE_URL"), platform::env("MONGODB_URI"));
             if postgres.is_none() && mongodb.is_none() {
@@ -207,6 +228,29 @@ async fn try_migrations(url: &str) -> Result<ExitCode> {
     }
     report::line(&format!("{} to apply, {} before; nothing was changed", tried.pending.len(), tried.before));
     Ok(code)
+}
+
+async fn vector_index(org: &str, drop: bool, force: bool) -> Result<ExitCode> {
+    let url = control::database_url()?;
+    let indexes =
+        if drop { vectors::drop(&url, org).await? } else { vectors::make(&url, org, force, &mut report::line).await? };
+    for index in &indexes {
+        let told = match index.outcome {
+            Outcome::Made => "built".to_owned(),
+            Outcome::Present => "there already".to_owned(),
+            Outcome::Dropped => "dropped".to_owned(),
+            Outcome::Absent => "not there".to_owned(),
+            Outcome::TooFew(vectors) => {
+                format!(
+                    "not built: exact search is quick among {vectors} vectors, below {}; --force builds it",
+                    vectors::WORTH_IT
+                )
+            }
+        };
+        report::line(&format!("{}: {told}", index.name));
+    }
+    let refused = indexes.iter().all(|index| matches!(index.outcome, Outcome::TooFew(_)));
+    Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn arch(x86_64: bool) -> build::Arch {
