@@ -26,6 +26,7 @@ mod release;
 mod renders;
 mod rotation;
 mod schema;
+mod social;
 mod template;
 mod tokens;
 mod vectors;
