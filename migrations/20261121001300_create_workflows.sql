@@ -221,11 +221,11 @@ grant update (status) on public.submissions to authenticated;
 create policy submission_answers_select on public.submission_answers for select to authenticated
     using (org_id = (select app.active_org_id())
            and exists (select from public.submissions s where s.org_id = submission_answers.org_id and s.id = submission_answers.submission_id));
+-- Whether it may be written now, the trigger says, and by name.
 create policy submission_answers_insert on public.submission_answers for insert to authenticated
     with check (org_id = (select app.active_org_id()) and (select app.may('submissions:update'))
                 and exists (select from public.submissions s
-                             where s.org_id = submission_answers.org_id and s.id = submission_answers.submission_id
-                               and s.status in ('draft', 'changes_requested')));
+                             where s.org_id = submission_answers.org_id and s.id = submission_answers.submission_id));
 create policy submission_answers_update on public.submission_answers for update to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('submissions:update'))
            and exists (select from public.submissions s

@@ -461,7 +461,7 @@ async fn a_context_is_chosen_among_ones_own_organisations_and_clients() {
         let call = format!("public.set_active_context('{NORD}', '{client}')");
         told(&db, &Actor::in_session(person, session(number)), &call).await;
         let token = hook(&db, person.id, session(number)).await;
-        assert_eq!((&token["claims"]["org_id"], &token["claims"]["client_id"]), (&json!(NORD), &json!(client)));
+        assert_eq!((&token["claims"]["org_id"], &token["claims"]["spine_client_id"]), (&json!(NORD), &json!(client)));
     }
 }
 

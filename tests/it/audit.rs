@@ -3,14 +3,18 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use integration_tests::{
     Server, TestApp, TestDatabase,
-    people::{DORA, LAKESIDE, NORD, OLGA, OSCAR},
+    acting::{Actor, attempt},
+    people::{ADAM, DORA, LAKESIDE, LIVING, NORD, OLGA, OSCAR, RENATA, SVEN, UMA},
 };
 use serde_json::{Value, json};
 use shared::{
     seal::{Aad, SealingKey, SubjectKey},
     secrets::SecretValue,
 };
-use sqlx::Executor;
+use sqlx::{AssertSqlSafe, Executor};
+use uuid::Uuid;
+
+const SERVERS: [Server; 2] = [Server::Postgres16, Server::Postgres18];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_holds_input_decision_and_output_with_personal_values_sealed() {
@@ -102,7 +106,446 @@ async fn the_log_is_read_by_its_organisations_admins_alone() {
     admin.execute("commit").await.unwrap();
     for (person, seen) in [(OLGA, 1_i64), (DORA, 0), (OSCAR, 0)] {
         let mut conn = db.data_api(&person.claims()).await;
-        let rows: i64 = sqlx::query_scalar("select count(*) from public.audit_log").fetch_one(&mut conn).await.unwrap();
+        let rows: i64 = sqlx::query_scalar("select count(*) from public.audit_log where action = 'x'")
+            .fetch_one(&mut conn)
+            .await
+            .unwrap();
         assert_eq!(rows, seen, "{}", person.email);
+    }
+}
+
+// What people and agents change ------------------------------------------------------------------------------------------
+
+const fn id(number: u128) -> Uuid {
+    Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0008_0000 + number)
+}
+
+/// The newest entry about a table.
+async fn newest(db: &TestDatabase, table: &str) -> Value {
+    let query = format!(
+        "select actor, user_id, agent_id, org_id, action, record_id, metadata -> 'changed' as changed, old_values, new_values, subject_ids
+           from audit_log where resource_type = '{table}' order by occurred_at desc limit 1"
+    );
+    db.ask(&Actor::role("postgres"), &query).await.unwrap()[0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_through_the_data_api_is_told_with_its_author_and_the_columns_it_changed() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let (client, adam) = (id(1), Actor::person(&ADAM));
+        let entry = |action: &str, changed: &[&str], old: Value, new: Value| {
+            json!({ "actor": "user", "user_id": ADAM.id, "agent_id": null, "org_id": NORD, "action": action, "record_id": client,
+                    "changed": changed, "old_values": old, "new_values": new, "subject_ids": [] })
+        };
+        let told = |status: &str| json!({ "id": client, "status": status });
+        let insert = format!(
+            "insert into public.clients (id, org_id, name, email) values ('{client}', '{NORD}', 'Greta', 'greta@example.com')"
+        );
+        assert_eq!(db.change(&adam, &insert).await, Ok(1));
+        let all = ["address", "created_at", "email", "id", "name", "org_id", "phone", "status"];
+        assert_eq!(newest(&db, "clients").await, entry("clients.insert", &all, json!(null), told("active")));
+        let update = format!(
+            "update public.clients set phone = '+46 70', status = 'archived', name = name where id = '{client}'"
+        );
+        assert_eq!(db.change(&adam, &update).await, Ok(1));
+        assert_eq!(
+            newest(&db, "clients").await,
+            entry("clients.update", &["phone", "status"], told("active"), told("archived"))
+        );
+        // What changes nothing is nothing to tell.
+        let before = db.count("select count(*) from audit_log").await;
+        db.change(&adam, &format!("update public.clients set name = name where id = '{client}'")).await.unwrap();
+        assert_eq!(db.count("select count(*) from audit_log").await, before);
+        db.run(&format!("delete from clients where id = '{client}'")).await;
+        let deleted = newest(&db, "clients").await;
+        assert_eq!((&deleted["actor"], &deleted["user_id"]), (&json!("system"), &json!(null)));
+        assert_eq!(
+            (&deleted["action"], &deleted["old_values"], &deleted["new_values"]),
+            (&json!("clients.delete"), &told("archived"), &json!(null))
+        );
+        // What is refused leaves nothing, neither does what is taken back.
+        let before = db.count("select count(*) from audit_log").await;
+        assert!(db.change(&Actor::person(&UMA), &insert).await.is_err());
+        attempt(&mut db.begin_as(&adam).await, &insert).await.unwrap();
+        assert_eq!(db.count("select count(*) from audit_log").await, before);
+        // Whose data it touches is told.
+        let uma = Actor::person(&UMA);
+        db.change(&uma, "update public.profiles set full_name = 'Greta'").await.unwrap();
+        let entry = newest(&db, "profiles").await;
+        assert_eq!(
+            (&entry["subject_ids"], &entry["changed"], &entry["org_id"]),
+            (&json!([UMA.id]), &json!(["full_name"]), &json!(null))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_agents_and_the_system_write_is_told_as_theirs() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let (lead, renata, service) = (id(2), db.agent(&RENATA).await, Actor::service(NORD));
+        let by = |entry: Value| {
+            json!([entry["actor"], entry["user_id"], entry["agent_id"], entry["action"], entry["org_id"]])
+        };
+        let insert = format!(
+            "insert into public.leads (id, org_id, client_name, email) values ('{lead}', '{NORD}', 'Greta', 'greta@example.com')"
+        );
+        db.change(&service, &insert).await.unwrap();
+        assert_eq!(by(newest(&db, "leads").await), json!(["system", null, null, "leads.insert", NORD]));
+        let assign = format!("update public.leads set assigned_to = '{}' where id = '{lead}'", SVEN.id);
+        db.change(&renata, &assign).await.unwrap();
+        assert_eq!(by(newest(&db, "leads").await), json!(["agent", null, RENATA.id, "leads.update", NORD]));
+        let learn = format!("insert into public.client_intelligence (org_id, client_name) values ('{NORD}', 'Greta')");
+        db.change(&renata, &learn).await.unwrap();
+        assert_eq!(
+            by(newest(&db, "client_intelligence").await),
+            json!(["agent", null, RENATA.id, "client_intelligence.insert", NORD])
+        );
+        // A score is computed by the definer, and told as whoever asked for it.
+        for (actor, told) in [
+            (&renata, json!(["agent", null, RENATA.id, "lead_scoring.insert", NORD])),
+            (&Actor::person(&SVEN), json!(["user", SVEN.id, null, "lead_scoring.insert", NORD])),
+            (&Actor::person(&SVEN).in_function(), json!(["user", SVEN.id, null, "lead_scoring.insert", NORD])),
+            (&service, json!(["system", null, null, "lead_scoring.insert", NORD])),
+        ] {
+            db.ask(actor, &format!("select public.update_lead_score('{lead}')")).await.unwrap();
+            assert_eq!(by(newest(&db, "lead_scoring").await), told);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_name_address_or_number_of_anybody_gets_into_the_log() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    let (adam, service, renata) = (Actor::person(&ADAM), Actor::service(NORD), db.agent(&RENATA).await);
+    let (lead, template, question, submission, post) = (id(3), id(4), id(5), id(6), id(7));
+    let uma = Actor::person(&UMA);
+    for (actor, statement) in [
+        (&uma, "update public.profiles set full_name = 'Greta', phone = '+46 70 123'".to_owned()),
+        (&adam, "update public.organizations set name = 'Greta', branding = '{\"by\": \"Greta\"}'".to_owned()),
+        (
+            &adam,
+            format!(
+                "select public.create_client_with_context('{NORD}', 'Greta', 'greta@example.com', '+46 70', 'Gretagatan')"
+            ),
+        ),
+        (&adam, "select public.create_invitation('consultant', 'greta@example.com')".to_owned()),
+        (
+            &adam,
+            format!(
+                "insert into public.leads (id, org_id, client_name, email, phone) values ('{lead}', '{NORD}', 'Greta', 'greta@example.com', '+46 70')"
+            ),
+        ),
+        (
+            &adam,
+            format!(
+                "insert into public.lead_notes (org_id, lead_id, note) values ('{NORD}', '{lead}', 'Greta called')"
+            ),
+        ),
+        (&adam, "update public.leads set client_name = 'Greta G', email = 'g@example.com'".to_owned()),
+        (
+            &adam,
+            format!(
+                "insert into public.contracts (org_id, client_name, title, scope) values ('{NORD}', 'Greta', 'Greta', 'Greta')"
+            ),
+        ),
+        (&adam, format!("insert into public.proposals (org_id, title) values ('{NORD}', 'For Greta')")),
+        (
+            &adam,
+            format!("insert into public.projects (org_id, title, description) values ('{NORD}', 'Greta', 'Greta')"),
+        ),
+        (
+            &adam,
+            format!(
+                "insert into public.personas (org_id, name, description, traits) values ('{NORD}', 'Greta', 'Greta', '{{\"a\": \"Greta\"}}')"
+            ),
+        ),
+        (
+            &adam,
+            format!(
+                "insert into public.templates (id, org_id, name, type, content) values ('{template}', '{NORD}', 'Greta', 'form', '\"Greta\"')"
+            ),
+        ),
+        (
+            &adam,
+            format!(
+                "insert into public.template_questions (id, org_id, template_id, position, kind, label) values ('{question}', '{NORD}', '{template}', 1, 'text', 'Greta?')"
+            ),
+        ),
+        (
+            &adam,
+            format!(
+                "insert into public.client_templates (org_id, client_id, template_id) values ('{NORD}', '{LIVING}', '{template}')"
+            ),
+        ),
+        (
+            &uma,
+            format!(
+                "insert into public.submissions (id, org_id, client_id, template_id) values ('{submission}', '{NORD}', '{LIVING}', '{template}')"
+            ),
+        ),
+        (
+            &uma,
+            format!(
+                "insert into public.submission_answers (org_id, submission_id, question_id, value) values ('{NORD}', '{submission}', '{question}', '\"Greta\"')"
+            ),
+        ),
+        (&uma, "update public.submission_answers set value = '\"greta@example.com\"'".to_owned()),
+        (&uma, "update public.submissions set status = 'submitted'".to_owned()),
+        (
+            &adam,
+            format!(
+                "insert into public.submission_reviews (org_id, submission_id, decision, feedback) values ('{NORD}', '{submission}', 'rejected', 'Dear Greta')"
+            ),
+        ),
+        (
+            &adam,
+            format!(
+                "insert into public.blog_posts (id, org_id, title, slug, content) values ('{post}', '{NORD}', 'Greta', 'x', 'Greta')"
+            ),
+        ),
+        (&adam, format!("insert into public.blog_tags (org_id, post_id, tag) values ('{NORD}', '{post}', 'Greta')")),
+        (
+            &adam,
+            format!(
+                "insert into public.blog_media (org_id, post_id, file_path) values ('{NORD}', '{post}', '{NORD}/Greta.jpg')"
+            ),
+        ),
+        (
+            &adam,
+            format!(
+                "insert into public.project_tags (org_id, project_id, tag) values ('{NORD}', '{LAKESIDE}', 'Greta')"
+            ),
+        ),
+        (
+            &adam,
+            format!(
+                "insert into public.project_images (org_id, project_id, file_path) values ('{NORD}', '{LAKESIDE}', '{NORD}/Greta.jpg')"
+            ),
+        ),
+        (&adam, format!("insert into public.services (org_id, name, description) values ('{NORD}', 'Greta', 'Greta')")),
+        (
+            &service,
+            format!(
+                "insert into public.social_accounts (org_id, platform, platform_id, username) values ('{NORD}', 'tiktok', 'greta', 'Greta')"
+            ),
+        ),
+        (
+            &renata,
+            format!(
+                "insert into public.client_intelligence (org_id, client_name, psychographics) values ('{NORD}', 'Greta', '\"Greta\"')"
+            ),
+        ),
+        (
+            &renata,
+            format!("insert into public.prospect_intelligence (org_id, prospect_name) values ('{NORD}', 'Greta')"),
+        ),
+        (
+            &renata,
+            format!(
+                "insert into public.org_brain (org_id, content_type, content_text) values ('{NORD}', 'note', 'Greta')"
+            ),
+        ),
+    ] {
+        let before = db.count("select count(*) from audit_log").await;
+        db.change(actor, &statement).await.unwrap_or_else(|refusal| panic!("{statement}: {refusal:?}"));
+        assert!(db.count("select count(*) from audit_log").await > before, "not told: {statement}");
+    }
+    let leaks = "select count(*) from audit_log a where a::text ~* 'greta|@|\\+46'";
+    assert_eq!(db.count(leaks).await, 0);
+
+    // Whose values are told: ids, times, figures, and of texts these alone, which are words of ours or of a trade.
+    let told = [
+        "agent_limits.agent",
+        "agent_limits.period",
+        "agent_limits.scope",
+        "agent_runs.current_step",
+        "agent_runs.resume_from",
+        "agent_runs.status",
+        "agent_tokens.scopes",
+        "agents.kind",
+        "agents.status",
+        "ai_insights.audience",
+        "ai_insights.period",
+        "ai_insights.served_by",
+        "ai_insights.table_name",
+        "blog_posts.status",
+        "client_accounting.customer_number",
+        "client_accounting.provider",
+        "client_consultants.role",
+        "client_users.role",
+        "clients.status",
+        "contracts.status",
+        "invitations.kind",
+        "invitations.role",
+        "lead_capacity.skills",
+        "lead_capacity.territories",
+        "lead_scoring.model",
+        "leads.source",
+        "leads.status",
+        "org_brain.content_type",
+        "org_consultants.role",
+        "organizations.plan",
+        "organizations.slug",
+        "permissions.action",
+        "permissions.resource",
+        "personas.status",
+        "projects.category",
+        "projects.status",
+        "prompt_templates.locale",
+        "prompt_templates.purpose",
+        "proposals.brain_status",
+        "proposals.deal_outcome",
+        "proposals.status",
+        "roles.name",
+        "social_accounts.platform",
+        "social_accounts.region",
+        "social_accounts.status",
+        "social_messages.status",
+        "social_sentiment.model_used",
+        "submission_reviews.decision",
+        "submissions.status",
+        "template_question_accounting.account",
+        "template_question_accounting.event",
+        "template_question_accounting.side",
+        "template_question_accounting.vat_code",
+        "template_question_accounting.voucher_series",
+        "template_questions.kind",
+        "templates.type",
+    ];
+    let query = "with t as (select tgrelid, encode(tgargs, 'escape') a from pg_trigger where tgfoid = 'app.audit_change'::regproc and tgparentid = 0),
+                      told as (select tgrelid, unnest(string_to_array(split_part(a, '\\000', 1), ',')
+                                                      || string_to_array(nullif(split_part(a, '\\000', 2), ''), ',')) col from t)
+                 select c.relname || '.' || col as it from told join pg_class c on c.oid = tgrelid
+                   left join pg_attribute a on a.attrelid = tgrelid and a.attname = col
+                  where a.atttypid is null or format_type(a.atttypid, null) not in ('uuid', 'boolean', 'integer', 'bigint', 'numeric', 'timestamp with time zone')
+                  order by 1";
+    let found = db.ask(&Actor::role("postgres"), query).await.unwrap();
+    let found: Vec<_> = found.as_array().unwrap().iter().map(|row| row["it"].as_str().unwrap()).collect();
+    assert_eq!(found, told);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_people_or_agents_may_write_is_audited() {
+    // Told by the functions that admit renders, with what they decided.
+    let elsewhere = ["idempotency_keys", "render_parameters", "render_requests"];
+    let db = TestDatabase::new(Server::Postgres18).await;
+    let query = "select c.relname || ' ' || v.verb || ' ' || r.rolname as it
+                   from pg_class c, (values ('insert', 4), ('delete', 8), ('update', 16)) v (verb, bit), pg_roles r
+                  where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'f', 'm')
+                    and r.rolname in ('anon', 'authenticated', 'spine_agent', 'spine_caller')
+                    and (has_table_privilege(r.oid, c.oid, v.verb)
+                         or v.verb <> 'delete' and has_any_column_privilege(r.oid, c.oid, v.verb))
+                    and not exists (select from pg_trigger t
+                                     where t.tgrelid = c.oid and t.tgfoid = 'app.audit_change'::regproc and t.tgenabled in ('O', 'A')
+                                       -- For each row, afterwards, of this verb.
+                                       and t.tgtype & 1 = 1 and t.tgtype & 66 = 0 and t.tgtype & v.bit = v.bit)
+                  order by 1";
+    let found = db.ask(&Actor::role("postgres"), query).await.unwrap();
+    let found: Vec<_> = found.as_array().unwrap().iter().map(|row| row["it"].as_str().unwrap()).collect();
+    let wanted: Vec<_> = elsewhere
+        .iter()
+        .flat_map(|table| ["spine_agent", "spine_caller"].map(|role| format!("{table} insert {role}")))
+        .collect();
+    assert_eq!(found, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_role_changes_or_empties_the_log_or_its_seals() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        assert!(db.count("select count(*) from audit_log").await > 0);
+        let still = db.still().await;
+        for table in ["audit_log", "audit_seals"] {
+            let changes = [
+                format!("update public.{table} set org_id = org_id"),
+                format!("delete from public.{table}"),
+                format!("truncate public.{table}"),
+                format!("truncate public.{table} cascade"),
+                format!("with gone as (delete from public.{table} returning *) select from gone"),
+                format!(
+                    "insert into public.{table} select * from public.{table} on conflict do nothing; update public.{table} set org_id = null"
+                ),
+                format!("merge into public.{table} l using (select 1) x on true when matched then delete"),
+            ];
+            for role in [
+                "postgres",
+                "anon",
+                "authenticated",
+                "service_role",
+                "supabase_auth_admin",
+                "spine_owner",
+                "spine_definer",
+                "spine_caller",
+                "spine_agent",
+                "spine_service",
+                "spine_functions",
+            ] {
+                for replica in [false, true] {
+                    let mut conn = db.admin().await;
+                    if replica {
+                        conn.execute("set session_replication_role = replica").await.unwrap();
+                    }
+                    conn.execute("begin").await.unwrap();
+                    conn.execute(AssertSqlSafe(format!("set local app.service_org = '{NORD}'; set local role {role}")))
+                        .await
+                        .unwrap();
+                    for change in &changes {
+                        let refusal = attempt(&mut conn, change).await.expect_err(change);
+                        assert_eq!(refusal.state, "42501", "{role}, replica: {replica}: {change}: {refusal:?}");
+                    }
+                }
+            }
+        }
+        still.unchanged().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_outlives_what_it_speaks_of_with_every_digest_intact() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let client = id(8);
+        let call = format!("select public.create_client_with_context('{NORD}', 'Greta', id => '{client}')");
+        db.ask(&Actor::person(&ADAM), &call).await.unwrap();
+        db.change(&Actor::person(&DORA), &format!("update public.projects set title = 'New' where id = '{LAKESIDE}'"))
+            .await
+            .unwrap();
+        let digests = || async {
+            let rows = db
+                .ask(
+                    &Actor::role("postgres"),
+                    "select id, digest::text, user_id, org_id, record_id from audit_log order by id",
+                )
+                .await;
+            rows.unwrap().as_array().unwrap().clone()
+        };
+        let mut before = digests().await;
+        for (gone, told) in [
+            (
+                format!("delete from clients where id = '{client}'"),
+                format!("resource_type = 'clients' and record_id = '{client}' and action = 'clients.delete'"),
+            ),
+            (
+                format!("delete from auth.users where id = '{}'", DORA.id),
+                format!(
+                    "resource_type = 'org_members' and record_id = '{NORD}/{}' and action = 'org_members.delete'",
+                    DORA.id
+                ),
+            ),
+            (
+                format!("delete from organizations where id = '{NORD}'"),
+                format!("resource_type = 'organizations' and org_id = '{NORD}' and action = 'organizations.delete'"),
+            ),
+        ] {
+            db.run(&gone).await;
+            let after = digests().await;
+            assert!(before.iter().all(|entry| after.contains(entry)), "{gone}");
+            assert_eq!(db.count(&format!("select count(*) from audit_log where {told}")).await, 1, "{gone}");
+            assert_eq!(db.count("select count(*) from audit_log a where digest <> app.audit_digest(a)").await, 0);
+            before = after;
+        }
+        assert!(db.count(&format!("select count(*) from audit_log where user_id = '{}'", DORA.id)).await > 0);
     }
 }
