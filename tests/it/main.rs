@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod access;
+mod attacks;
 mod audit;
 mod aws;
 mod crashes;
