@@ -212,7 +212,8 @@ begin
         return false;
     end if;
     perform pg_advisory_xact_lock(hashtextextended('spine month ' || v_name, 0));
-    if to_regclass('app.' || v_name) is not null then
+    -- Asked of the table itself: to_regclass remembers that it found nothing, and waiting for this lock does not remind it.
+    if exists (select from pg_catalog.pg_class c where c.relnamespace = 'app'::regnamespace and c.relname = v_name) then
         return false;
     end if;
     execute format('create table app.%I (like public.social_messages including all)', v_name);
