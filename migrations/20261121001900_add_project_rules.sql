@@ -1,8 +1,8 @@
 -- Add the rules by which projects are archived and renders are counted.
 --
--- Locks:   projects and render_counters for the moment that making a policy takes.
+-- Locks:   render_counters for the moment that making a policy takes; projects against writes while an index of it is built.
 -- Rollout: expand.
--- Undo:    drop the two functions and the policies of this file.
+-- Undo:    drop the two functions and the policies of this file; the index may stay.
 
 set local role spine_owner;
 
@@ -15,6 +15,10 @@ create policy render_counters_definer_insert on public.render_counters for inser
 create policy render_counters_definer_update on public.render_counters for update to spine_definer using (true);
 grant select, insert on public.render_counters to spine_definer;
 grant update (renders) on public.render_counters to spine_definer;
+
+-- A client's projects, newest first.
+create index projects_org_id_client_id_created_at_idx on public.projects (org_id, client_id, created_at desc);
+drop index public.projects_org_id_client_id_idx;
 
 reset role;
 grant create on schema public to spine_definer;

@@ -55,13 +55,13 @@ const fn list(name: &'static str, table: &'static str, person: u128) -> List {
     List { name, table, org: LARGE, person, by: "created_at", means: "true", asks: "true" }
 }
 
-const OWN_CLIENT: &str = "client_id = any (array(select client_id from public.client_users where user_id = $2))";
-const SHARED: &str =
-    "status = 'shared' and client_id = any (array(select client_id from public.client_users where user_id = $2))";
+/// The client of `CLIENT_USER`, as an app knows it.
+const OWN_CLIENT: &str = "client_id = '01900003-0000-7000-8000-000001000001'";
+const SHARED: &str = "status = 'shared' and client_id = '01900003-0000-7000-8000-000001000001'";
 const OWN_CLIENTS: &str = "client_id = any (array(select client_id from public.client_consultants where user_id = $2)) \
                            and (status <> 'draft' or created_by = $2)";
 
-const LISTS: [List; 15] = [
+const LISTS: [List; 16] = [
     list("leads, admin", "leads", ADMIN),
     List { org: SMALL, ..list("leads, small tenant, admin", "leads", ADMIN) },
     List {
@@ -79,7 +79,12 @@ const LISTS: [List; 15] = [
     List { means: "user_id = $2", ..list("renders, client, asking for all", "render_requests", CLIENT_USER) },
     list("submissions, admin", "submissions", ADMIN),
     List { means: OWN_CLIENTS, ..list("submissions, consultant", "submissions", CONSULTANT) },
-    List { means: OWN_CLIENT, ..list("submissions, client", "submissions", CLIENT_USER) },
+    List {
+        means: OWN_CLIENT,
+        asks: OWN_CLIENT,
+        ..list("submissions, client, asking for own", "submissions", CLIENT_USER)
+    },
+    List { means: OWN_CLIENT, ..list("submissions, client, asking for all", "submissions", CLIENT_USER) },
     List { by: "received_at", ..list("messages, 12 months, admin", "social_messages", ADMIN) },
     List { by: "occurred_at", ..list("audit log, admin", "audit_log", ADMIN) },
     list("projects, designer", "projects", DESIGNER),
