@@ -112,7 +112,7 @@ async fn commit(mut conn: PgConnection) {
 // Who may do what, when ----------------------------------------------------------------------------------------------------
 
 /// All there is: whatever is not here is refused to everybody. Nothing is here of what was approved or rejected.
-const ALLOWED: [(&str, &[&str], &[&str]); 5] = [
+const ALLOWED: [(&str, &[&str], &[&str]); 4] = [
     // A consultant does not see what the client has not handed in.
     (
         "draft",
@@ -129,8 +129,6 @@ const ALLOWED: [(&str, &[&str], &[&str]); 5] = [
         &["review as changes_requested", "review as approved", "review as rejected"],
         &["cleo", "max", "adam", "olga", "postgres"],
     ),
-    // Reviews move it as the definer, whom nobody becomes.
-    ("submitted", &["move to changes_requested", "move to approved", "move to rejected"], &["spine_definer"]),
     // What was handed in is deleted by an operator alone.
     ("submitted", &["delete"], &["postgres"]),
 ];
