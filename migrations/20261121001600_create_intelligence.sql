@@ -200,6 +200,9 @@ create function app.nearest_in_brain(p_org uuid, p_query extensions.vector, p_mo
     returns table (id uuid, content_type text, content_text text, distance double precision)
     language plpgsql stable set search_path = '' as $$
 begin
+    if p_query is null or extensions.vector_dims(p_query) <> 1536 then
+        raise exception using errcode = 'PT422', message = 'query_invalid', detail = 'A query is a vector of 1,536 dimensions.';
+    end if;
     perform set_config('hnsw.ef_search', '100', true);
     return query execute format(
         'select b.id, b.content_type, b.content_text, (b.embedding operator(extensions.<=>) $1)::double precision
@@ -213,6 +216,9 @@ create function app.nearest_clients(p_org uuid, p_query extensions.vector, p_mos
     returns table (client_name text, psychographics jsonb, distance double precision)
     language plpgsql stable set search_path = '' as $$
 begin
+    if p_query is null or extensions.vector_dims(p_query) <> 1536 then
+        raise exception using errcode = 'PT422', message = 'query_invalid', detail = 'A query is a vector of 1,536 dimensions.';
+    end if;
     perform set_config('hnsw.ef_search', '100', true);
     return query execute format(
         'select i.client_name, i.psychographics, (i.embedding operator(extensions.<=>) $1)::double precision

@@ -129,6 +129,11 @@ impl OwnServer {
         &self.postgres.as_ref().unwrap().admin_url
     }
 
+    /// A database with nothing in it, by this name. Its URL.
+    pub async fn empty(&self, name: &str) -> String {
+        database::create(self.admin_url(), name, None).await.unwrap()
+    }
+
     /// A migrated database with the seeded people.
     pub async fn database(&self) -> TestDatabase {
         let name = format!("t_{}", Uuid::new_v4().simple());
