@@ -32,10 +32,12 @@ create function app.audit_entry(p_table text, p_was jsonb, p_is jsonb, p_key tex
              where c.key <> 'updated_at' and (p_was is null or p_is is null or c.value is distinct from p_was -> c.key)),
            (select jsonb_object_agg(o.key, o.value) from jsonb_each(p_was) o where o.key = any (p_key || p_told)),
            (select jsonb_object_agg(n.key, n.value) from jsonb_each(p_is) n where n.key = any (p_key || p_told)),
-           array(select distinct (r.row ->> s.name)::uuid
-                   from unnest(array['user_id', 'assigned_to', 'created_by', 'reviewer_id', 'accepted_by']
-                               || case when p_table = 'profiles' then array['id'] else '{}' end) s (name)
-                  where r.row ->> s.name is not null)
+           -- Whom it was taken from as well.
+           array(select distinct (v.row ->> s.name)::uuid
+                   from (values (p_was), (p_is)) v (row),
+                        unnest(array['user_id', 'assigned_to', 'created_by', 'reviewer_id', 'accepted_by', 'invited_by', 'author_id',
+                                     'approved_by', 'proposed_by'] || case when p_table = 'profiles' then array['id'] else '{}' end) s (name)
+                  where v.row ->> s.name is not null)
       from (select coalesce(p_is, p_was) as row) r
 $$;
 
@@ -72,9 +74,14 @@ begin
                                       subject_ids)
         select e.org_id, v_user, v_agent, v_actor, v_action, tg_table_name, e.record_id, jsonb_build_object('changed', e.changed),
                e.old_values, e.new_values, e.subject_ids
-          from (select x.row, array(select x.row ->> k from unnest(v_key) k) as key from (select to_jsonb(n) as row from new_rows n) x) n
-          join (select x.row, array(select x.row ->> k from unnest(v_key) k) as key from (select to_jsonb(o) as row from old_rows o) x) o
-            on o.key = n.key,
+          -- A cascade may change a row twice in one statement: the first old goes with the first new.
+          from (select y.*, row_number() over (partition by y.key order by y.place) as turn
+                  from (select x.row, x.place, array(select x.row ->> k from unnest(v_key) k) as key
+                          from (select to_jsonb(n) as row, row_number() over () as place from new_rows n) x) y) n
+          join (select y.*, row_number() over (partition by y.key order by y.place) as turn
+                  from (select x.row, x.place, array(select x.row ->> k from unnest(v_key) k) as key
+                          from (select to_jsonb(o) as row, row_number() over () as place from old_rows o) x) y) o
+            on o.key = n.key and o.turn = n.turn,
                lateral app.audit_entry(tg_table_name, o.row, n.row, v_key, v_told) e
          where e.changed <> '[]';
     end if;

@@ -160,10 +160,11 @@ create trigger personas_touch before update on public.personas for each row exec
 call app.audit_table('personas', 'id', 'agent_id,status');
 call app.audit_table('invitations', 'id', 'kind,role_id,role,client_id,invited_by,accepted_at,accepted_by');
 
--- Whoever works for an organisation sees whom they work with: asked of the chain itself, since its policies show most people none
--- but themselves.
 reset role;
 set local role spine_definer;
+
+-- Whoever works for an organisation sees whom they work with: asked of the chain itself, since its policies show most people none
+-- but themselves.
 create function app.colleague_ids() returns uuid[]
     language sql stable security definer set search_path = '' as $$
     with org as (select app.active_org_id() as id)
@@ -174,10 +175,13 @@ create function app.colleague_ids() returns uuid[]
      where exists (select from public.org_members m, org where m.org_id = org.id and m.user_id = app.uid())
         or exists (select from public.org_consultants k, org where k.org_id = org.id and k.user_id = app.uid())
 $$;
-comment on function app.colleague_ids() is 'Staff and consultants of the active organisation, and its clients'' people for whoever may read clients; of none for a client''s people.';
+comment on function app.colleague_ids() is 
+    'Staff and consultants of the active organisation, and its clients'' people for whoever may read clients; nobody for a client''s people.';
 grant execute on function app.colleague_ids() to authenticated;
+
 reset role;
 set local role spine_owner;
+
 -- Its Stripe customer is no agent's business. The system writes it, and the plan.
 revoke select on public.organizations from spine_agent;
 grant select (id, name, slug, plan, branding, created_at, updated_at) on public.organizations to spine_agent;
@@ -254,11 +258,12 @@ $$;
 create function app.standing_uid() returns uuid
     language sql stable security definer set search_path = '' as $$
     select app.uid()
-     where not exists (select from public.user_sessions s
+     where coalesce(app.claim('is_anonymous'), 'false') <> 'true'
+       and not exists (select from public.user_sessions s
                         where s.id = app.as_uuid(app.claim('session_id'))
                           and (s.user_id <> app.uid() or s.revoked_at is not null or s.expires_at <= now()))
 $$;
-comment on function app.standing_uid() is 'The person, unless their session was revoked or is over.';
+comment on function app.standing_uid() is 'The person, unless they are signed in anonymously or their session was revoked or is over.';
 
 create function app.my_own_client_ids() returns uuid[]
     language sql stable security definer set search_path = '' as $$
@@ -507,6 +512,7 @@ declare
     v_user uuid := app.signed_in();
     v_id   uuid := coalesce(id, app.uuidv7());
     v_name text := btrim(name);
+    v_made boolean;
 begin
     if org_id is distinct from app.active_org_id() then
         perform app.refuse('PT404', 'organization_not_found', 'This is not the organisation you work in; choose it with set_active_context first.');
@@ -522,14 +528,14 @@ begin
     end if;
     insert into public.clients (id, org_id, name, email, phone, address) values (v_id, org_id, v_name, email, phone, address)
     on conflict do nothing;
+    v_made := found;
     -- Somebody else's id, or a retry.
     if not exists (select from public.clients k where k.id = v_id and k.org_id = org_id and k.name = v_name) then
         perform app.refuse('PT409', 'id_taken', 'This id belongs to something else; use a new one.');
     end if;
-    -- Staff see every client; a consultant only those they are assigned to.
+    -- Staff see every client; a consultant only those they are assigned to. A retry assigns nobody: they may have been taken off since.
     insert into public.client_consultants (org_id, client_id, user_id, role)
-    select c.org_id, v_id, c.user_id, 'lead' from public.org_consultants c where c.org_id = org_id and c.user_id = v_user
-    on conflict do nothing;
+    select c.org_id, v_id, c.user_id, 'lead' from public.org_consultants c where v_made and c.org_id = org_id and c.user_id = v_user;
     perform app.remember_context(org_id, v_id);
     return v_id;
 end
@@ -646,6 +652,10 @@ begin
                                            where m.org_id = i.org_id and m.user_id = i.invited_by and m.role = 'manager')) then
         perform app.refuse('PT409', 'invitation_ended', 'Whoever sent this invitation has left; ask for a new one.');
     end if;
+    if i.accepted_at is null and i.client_id is not null
+       and not exists (select from public.clients k where k.org_id = i.org_id and k.id = i.client_id and k.status = 'active') then
+        perform app.refuse('PT409', 'client_archived', 'This client is archived; ask whoever invited you.');
+    end if;
     if i.accepted_at is null then
         if (case i.kind
                 when 'member' then exists (select from public.org_members m where m.org_id = i.org_id and m.user_id = v_user)
@@ -670,6 +680,17 @@ end
 $$;
 comment on function public.accept_invitation(text) is
     'Joins the organisation one was invited to, with the address one was invited at. Accepting again changes nothing.';
+
+-- What somebody gave away ends as they come to have less: they give it anew as what they are now.
+create function app.end_invitations() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+begin
+    update public.invitations i set expires_at = least(i.expires_at, now())
+     where i.org_id = old.org_id and i.invited_by = old.user_id and i.accepted_at is null;
+    return null;
+end
+$$;
+grant execute on function app.end_invitations() to spine_owner;
 
 create function public.issue_agent_token(agent_id uuid, scopes text[] default null, expires_at timestamptz default null)
     returns table (token_id uuid, token text)
@@ -718,6 +739,10 @@ alter policy profiles_select on public.profiles
     using (case when id = (select app.standing_uid()) then true else id = any ((select app.colleague_ids())::uuid[]) end);
 alter policy profiles_update on public.profiles
     using (id = (select app.standing_uid())) with check (id = (select app.standing_uid()));
+create trigger org_members_end_invitations after update of role_id or delete on public.org_members
+    for each row execute function app.end_invitations();
+create trigger org_consultants_end_invitations after update of role or delete on public.org_consultants
+    for each row execute function app.end_invitations();
 alter policy user_sessions_select on public.user_sessions using (user_id = (select app.standing_uid()));
 alter policy active_contexts_select on public.active_contexts using (user_id = (select app.standing_uid()));
 

@@ -233,10 +233,10 @@ create policy client_templates_select on public.client_templates for select to a
            and case when (select app.may('clients:read')) then true else client_id = any ((select app.my_client_ids())::uuid[]) end);
 create policy client_templates_insert on public.client_templates for insert to authenticated
     with check (org_id = (select app.active_org_id()) and (select app.may('templates:update'))
-                and case when (select app.may('clients:read')) then true else client_id = any ((select app.my_client_ids())::uuid[]) end);
+                and case when (select app.may('clients:read')) then true else client_id = any ((select app.my_consulted_client_ids())::uuid[]) end);
 create policy client_templates_delete on public.client_templates for delete to authenticated
     using (org_id = (select app.active_org_id()) and (select app.may('templates:update'))
-           and case when (select app.may('clients:read')) then true else client_id = any ((select app.my_client_ids())::uuid[]) end);
+           and case when (select app.may('clients:read')) then true else client_id = any ((select app.my_consulted_client_ids())::uuid[]) end);
 grant select, delete on public.client_templates to authenticated;
 grant insert (org_id, client_id, template_id) on public.client_templates to authenticated;
 

@@ -245,11 +245,12 @@ create policy submission_reviews_select on public.submission_reviews for select 
            and exists (select from public.submissions s where s.org_id = submission_reviews.org_id and s.id = submission_reviews.submission_id));
 create policy submission_reviews_insert on public.submission_reviews for insert to authenticated
     with check (org_id = (select app.active_org_id()) and (select app.may('submissions:review'))
-                -- Nobody decides about what their own client handed in.
+                -- Nobody but who runs the organisation decides about what they or their own client handed in.
                 and exists (select from public.submissions s
                              where s.org_id = submission_reviews.org_id and s.id = submission_reviews.submission_id
                                and case when (select app.may('submissions:read_all')) then true
-                                        else s.client_id = any ((select app.my_consulted_client_ids())::uuid[]) end));
+                                        else s.client_id = any ((select app.my_consulted_client_ids())::uuid[])
+                                             and s.created_by is distinct from (select app.uid()) end));
 grant select on public.submission_reviews to authenticated;
 grant insert (id, org_id, submission_id, decision, feedback) on public.submission_reviews to authenticated;
 
@@ -337,7 +338,8 @@ begin
                                             and q.template_id = v_submission.template_id) then
         perform app.refuse('PT422', 'question_not_in_template', 'This question is not one of the submission''s template.');
     end if;
-    return v_answer; -- which lets a delete go on, and says nothing after an insert or update
+    -- Lets a delete go on; after an insert or update it says nothing.
+    return v_answer;
 end
 $$;
 
@@ -357,14 +359,14 @@ begin
 end
 $$;
 
--- What was decided answers the question as it was asked.
+-- What was handed in answers the question as it was asked.
 create function app.keep_answered_question() returns trigger
     language plpgsql security definer set search_path = '' as $$
 begin
     if (new.label, new.options, new.kind) is distinct from (old.label, old.options, old.kind) and exists (
         select from public.submission_answers a join public.submissions s on s.org_id = a.org_id and s.id = a.submission_id
-         where a.org_id = old.org_id and a.question_id = old.id and s.status in ('approved', 'rejected')) then
-        perform app.refuse('PT409', 'question_answered', 'A submission that was decided answers this question; add a new one instead.');
+         where a.org_id = old.org_id and a.question_id = old.id and s.status in ('submitted', 'approved', 'rejected')) then
+        perform app.refuse('PT409', 'question_answered', 'A submission that was handed in answers this question; add a new one instead.');
     end if;
     return new;
 end

@@ -149,17 +149,17 @@ $$;
 create policy social_messages_service_insert on public.social_messages for insert to spine_service
     with check (org_id = (select app.service_org())
                 and exists (select from public.social_accounts a where a.org_id = social_messages.org_id and a.id = social_messages.account_id));
+create policy social_accounts_definer_select on public.social_accounts for select to spine_definer using (true);
+create policy social_accounts_definer_update on public.social_accounts for update to spine_definer using (true);
+grant select (org_id, id), update (updated_at) on public.social_accounts to spine_definer;
 create policy social_messages_definer_select on public.social_messages for select to spine_definer using (true);
 create policy social_messages_definer_delete on public.social_messages for delete to spine_definer using (true);
-grant select, delete on public.social_messages to spine_definer;
+grant select (org_id, account_id), delete on public.social_messages to spine_definer;
 
--- Its tokens are the system's alone.
+-- Its tokens are the system's alone, and so is taking it away: with its messages, that is no statement for a request.
 grant select (id, org_id, platform, platform_id, username, token_expires_at, status, region, created_at, updated_at)
     on public.social_accounts to authenticated, spine_agent;
 grant update (username, access_token, refresh_token, token_expires_at, status, region) on public.social_accounts to spine_service;
-create policy social_accounts_delete on public.social_accounts for delete to authenticated
-    using (org_id = (select app.active_org_id()) and (select app.may('social:manage')));
-grant delete on public.social_accounts to authenticated;
 
 grant update (received_at) on public.social_message_keys to spine_service;
 grant select on public.social_messages, public.social_analytics, public.social_sentiment to authenticated, spine_agent;
@@ -183,7 +183,7 @@ begin
 end
 $$;
 call app.audit_table('social_accounts', 'id', 'platform,status,region');
-call app.audit_table('social_sentiment', 'id', 'message_id,sentiment_score,model_used');
+call app.audit_table('social_sentiment', 'id', 'message_id,sentiment_score,model_used', '', '{insert}');
 -- What a person did to a message; what arrives from a platform is told by its own row.
 call app.audit_table('social_messages', 'id', 'account_id,status', 'people', '{update}');
 
@@ -228,6 +228,20 @@ grant execute on function app.ensure_social_month(timestamptz) to spine_service;
 
 reset role;
 set local role spine_definer;
+-- A policy's sub-select holds nothing: the account must not go while its message comes.
+create function app.hold_accounts() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+begin
+    perform from public.social_accounts a
+      where (a.org_id, a.id) in (select n.org_id, n.account_id from new_rows n) for key share;
+    if (select count(*) from public.social_accounts a where (a.org_id, a.id) in (select n.org_id, n.account_id from new_rows n))
+       <> (select count(*) from (select distinct n.org_id, n.account_id from new_rows n) m) then
+        raise exception 'a message needs its account' using errcode = 'foreign_key_violation';
+    end if;
+    return null;
+end
+$$;
+grant execute on function app.hold_accounts() to spine_owner;
 create function app.delete_account_messages() returns trigger
     language plpgsql security definer set search_path = '' as $$
 begin
@@ -238,6 +252,8 @@ $$;
 grant execute on function app.delete_account_messages() to spine_owner;
 reset role;
 set local role spine_owner;
+create trigger social_messages_hold_accounts after insert on public.social_messages referencing new table as new_rows
+    for each statement execute function app.hold_accounts();
 create trigger social_accounts_delete_messages after delete on public.social_accounts
     for each row execute function app.delete_account_messages();
 reset role;

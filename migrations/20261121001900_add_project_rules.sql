@@ -1,8 +1,10 @@
 -- Add the rules by which projects are archived and renders are counted.
 --
--- Locks:   render_counters for the moment that making a policy takes; projects against writes while an index of it is built.
+-- Locks:   render_counters, project_images and project_tags for the moment that making a policy takes; projects against writes while an
+--          index of it is built; organizations, profiles, roles, clients, agents, agent_tokens, projects, agent_limits, prompt_templates
+--          and audit_log for that of adding a check that is not valid, which reads none of their rows.
 -- Rollout: expand.
--- Undo:    drop the two functions and the policies of this file; the index may stay.
+-- Undo:    drop the two functions, the policies and the checks of this file; the index may stay.
 
 set local role spine_owner;
 
@@ -122,3 +124,32 @@ begin
     end if;
 end
 $$;
+
+-- What is shown to the public is shown by whoever may approve it, its pictures and tags included.
+set local role spine_owner;
+do $$
+declare
+    shown text;
+begin
+    foreach shown in array array['project_images', 'project_tags'] loop
+        execute format('alter policy %1$I on public.%2$I with check (org_id = (select app.active_org_id()) and (select app.may(''projects:update''))
+                            and exists (select from public.projects p where p.org_id = %2$I.org_id and p.id = %2$I.project_id
+                                           and (p.approved_by is null or (select app.may(''projects:approve'')))))',
+                       shown || '_insert', shown);
+    end loop;
+end
+$$;
+
+-- Every input has an end. Not checked of what is there.
+alter table public.organizations add constraint organizations_branding_check check (pg_column_size(branding) <= 65536) not valid;
+alter table public.profiles add constraint profiles_contact_check check (length(email) <= 320 and length(phone) <= 50) not valid;
+alter table public.roles add constraint roles_description_check check (length(description) <= 2000) not valid;
+alter table public.clients add constraint clients_contact_check check (greatest(length(email), length(phone), length(address)) <= 500) not valid;
+alter table public.agents add constraint agents_kind_check check (length(kind) <= 60) not valid;
+alter table public.agent_tokens add constraint agent_tokens_scopes_check check (pg_column_size(scopes) <= 8000) not valid;
+alter table public.projects add constraint projects_text_check check (length(description) <= 20000 and length(category) <= 100) not valid;
+alter table public.agent_limits add constraint agent_limits_agent_check check (length(agent) <= 60) not valid;
+alter table public.prompt_templates add constraint prompt_templates_name_check check (length(purpose) <= 60 and length(locale) <= 20) not valid;
+alter table public.audit_log add constraint audit_log_values_check
+    check (coalesce(pg_column_size(old_values), 0) + coalesce(pg_column_size(new_values), 0) <= 131072) not valid;
+reset role;

@@ -27,12 +27,15 @@ grant update (wrapped_key, destroyed_at) on public.subject_keys to spine_definer
 reset role;
 set local role spine_definer;
 
--- Destroys a person's key in the system's organisation: what the audit log sealed under it cannot be read any more. Whether there was one.
+-- Destroys a person's key in the system's organisation: what the audit log sealed under it cannot be read any more.
+-- Whether this did it, and not an earlier call.
 create function app.destroy_subject_key(p_subject uuid) returns boolean
     language plpgsql volatile security definer set search_path = '' as $$
 begin
-    update public.subject_keys k set wrapped_key = null, destroyed_at = now()
-     where k.org_id = app.service_org() and k.subject_id = p_subject and k.destroyed_at is null;
+    -- Whoever had none gets one that is destroyed, so that nothing is recorded of them from now on.
+    insert into public.subject_keys as k (org_id, subject_id, destroyed_at) values (app.service_org(), p_subject, now())
+    on conflict (org_id, subject_id) do update set wrapped_key = null, destroyed_at = excluded.destroyed_at
+     where k.destroyed_at is null;
     return found;
 end
 $$;

@@ -139,11 +139,22 @@ async fn nobody_invites_somebody_who_may_do_more_than_they_may() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invitation_ends_with_whoever_gave_it() {
+    let leaves = format!("delete from org_members where user_id = '{}'", ADAM.id);
+    let falls = format!(
+        "update org_members set role_id = '00000000-0000-7000-8000-000000000004' where user_id = '{}'",
+        ADAM.id
+    );
+    for change in [leaves, falls] {
+        ends_with(&change).await;
+    }
+}
+
+async fn ends_with(change: &str) {
     let db = TestDatabase::new(Server::Postgres18).await;
     let call = format!("select public.create_invitation('member', '{}', '{OWNER_ROLE}') as it", DAN.email);
     let made = db.ask(&Actor::person(&ADAM), &call).await.unwrap();
     let token = made[0]["it"]["token"].as_str().unwrap().to_owned();
-    db.run(&format!("delete from org_members where user_id = '{}'", ADAM.id)).await;
+    db.run(change).await;
     let still = db.still().await;
     let dan = Actor::person(&DAN).with("email", json!(DAN.email));
     still.refused(&dan, &format!("public.accept_invitation('{token}')"), "PT409", "invitation_ended").await;
@@ -211,9 +222,9 @@ async fn what_must_be_answered_is_and_what_was_decided_keeps_its_question() {
     db.change(&uma, &answer("\"\"")).await.unwrap();
     assert_eq!(db.change(&uma, &submit()).await.unwrap_err().code, "answers_missing");
     db.change(&uma, "update public.submission_answers set value = '\"Uma\"'").await.unwrap();
-    db.change(&uma, &submit()).await.unwrap();
     let reword = "update public.template_questions set label = 'Do you agree to pay a million?'";
-    assert_eq!(db.change(&Actor::person(&CLEO), reword).await, Ok(1), "until it is decided");
+    assert_eq!(db.change(&Actor::person(&CLEO), reword).await, Ok(1), "until it is handed in");
+    db.change(&uma, &submit()).await.unwrap();
     db.change(&Actor::person(&CLEO), &approve()).await.unwrap();
     let refusal = db.change(&Actor::person(&ADAM), &reword.replace("million", "billion")).await.unwrap_err();
     assert_eq!((refusal.state.as_str(), refusal.code.as_str()), ("PT409", "question_answered"));
@@ -313,5 +324,125 @@ async fn an_erased_persons_key_is_gone_in_that_organisation_alone() {
     assert_eq!(
         (db.count(&left).await, db.count("select count(*) from subject_keys where destroyed_at is not null").await),
         (1, 1)
+    );
+    // Whoever had no key gets none from now on.
+    let forget = format!(
+        "select app.destroy_subject_key('{dora}') as done, app.subject_key('{dora}', 'fresh') as key",
+        dora = DORA.id
+    );
+    assert_eq!(db.ask(&system, &forget).await.unwrap(), json!([{ "done": true, "key": null }]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_puts_nobody_on_a_client_again() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    give(&db, SVEN.id, &[("clients", "create")]).await;
+    db.run(&format!("insert into org_consultants (org_id, user_id) values ('{NORD}', '{}')", SVEN.id)).await;
+    let make = format!("select public.create_client_with_context('{NORD}', 'Lakeside Living', id => '{LIVING}')");
+    db.ask(&Actor::person(&SVEN), &make).await.unwrap();
+    let assigned = format!("select count(*) from client_consultants where user_id = '{}'", SVEN.id);
+    assert_eq!(db.count(&assigned).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consultant_does_not_decide_about_what_they_began() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    with_form(&db, true).await;
+    db.run(&format!("update submissions set created_by = '{}'", CLEO.id)).await;
+    db.change(&Actor::person(&CLEO), &submit()).await.unwrap();
+    assert_eq!(db.change(&Actor::person(&CLEO), &approve()).await.unwrap_err().state, "42501");
+    assert_eq!(db.change(&Actor::person(&ADAM), &approve()).await, Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cascade_that_changes_a_row_twice_is_told_as_what_happened() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    db.run(&format!(
+        "insert into accounting_writes (org_id, client_id, kind, payload, payload_hash, proposed_by, approved_by)
+         values ('{NORD}', '{LIVING}', 'invoice', '{{}}', sha256('x'), '{sven}', '{sven}');
+         delete from auth.users where id = '{sven}'",
+        sven = SVEN.id
+    ))
+    .await;
+    let told = db
+        .ask(
+            &Actor::role("postgres"),
+            "select metadata -> 'changed' as it, subject_ids from audit_log where action = 'accounting_writes.update' order by 1",
+        )
+        .await
+        .unwrap();
+    let change = |column: &str| json!({ "it": [column], "subject_ids": [SVEN.id] });
+    assert_eq!(told, json!([change("approved_by"), change("proposed_by")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_does_not_come_to_an_account_that_goes() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    db.run(&format!(
+        "insert into social_accounts (id, org_id, platform, platform_id, username) values ('{}', '{NORD}', 'tiktok', 'x', 'u');
+         select app.ensure_social_month('2026-01-15')",
+        id(8)
+    ))
+    .await;
+    let insert = format!(
+        "insert into public.social_messages (org_id, account_id, message_type, received_at, platform_id) values ('{NORD}', '{}', 'comment', '2026-01-15', 'p')",
+        id(8)
+    );
+    let mut writer = db.begin_as(&Actor::service(NORD)).await;
+    writer.execute(AssertSqlSafe(insert.clone())).await.unwrap();
+    let mut remover = db.admin().await;
+    let waiter = pid(&mut remover).await;
+    let remove = format!("delete from social_accounts where id = '{}'", id(8));
+    let removed = tokio::spawn(async move { remover.execute(AssertSqlSafe(remove)).await.map(|_| ()) });
+    db.until_blocked(waiter).await;
+    writer.execute("commit").await.unwrap();
+    removed.await.unwrap().unwrap();
+    assert_eq!(db.count("select count(*) from social_messages").await, 0);
+    assert!(db.change(&Actor::service(NORD), &insert).await.is_err());
+}
+
+/// What a name may mean that nobody should read, and of those columns the ones that say nothing secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_hash_or_key_is_anybodys_to_read() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    let read = db
+        .ask(
+            &Actor::role("postgres"),
+            "select distinct c.relname || '.' || a.attname as it
+               from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped,
+                    unnest(array['anon', 'authenticated', 'spine_caller', 'spine_agent']) r
+              where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v') and c.relname <> '_sqlx_migrations'
+                and a.attname ~ '(token|secret|hash|key|verifier|signature|raw|stripe|payload|state_)'
+                and has_column_privilege(r, c.oid, a.attnum, 'select') order by 1",
+        )
+        .await
+        .unwrap();
+    let read: Vec<_> = read.as_array().unwrap().iter().map(|row| row["it"].as_str().unwrap()).collect();
+    assert_eq!(
+        read,
+        [
+            // What is to be written to a client's books is what its readers approve.
+            "accounting_writes.payload",
+            "accounting_writes.payload_hash",
+            "agent_limits.max_tokens",
+            "agent_usage.reserved_tokens",
+            "agent_usage.used_tokens",
+            "audit_seals.signature",
+            "idempotency_keys.key",
+            "idempotency_keys.request_hash",
+            "invoices.stripe_invoice_id",
+            "jobs.actual_tokens",
+            "jobs.lease_token",
+            "jobs.payload",
+            "jobs.unique_key",
+            "plan_prices.stripe_price_id",
+            "provider_calls.tokens",
+            "render_results.cost_tokens",
+            "social_accounts.token_expires_at",
+            "subscriptions.stripe_price_id",
+            "subscriptions.stripe_subscription_id",
+            "usage_reservations.spent_tokens",
+            "usage_reservations.tokens",
+        ]
     );
 }

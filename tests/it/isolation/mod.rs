@@ -34,8 +34,14 @@ async fn attempt(conn: &mut PgConnection, statement: &str) -> Outcome {
         Ok(_) => Outcome::Nothing,
         Err(error) => {
             let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+            let told = error.to_string();
             match code.as_deref() {
-                Some("42501") => Outcome::Refused,
+                // By privilege or policy, and not by a trigger or a function behind them.
+                Some("42501")
+                    if told.contains("row-level security policy") || told.contains("permission denied for table") =>
+                {
+                    Outcome::Refused
+                }
                 // Class 23: integrity. Policies are asked before.
                 Some(code) if code.starts_with("23") => Outcome::Rule(format!("{error}")),
                 _ => panic!("{error}\n{statement}"),
@@ -153,7 +159,7 @@ fn everybody_may_do_to_every_row_just_what_is_declared() {
             wrong.len(),
             wrong.join("\n")
         );
-        assert!(cases > 8_000, "{cases}");
+        assert!(cases > 16_000, "{cases}");
     });
 }
 

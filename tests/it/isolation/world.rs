@@ -232,6 +232,33 @@ pub(crate) fn attacks() -> Vec<Attack> {
              select org_id, id, 100, 'r', '{}', 'rules' from public.leads limit 1",
         ),
         attack(
+            "sees themselves as an anonymous sign-in",
+            "profiles",
+            "authenticated",
+            settings(
+                "authenticated",
+                &json!({ "sub": DORA.id, "org_id": NORD, "role": "authenticated", "is_anonymous": true }),
+                "",
+            ),
+            "select from public.profiles",
+        ),
+        attack(
+            "shows a picture without leave to approve",
+            "project_images",
+            "authenticated",
+            some(),
+            "insert into public.project_images (org_id, project_id, file_path)
+             select org_id, id, org_id || '/x' from public.projects where approved_by is not null limit 1",
+        ),
+        attack(
+            "tags what is shown without leave to approve",
+            "project_tags",
+            "authenticated",
+            some(),
+            "insert into public.project_tags (org_id, project_id, tag)
+             select org_id, id, 'x' from public.projects where approved_by is not null limit 1",
+        ),
+        attack(
             "runs in another agent's name",
             "agent_runs",
             "spine_agent",
