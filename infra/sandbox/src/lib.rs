@@ -1,5 +1,5 @@
 //! The outside world as real HTTP servers that speak the documented wire formats: Supabase Auth's key set and storage, AWS
-//! Secrets Manager, Anthropic, Gemini.
+//! Secrets Manager, Anthropic, Gemini, Stripe.
 //!
 //! Keys are made per run. What is sent is recorded, the next answers can be told to be something else, and a [`Wire`] in front of
 //! any server spoils what passes.
@@ -17,6 +17,7 @@ mod plan;
 mod script;
 pub mod secrets;
 pub mod storage;
+pub mod stripe;
 mod wire;
 
 use std::{
@@ -74,6 +75,10 @@ pub struct Sandbox {
     pub anthropic: Arc<Script>,
     /// What Gemini was asked, and what it should answer next.
     pub gemini: Arc<Script>,
+    /// Customers, subscriptions and invoices.
+    pub stripe: Arc<stripe::Stripe>,
+    /// What Stripe should answer next. What it was asked it knows itself.
+    pub stripe_script: Arc<Script>,
     /// The secret document.
     pub secrets: Arc<secrets::SecretStore>,
     /// Where each server listens.
@@ -95,6 +100,8 @@ pub struct Addresses {
     pub anthropic: SocketAddr,
     /// Gemini.
     pub gemini: SocketAddr,
+    /// Stripe.
+    pub stripe: SocketAddr,
 }
 
 impl Drop for Sandbox {
@@ -117,6 +124,14 @@ impl Sandbox {
         let supabase_url = format!("http://{auth_address}");
         let auth = Arc::new(auth::Auth::new(&supabase_url)?);
         servers.push(serve(supabase, auth::router(Arc::clone(&auth))));
+
+        // Its pages are told with their address, too.
+        let stripe_listener = TcpListener::bind("127.0.0.1:0").await?;
+        let stripe_address = stripe_listener.local_addr()?;
+        let stripe = stripe::Stripe::new(Key::generate("sk_test_"), stripe_address);
+        let stripe_script = Arc::new(Script::default());
+        servers.push(serve(stripe_listener, stripe::router(&stripe, &stripe_script)));
+        servers.push(tokio::spawn(Arc::clone(&stripe).run()));
 
         let anthropic_key = Key::generate("sk-ant-sandbox-");
         let anthropic = Arc::new(Script::default());
@@ -141,6 +156,7 @@ impl Sandbox {
             secrets: addresses[1],
             anthropic: addresses[2],
             gemini: addresses[3],
+            stripe: stripe_address,
         };
         Ok(Self {
             auth,
@@ -150,6 +166,8 @@ impl Sandbox {
             storage_key,
             anthropic,
             gemini,
+            stripe,
+            stripe_script,
             secrets: store,
             addresses,
             supabase_url,

@@ -205,7 +205,7 @@ fn pairs(uri: &Uri) -> Vec<(String, String)> {
         .collect()
 }
 
-fn mac(key: &[u8], text: &str) -> Vec<u8> {
+pub(crate) fn mac(key: &[u8], data: impl AsRef<[u8]>) -> Vec<u8> {
     // HMAC takes keys of any length.
     let mut padded = hmac::digest::Key::<Hmac<Sha256>>::default();
     let hashed;
@@ -217,6 +217,6 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
     };
     padded.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
     let mut mac = Hmac::<Sha256>::new(&padded);
-    mac.update(text.as_bytes());
+    mac.update(data.as_ref());
     mac.finalize().into_bytes().to_vec()
 }

@@ -1,0 +1,115 @@
+//! What the API makes: checkout and portal sessions, and meter events.
+
+use serde_json::Value;
+
+use super::{
+    refusal::Refusal,
+    rest::Asked,
+    sessions::{CheckoutSessionFacts, MeterEvent, PortalSessionFacts},
+    world::{World, new_id},
+};
+
+/// For how long a meter event's identifier is known.
+const IDENTIFIERS_KEPT: i64 = 24 * 3600;
+/// How old a meter event may be, and how far ahead. Not on our provider page.
+const METER_WINDOW: (i64, i64) = (35 * 24 * 3600, 5 * 60);
+
+impl World {
+    pub(super) fn open_checkout(&mut self, asked: &Asked<'_>) -> Result<Value, Refusal> {
+        let form = &asked.form;
+        form.only(&[
+            "mode",
+            "line_items",
+            "customer",
+            "customer_email",
+            "client_reference_id",
+            "metadata",
+            "subscription_data",
+            "success_url",
+            "cancel_url",
+            "expires_at",
+            "ui_mode",
+            "allow_promotion_codes",
+            "automatic_tax",
+            "billing_address_collection",
+            "locale",
+            "payment_method_types",
+            "tax_id_collection",
+        ])?;
+        if form.required("mode")? != "subscription" {
+            return Err(Refusal::invalid("mode", "The sandbox has subscriptions only."));
+        }
+        let price = form.required("line_items[0][price]")?;
+        let price = self.prices.get(price).map_err(|refusal| refusal.named_by("line_items[0][price]"))?;
+        let quantity = form.integer("line_items[0][quantity]")?.unwrap_or(1);
+        let quantity = u64::try_from(quantity).ok().filter(|quantity| *quantity > 0);
+        let quantity = quantity.ok_or_else(|| Refusal::invalid("line_items[0][quantity]", "Invalid quantity."))?;
+        let customer = form.get("customer").map(|id| self.customer(id).map_err(|refusal| refusal.named_by("customer")));
+        let customer = customer.transpose()?;
+        if customer.is_some() && form.get("customer_email").is_some() {
+            return Err(Refusal::invalid("", "You may only specify one of these: customer, customer_email."));
+        }
+        let now = self.now();
+        let expires_at = form.integer("expires_at")?.unwrap_or(now + 24 * 3600);
+        if !(now + 1800..=now + 24 * 3600).contains(&expires_at) {
+            return Err(Refusal::invalid("expires_at", "The expiry must be 30 minutes to 24 hours from now."));
+        }
+        let id = new_id("cs_test");
+        let session = CheckoutSessionFacts {
+            customer_email: form.owned("customer_email").or_else(|| customer.as_ref()?.email.clone()),
+            customer: customer.map(|customer| customer.id),
+            client_reference_id: form.owned("client_reference_id"),
+            metadata: form.map("metadata"),
+            subscription_metadata: form.map("subscription_data[metadata]"),
+            quantity,
+            success_url: Some(form.required("success_url")?.to_owned()),
+            cancel_url: form.owned("cancel_url"),
+            expires_at,
+            ..CheckoutSessionFacts::new(&id, price, &self.url, now)
+        };
+        self.checkouts.put(&session);
+        Ok(session.render(asked.shape))
+    }
+
+    pub(super) fn open_portal(&mut self, asked: &Asked<'_>) -> Result<Value, Refusal> {
+        let form = &asked.form;
+        form.only(&["customer", "return_url", "configuration", "locale", "flow_data"])?;
+        let customer = self.customer(form.required("customer")?).map_err(|refusal| refusal.named_by("customer"))?;
+        let id = new_id("bps");
+        let session = PortalSessionFacts {
+            created: self.now(),
+            customer: customer.id,
+            return_url: form.owned("return_url"),
+            url: format!("{}/p/session/{id}", self.url),
+            id,
+        };
+        self.portals.put(&session);
+        Ok(session.render(asked.shape))
+    }
+
+    pub(super) fn report_usage(&mut self, asked: &Asked<'_>) -> Result<Value, Refusal> {
+        let (form, now) = (&asked.form, self.now());
+        form.only(&["event_name", "identifier", "timestamp", "payload"])?;
+        let event_name = form.required("event_name")?.to_owned();
+        form.required("payload[stripe_customer_id]")?;
+        let value = form.required("payload[value]")?;
+        if value.parse::<f64>().is_err() {
+            return Err(Refusal::invalid("payload[value]", format!("Invalid value: {value}")));
+        }
+        let timestamp = form.integer("timestamp")?.unwrap_or(now);
+        if !(now - METER_WINDOW.0..=now + METER_WINDOW.1).contains(&timestamp) {
+            let message = "The timestamp must be within the past 35 calendar days or up to 5 minutes in the future.";
+            return Err(Refusal::invalid("timestamp", message));
+        }
+        let identifier = form.owned("identifier").unwrap_or_else(|| new_id("mevt"));
+        let mut recent = self.meter_events.iter().filter(|known| now - known.created < IDENTIFIERS_KEPT);
+        if recent.any(|known| known.identifier == identifier) {
+            let message = format!("An event already exists with identifier {identifier}.");
+            return Err(Refusal::invalid("identifier", message));
+        }
+        let reported = MeterEvent { event_name, identifier, timestamp, payload: form.map("payload"), created: now };
+        let rendered = reported.render();
+        self.meter_events.push(reported);
+        Ok(rendered)
+    }
+}

@@ -1,0 +1,210 @@
+mod acts;
+mod api;
+mod deliveries;
+mod shapes;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+
+use super::{Stripe, router, world::new_id};
+use crate::{Key, Script};
+
+/// A Stripe whose clock stands still, and what asks it.
+struct App {
+    stripe: Arc<Stripe>,
+    script: Arc<Script>,
+    address: SocketAddr,
+    server: JoinHandle<()>,
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+const NOW: i64 = 1_700_000_000;
+
+impl App {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stripe = Stripe::new(Key::generate("sk_test_"), address);
+        stripe.set_clock(NOW);
+        let script = Arc::new(Script::default());
+        let server = crate::serve(listener, router(&stripe, &script));
+        Self { stripe, script, address, server }
+    }
+
+    /// Somebody subscribes to the price there is.
+    fn subscribe(&self) -> String {
+        let made = self.stripe.trigger("customer.subscription.created", None).unwrap();
+        let created = self.event(&made, "customer.subscription.created");
+        created["data"]["object"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The first of these events that has this type.
+    fn event(&self, ids: &[String], kind: &str) -> Value {
+        let events = self.stripe.events();
+        let found = events.iter().find(|event| event["type"] == kind && ids.iter().any(|id| event["id"] == **id));
+        found.unwrap_or_else(|| panic!("no {kind}")).clone()
+    }
+
+    /// The types of these events, in order.
+    fn types(&self, ids: &[String]) -> Vec<String> {
+        let events = self.stripe.events();
+        let of =
+            |id: &String| events.iter().find(|event| event["id"] == **id).unwrap()["type"].as_str().unwrap().to_owned();
+        ids.iter().map(of).collect()
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[], "").await
+    }
+
+    async fn post(&self, path: &str, form: &str) -> Answer {
+        self.ask("POST", path, &[("idempotency-key", &new_id("key"))], form).await
+    }
+
+    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], form: &str) -> Answer {
+        let bearer = format!("Bearer {}", self.stripe.key().get());
+        let mut all = vec![("authorization", bearer.as_str()), ("content-type", "application/x-www-form-urlencoded")];
+        all.retain(|(name, _)| !headers.iter().any(|(given, _)| given == name));
+        all.extend_from_slice(headers);
+        call(self.address, method, path, &all, form).await
+    }
+}
+
+struct Answer {
+    status: u16,
+    headers: HashMap<String, String>,
+    text: String,
+    body: Value,
+}
+
+impl Answer {
+    fn ids(&self) -> Vec<&str> {
+        self.body["data"].as_array().unwrap().iter().map(|object| object["id"].as_str().unwrap()).collect()
+    }
+
+    fn error(&self, status: u16, kind: &str, code: Option<&str>) {
+        assert_eq!(self.status, status, "{}", self.text);
+        assert_eq!(self.body["error"]["type"], kind, "{}", self.text);
+        assert_eq!(self.body["error"]["code"].as_str(), code, "{}", self.text);
+    }
+}
+
+async fn call(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers =
+        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Answer {
+        status,
+        headers: headers.collect(),
+        text: text.to_owned(),
+        body: serde_json::from_str(text).unwrap_or(Value::Null),
+    }
+}
+
+/// What an endpoint got.
+#[derive(Clone)]
+struct Got {
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Got {
+    fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+
+    fn event(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn id(&self) -> String {
+        self.event()["id"].as_str().unwrap().to_owned()
+    }
+}
+
+#[derive(Default)]
+struct Inbox {
+    got: Mutex<Vec<Got>>,
+    answers: Mutex<VecDeque<u16>>,
+    count: watch::Sender<usize>,
+}
+
+/// An endpoint that answers 200, unless told otherwise.
+struct Endpoint {
+    url: String,
+    inbox: Arc<Inbox>,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Endpoint {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/webhooks/stripe?from=sandbox", listener.local_addr().unwrap());
+        let inbox = Arc::new(Inbox::default());
+        let server = crate::serve(listener, Router::new().fallback(receive).with_state(Arc::clone(&inbox)));
+        Self { url, inbox, server }
+    }
+
+    fn answer(&self, statuses: &[u16]) {
+        self.inbox.answers.lock().unwrap().extend(statuses);
+    }
+
+    fn got(&self) -> Vec<Got> {
+        self.inbox.got.lock().unwrap().clone()
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.got().iter().map(Got::id).collect()
+    }
+
+    async fn got_times(&self, times: usize) {
+        self.inbox.count.subscribe().wait_for(|count| *count >= times).await.unwrap();
+    }
+}
+
+async fn receive(State(inbox): State<Arc<Inbox>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let status = inbox.answers.lock().unwrap().pop_front().unwrap_or(200);
+    inbox.got.lock().unwrap().push(Got { headers, body });
+    inbox.count.send_modify(|count| *count += 1);
+    StatusCode::from_u16(status).unwrap()
+}
