@@ -5,8 +5,9 @@ use serde_json::json;
 use super::{
     Act, Stripe,
     billing::Outcome,
+    form::Form,
     invoices::{InvoiceFacts, InvoiceStatus, LineFacts},
-    objects::{CustomerFacts, Metadata, PriceFacts, SubscriptionFacts},
+    objects::{CustomerFacts, ItemFacts, Metadata, PriceFacts, SubscriptionFacts, SubscriptionStatus},
     payments::{ChargeFacts, DisputeFacts, RefundFacts},
     refusal::Refusal,
     world::{Resource, World, new_id, period_after},
@@ -18,12 +19,20 @@ type Done = Result<String, Refusal>;
 impl Stripe {
     /// Makes a customer.
     pub fn create_customer(&self, email: Option<&str>, metadata: Metadata) -> Act {
-        self.do_act(|world| Ok(world.create_customer(email.map(str::to_owned), None, metadata))).unwrap_or_default()
+        let (id, events) = self.watch(|world| world.create_customer(email.map(str::to_owned), None, metadata));
+        Act { id, events }
     }
 
-    /// Makes a monthly price known.
+    /// Makes a monthly price known, for each of a quantity.
     pub fn create_price(&self, id: &str, unit_amount: i64) -> Act {
-        self.do_act(|world| Ok(world.create_price(id, unit_amount))).unwrap_or_default()
+        let (id, events) = self.watch(|world| world.create_price(id, unit_amount, None));
+        Act { id, events }
+    }
+
+    /// Makes a price known for what is used, as meter events of this name report it. It is paid when the period has ended.
+    pub fn create_metered_price(&self, id: &str, unit_amount: i64, event_name: &str) -> Act {
+        let (id, events) = self.watch(|world| world.create_price(id, unit_amount, Some(event_name)));
+        Act { id, events }
     }
 
     /// Subscribes and pays, as the visitor of the session's page does. The id is the subscription's.
@@ -31,7 +40,7 @@ impl Stripe {
     /// # Errors
     /// If there is no such session, or it is not open.
     pub fn complete_checkout(&self, session: &str) -> Result<Act, Refusal> {
-        self.do_act(|world| world.complete_checkout(session))
+        self.act(|world| world.complete_checkout(session))
     }
 
     /// Lets a session expire.
@@ -39,7 +48,7 @@ impl Stripe {
     /// # Errors
     /// If there is no such session, or it is not open.
     pub fn expire_checkout(&self, session: &str) -> Result<Act, Refusal> {
-        self.do_act(|world| world.expire_checkout(session))
+        self.act(|world| world.expire_checkout(session))
     }
 
     /// Begins the next period, or ends a subscription that was to end with this one. The id is the new invoice's, or the
@@ -48,7 +57,7 @@ impl Stripe {
     /// # Errors
     /// If there is no such subscription, or it has ended.
     pub fn renew(&self, subscription: &str, outcome: Outcome) -> Result<Act, Refusal> {
-        self.do_act(|world| world.renew(subscription, outcome))
+        self.act(|world| world.renew(subscription, outcome))
     }
 
     /// Tries again to take the money.
@@ -56,18 +65,18 @@ impl Stripe {
     /// # Errors
     /// If the invoice is neither open nor uncollectible.
     pub fn retry_payment(&self, invoice: &str, outcome: Outcome) -> Result<Act, Refusal> {
-        self.do_act(|world| {
+        self.act(|world| {
             let invoice = world.invoice(invoice)?;
             Ok(world.attempt(invoice, outcome)?.id)
         })
     }
 
-    /// Puts a subscription on another price, without proration.
+    /// Puts the first item of a subscription on another price, without proration.
     ///
     /// # Errors
     /// If either is unknown, or the subscription has ended.
     pub fn change_price(&self, subscription: &str, price: &str) -> Result<Act, Refusal> {
-        self.do_act(|world| world.change_price(subscription, price))
+        self.act(|world| world.change_price(subscription, price))
     }
 
     /// Ends a subscription, now or with its period.
@@ -75,7 +84,7 @@ impl Stripe {
     /// # Errors
     /// If there is none, or it has ended.
     pub fn cancel(&self, subscription: &str, at_period_end: bool) -> Result<Act, Refusal> {
-        self.do_act(|world| world.cancel(subscription, at_period_end))
+        self.act(|world| world.cancel(subscription, at_period_end))
     }
 
     /// Draws up an invoice by hand, of one line.
@@ -83,7 +92,7 @@ impl Stripe {
     /// # Errors
     /// If there is no such customer.
     pub fn create_draft_invoice(&self, customer: &str, amount: i64) -> Result<Act, Refusal> {
-        self.do_act(|world| world.create_draft_invoice(customer, amount))
+        self.act(|world| world.create_draft_invoice(customer, amount))
     }
 
     /// Deletes a draft: it is no longer to be had.
@@ -91,7 +100,7 @@ impl Stripe {
     /// # Errors
     /// If it is no draft, or one of a subscription.
     pub fn delete_draft(&self, invoice: &str) -> Result<Act, Refusal> {
-        self.do_act(|world| world.delete_draft(invoice))
+        self.act(|world| world.delete_draft(invoice))
     }
 
     /// draft → open.
@@ -99,7 +108,7 @@ impl Stripe {
     /// # Errors
     /// If it is no draft.
     pub fn finalize(&self, invoice: &str) -> Result<Act, Refusal> {
-        self.do_act(|world| {
+        self.act(|world| {
             let invoice = world.invoice(invoice)?;
             Ok(world.finalize(invoice)?.id)
         })
@@ -110,7 +119,7 @@ impl Stripe {
     /// # Errors
     /// If it is neither.
     pub fn void(&self, invoice: &str) -> Result<Act, Refusal> {
-        self.do_act(|world| world.void(invoice))
+        self.act(|world| world.void(invoice))
     }
 
     /// open → uncollectible.
@@ -118,7 +127,7 @@ impl Stripe {
     /// # Errors
     /// If it is not open.
     pub fn mark_uncollectible(&self, invoice: &str) -> Result<Act, Refusal> {
-        self.do_act(|world| world.mark_uncollectible(invoice))
+        self.act(|world| world.mark_uncollectible(invoice))
     }
 
     /// Gives back money that was paid for an invoice. The id is the refund's.
@@ -126,7 +135,7 @@ impl Stripe {
     /// # Errors
     /// If it was not paid, or not so much is left of it.
     pub fn refund(&self, invoice: &str, amount: i64) -> Result<Act, Refusal> {
-        self.do_act(|world| world.refund(invoice, amount))
+        self.act(|world| world.refund(invoice, amount))
     }
 
     /// The payer's bank wants the money back. The id is the dispute's.
@@ -134,7 +143,7 @@ impl Stripe {
     /// # Errors
     /// If it was not paid, or is disputed already.
     pub fn dispute(&self, invoice: &str) -> Result<Act, Refusal> {
-        self.do_act(|world| world.dispute(invoice))
+        self.act(|world| world.dispute(invoice))
     }
 
     /// The bank decides.
@@ -142,7 +151,7 @@ impl Stripe {
     /// # Errors
     /// If it has already.
     pub fn close_dispute(&self, dispute: &str, won: bool) -> Result<Act, Refusal> {
-        self.do_act(|world| world.close_dispute(dispute, won))
+        self.act(|world| world.close_dispute(dispute, won))
     }
 
     /// Deletes a customer, and ends their subscriptions.
@@ -150,7 +159,7 @@ impl Stripe {
     /// # Errors
     /// If there is none, or it was deleted.
     pub fn delete_customer(&self, customer: &str) -> Result<Act, Refusal> {
-        self.do_act(|world| world.delete_customer(customer))
+        self.act(|world| world.delete_customer(customer))
     }
 
     /// Gives a customer another card.
@@ -158,7 +167,7 @@ impl Stripe {
     /// # Errors
     /// If there is none, or it was deleted.
     pub fn update_card(&self, customer: &str) -> Result<Act, Refusal> {
-        self.do_act(|world| world.update_card(customer))
+        self.act(|world| world.update_card(customer))
     }
 }
 
@@ -190,8 +199,9 @@ impl World {
         customer.id
     }
 
-    pub(super) fn create_price(&mut self, id: &str, unit_amount: i64) -> String {
-        let price = PriceFacts::new(id, unit_amount, self.now());
+    pub(super) fn create_price(&mut self, id: &str, unit_amount: i64, meter: Option<&str>) -> String {
+        let meter = meter.map(str::to_owned);
+        let price = PriceFacts { meter, ..PriceFacts::new(id, unit_amount, self.now()) };
         self.prices.put(&price);
         self.emit("price.created", &price);
         price.id
@@ -207,12 +217,27 @@ impl World {
             None => self.create_customer(session.customer_email.clone(), None, Metadata::new()),
         };
         let now = self.now();
+        let items = session.line_items.iter().map(|(price, quantity)| ItemFacts {
+            id: new_id("si"),
+            price: price.clone(),
+            quantity: *quantity,
+            current_period_start: now,
+            current_period_end: period_after(now, price.interval),
+        });
         let subscription = SubscriptionFacts {
-            quantity: session.quantity,
-            current_period_end: period_after(now, session.price.interval),
+            id: new_id("sub"),
+            created: now,
+            livemode: session.livemode,
+            customer: customer.clone(),
+            status: SubscriptionStatus::Active,
+            items: items.collect(),
+            cancel_at: None,
+            cancel_at_period_end: false,
+            canceled_at: None,
+            ended_at: None,
+            trial_end: None,
             latest_invoice: Some(new_id("in")),
             metadata: session.subscription_metadata.clone(),
-            ..SubscriptionFacts::new(new_id("sub"), &customer, session.price.clone(), now)
         };
         self.subscriptions.put(&subscription);
         self.emit("customer.subscription.created", &subscription);
@@ -246,14 +271,13 @@ impl World {
             self.end(before);
             return Ok(id);
         }
-        let next = SubscriptionFacts {
-            current_period_start: before.current_period_end,
-            current_period_end: period_after(before.current_period_end, before.price.interval),
-            latest_invoice: Some(new_id("in")),
-            ..before.clone()
-        };
+        let mut next = SubscriptionFacts { latest_invoice: Some(new_id("in")), ..before.clone() };
+        for item in &mut next.items {
+            item.current_period_start = item.current_period_end;
+            item.current_period_end = period_after(item.current_period_start, item.price.interval);
+        }
         self.update(&before, next.clone());
-        let draft = self.draft_for(&next, "subscription_cycle", before.current_period_start);
+        let draft = self.draft_for(&next, "subscription_cycle", before.current_period().0);
         let open = self.finalize(draft)?;
         Ok(self.attempt(open, outcome)?.id)
     }
@@ -261,7 +285,11 @@ impl World {
     pub(super) fn change_price(&mut self, subscription: &str, price: &str) -> Done {
         let before = self.running(subscription)?;
         let price = self.prices.get(price)?;
-        self.update(&before, SubscriptionFacts { price, ..before.clone() });
+        let mut after = before.clone();
+        if let Some(item) = after.items.first_mut() {
+            item.price = price;
+        }
+        self.update(&before, after);
         Ok(before.id)
     }
 
@@ -270,7 +298,7 @@ impl World {
         let id = before.id.clone();
         if at_period_end {
             let after = SubscriptionFacts {
-                cancel_at: Some(before.current_period_end),
+                cancel_at: Some(before.current_period().1),
                 cancel_at_period_end: true,
                 canceled_at: Some(self.now()),
                 ..before.clone()
@@ -423,6 +451,21 @@ impl World {
         customer.deleted = true;
         self.customers.put(&customer);
         Ok(customer.id)
+    }
+
+    /// Changes what the API lets an owner change. Empty metadata values remove their keys.
+    pub(super) fn update_customer(&mut self, customer: &str, form: &Form) -> Done {
+        let before = self.customer(customer)?;
+        let mut after = before.clone();
+        after.email = form.owned("email").or(after.email);
+        after.name = form.owned("name").or(after.name);
+        after.metadata.extend(form.map("metadata"));
+        after.metadata.retain(|_, value| !value.is_empty());
+        self.customers.put(&after);
+        if after != before {
+            self.emit_changed("customer.updated", &before, &after);
+        }
+        Ok(after.id)
     }
 
     pub(super) fn update_card(&mut self, customer: &str) -> Done {

@@ -5,9 +5,10 @@
 
 use super::{
     invoices::{InvoiceFacts, InvoicePaymentFacts, InvoiceStatus, LineFacts},
-    objects::{SubscriptionFacts, SubscriptionStatus},
+    objects::{ItemFacts, SubscriptionFacts, SubscriptionStatus},
     payments::{ChargeFacts, PaymentIntentFacts},
     refusal::Refusal,
+    sessions::MeterEvent,
     world::{Resource, World, new_id},
 };
 
@@ -32,8 +33,8 @@ impl World {
         found.cloned().ok_or_else(|| Refusal::missing(InvoiceFacts::KIND, id))
     }
 
-    /// A draft for the current period of this subscription, under the id it says is its latest invoice. Items could be attached
-    /// from `since` on.
+    /// A draft for the current period of this subscription, and for what was used since `since`, under the id it says is its
+    /// latest invoice.
     pub(super) fn draft_for(
         &mut self,
         subscription: &SubscriptionFacts,
@@ -42,31 +43,49 @@ impl World {
     ) -> InvoiceFacts {
         let customer = self.customers.find(&subscription.customer);
         let id = subscription.latest_invoice.clone().unwrap_or_else(|| new_id("in"));
-        let quantity = i64::try_from(subscription.quantity).unwrap_or(i64::MAX);
+        let currency = subscription.items.first().map(|item| item.price.currency.clone());
+        let lines = subscription.items.iter().map(|item| self.line_for(&subscription.customer, item, since));
         let invoice = InvoiceFacts {
             customer_email: customer.and_then(|customer| customer.email.clone()),
             subscription: Some(subscription.id.clone()),
             subscription_metadata: subscription.metadata.clone(),
-            currency: subscription.price.currency.clone(),
+            currency: currency.unwrap_or_default(),
             billing_reason: reason,
             period_start: since,
-            period_end: subscription.current_period_start,
-            lines: vec![LineFacts {
-                id: new_id("il"),
-                amount: subscription.price.unit_amount * quantity,
-                description: format!("{} × {}", subscription.quantity, subscription.price.product),
-                price: Some(subscription.price.clone()),
-                quantity: subscription.quantity,
-                period_start: subscription.current_period_start,
-                period_end: subscription.current_period_end,
-                subscription_item: Some(subscription.item.clone()),
-                proration: false,
-            }],
+            period_end: subscription.current_period().0,
+            lines: lines.collect(),
             ..InvoiceFacts::new(id, &subscription.customer, self.now())
         };
         self.invoices.put(&invoice);
         self.emit("invoice.created", &invoice);
         invoice
+    }
+
+    /// What is paid for in advance, or what was used.
+    fn line_for(&self, customer: &str, item: &ItemFacts, since: i64) -> LineFacts {
+        let (quantity, period_start, period_end) = match &item.price.meter {
+            None => (item.quantity, item.current_period_start, item.current_period_end),
+            Some(meter) => {
+                let until = item.current_period_start;
+                let used = self.meter_events.iter().filter(|event| {
+                    event.event_name == *meter
+                        && event.payload.get("stripe_customer_id").is_some_and(|of| of == customer)
+                        && (since..until).contains(&event.timestamp)
+                });
+                (used.map(MeterEvent::value).sum(), since, until)
+            }
+        };
+        LineFacts {
+            id: new_id("il"),
+            amount: item.price.unit_amount * i64::try_from(quantity).unwrap_or(i64::MAX),
+            description: format!("{quantity} × {}", item.price.product),
+            price: Some(item.price.clone()),
+            quantity,
+            period_start,
+            period_end,
+            subscription_item: Some(item.id.clone()),
+            proration: false,
+        }
     }
 
     /// draft → open.
@@ -76,9 +95,9 @@ impl World {
                 "This invoice is already finalized, you can't re-finalize a non-draft invoice.",
             ));
         }
-        let finalized = self.invoices.all().iter().filter(|invoice| invoice.number.is_some()).count();
+        self.numbered += 1;
         invoice.status = InvoiceStatus::Open;
-        invoice.number = Some(format!("SANDBOX-{:04}", finalized + 1));
+        invoice.number = Some(format!("SANDBOX-{:04}", self.numbered));
         invoice.finalized_at = Some(self.now());
         self.invoices.put(&invoice);
         self.emit("invoice.finalized", &invoice);
@@ -133,7 +152,11 @@ impl World {
             latest_charge: None,
             status: "requires_payment_method",
         });
-        let payment = self.invoice_payments.all().iter().find(|payment| payment.payment_intent == intent.id).cloned();
+        // Found only where there was an attempt before.
+        let tried = invoice.payment_intent.as_ref();
+        let payment = tried.and_then(|intent| {
+            self.invoice_payments.all().iter().rev().find(|payment| payment.payment_intent == *intent).cloned()
+        });
         let mut payment = payment.unwrap_or_else(|| InvoicePaymentFacts {
             id: new_id("inpay"),
             created: now,

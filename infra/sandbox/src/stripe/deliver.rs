@@ -1,10 +1,7 @@
 //! Webhooks: posts what was not yet delivered, and signs it anew each time.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -121,7 +118,7 @@ impl Stripe {
         attempts
     }
 
-    /// Posts one event again, delivered or not, as by hand. Automatic deliveries go on whatever comes back.
+    /// Posts one event again, delivered or not, as by hand. What comes back keeps no automatic delivery from being made.
     pub async fn resend(&self, event: &str) -> Option<Attempt> {
         let url = lock(&self.endpoint).clone()?;
         let body = {
@@ -143,7 +140,8 @@ impl Stripe {
         let changed = Arc::clone(&self.world().changed);
         let mut wait = WAITS.0;
         loop {
-            let failed = enabled(&self.on_change) && !self.deliver_all().await.iter().all(Attempt::succeeded);
+            let failed =
+                self.on_change.load(Ordering::Relaxed) && !self.deliver_all().await.iter().all(Attempt::succeeded);
             if failed {
                 // Whatever comes about meanwhile does not wait for what failed.
                 let _ = timeout(wait, changed.notified()).await;
@@ -187,10 +185,6 @@ impl Stripe {
         }
         attempts.into_iter().map(|(_, attempt)| attempt).collect()
     }
-}
-
-fn enabled(flag: &AtomicBool) -> bool {
-    flag.load(Ordering::Relaxed)
 }
 
 /// Indented, as Stripe writes what it posts, so that nobody gets away with signing what they parsed and wrote again.

@@ -131,8 +131,10 @@ impl InvoiceFacts {
         let pdf = self.number.as_ref().map(|_| format!("https://pay.stripe.com/invoice/acct_sandbox/{}/pdf", self.id));
         let mut invoice = json!({
             "id": self.id, "object": "invoice", "created": self.created, "livemode": self.livemode,
-            "account_country": "SE", "account_name": "Sandbox", "customer": self.customer,
-            "customer_email": self.customer_email, "customer_name": null, "customer_address": null,
+            "account_country": "SE", "account_name": "Sandbox", "account_tax_ids": null, "customer": self.customer,
+            "customer_email": self.customer_email, "customer_name": null, "customer_address": null, "customer_tax_ids": [],
+            "issuer": { "type": "self" }, "automatic_tax": { "enabled": false, "liability": null, "status": null },
+            "payment_settings": { "default_mandate": null, "payment_method_options": null, "payment_method_types": null },
             "status": self.status, "billing_reason": self.billing_reason, "collection_method": "charge_automatically",
             "number": self.number, "hosted_invoice_url": hosted, "invoice_pdf": pdf,
             "attempt_count": self.attempt_count, "attempted": self.attempt_count > 0,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     form::Form,
     invoices::InvoiceFacts,
-    objects::SubscriptionStatus,
+    objects::{CustomerFacts, PriceFacts, SubscriptionStatus},
     refusal::Refusal,
     rest::Asked,
     world::{Logged, Resource, Table, World},
@@ -128,6 +128,16 @@ impl World {
         found.ok_or_else(|| Refusal { code: Some("not_found"), ..Refusal::missing("v2.core.event", id) })
     }
 
+    pub(super) fn list_customers(&self, asked: &Asked<'_>) -> Result<Value, Refusal> {
+        let keep = |customer: &CustomerFacts| !customer.deleted && is(&asked.form, "email", customer.email.as_deref());
+        list(asked, &self.customers, keep, |customer| customer.render(asked.shape))
+    }
+
+    pub(super) fn list_prices(&self, asked: &Asked<'_>) -> Result<Value, Refusal> {
+        let keep = |price: &PriceFacts| is(&asked.form, "product", Some(&price.product));
+        list(asked, &self.prices, keep, |price| price.render(asked.shape))
+    }
+
     pub(super) fn list_subscriptions(&self, asked: &Asked<'_>) -> Result<Value, Refusal> {
         let form = &asked.form;
         let status = |found: SubscriptionStatus| match form.get("status") {
@@ -152,19 +162,7 @@ impl World {
                 && is(form, "subscription", invoice.subscription.as_deref())
                 && is(form, "status", json!(invoice.status).as_str())
         };
-        list(asked, &self.invoices, keep, |invoice| self.render_invoice(invoice, asked))
-    }
-
-    /// With its payments, if they are asked for.
-    pub(super) fn render_invoice(&self, invoice: &InvoiceFacts, asked: &Asked<'_>) -> Value {
-        let mut rendered = invoice.render(asked.shape);
-        if asked.form.all("expand").iter().any(|path| matches!(*path, "payments" | "data.payments")) {
-            let payments = self.invoice_payments.all().iter().filter(|payment| payment.invoice == invoice.id);
-            let payments: Vec<Value> = payments.map(|payment| payment.render(asked.shape)).collect();
-            let url = format!("/v1/invoice_payments?invoice={}", invoice.id);
-            rendered["payments"] = json!({ "object": "list", "data": payments, "has_more": false, "url": url });
-        }
-        rendered
+        list(asked, &self.invoices, keep, |invoice| invoice.render(asked.shape))
     }
 
     pub(super) fn list_lines(&self, asked: &Asked<'_>, id: &str) -> Result<Value, Refusal> {

@@ -6,6 +6,7 @@
 mod acts;
 mod billing;
 mod deliver;
+mod expand;
 mod form;
 mod invoices;
 mod lists;
@@ -32,8 +33,8 @@ pub use billing::Outcome;
 pub use deliver::{Attempt, Delivery, Loses, Order};
 pub use invoices::{InvoiceFacts, InvoicePaymentFacts, InvoiceStatus, LineFacts};
 pub use objects::{
-    CURRENT, CustomerFacts, LEGACY, Metadata, PriceFacts, Shape, SubscriptionFacts, SubscriptionStatus, event,
-    previous_attributes,
+    CURRENT, CustomerFacts, ItemFacts, LEGACY, Metadata, PriceFacts, Shape, SubscriptionFacts, SubscriptionStatus,
+    event, previous_attributes,
 };
 pub use payments::{ChargeFacts, DisputeFacts, PaymentIntentFacts, RefundFacts};
 pub use refusal::Refusal;
@@ -50,7 +51,7 @@ use world::{Clock, World};
 pub const PRICE: &str = "price_sandbox";
 
 /// What an act came to.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Act {
     /// What was made or changed.
     pub id: String,
@@ -103,11 +104,17 @@ impl Stripe {
         lock(&self.world)
     }
 
-    fn do_act(&self, act: impl FnOnce(&mut World) -> Result<String, Refusal>) -> Result<Act, Refusal> {
+    /// Changes the world, and tells with which events.
+    fn watch<T>(&self, act: impl FnOnce(&mut World) -> T) -> (T, Vec<String>) {
         let mut world = self.world();
         let before = world.log.all().len();
-        let id = act(&mut world)?;
-        Ok(Act { id, events: world.events_since(before) })
+        let done = act(&mut world);
+        (done, world.events_since(before))
+    }
+
+    fn act(&self, act: impl FnOnce(&mut World) -> Result<String, Refusal>) -> Result<Act, Refusal> {
+        let (id, events) = self.watch(act);
+        Ok(Act { id: id?, events })
     }
 
     /// The API key it accepts.
@@ -138,17 +145,16 @@ impl Stripe {
 
     /// Stops the clock at this moment, in unix seconds. Signatures are still dated truly.
     pub fn set_clock(&self, at: i64) {
-        self.world().clock = Some(Clock::Set(at));
+        self.world().clock = Clock::Set(at);
     }
 
     /// Moves the clock on, whether it stands still or not. What is due in between does not happen by itself.
     pub fn advance(&self, seconds: i64) {
         let mut world = self.world();
-        world.clock = Some(match world.clock {
-            None => Clock::Ahead(seconds),
-            Some(Clock::Ahead(by)) => Clock::Ahead(by + seconds),
-            Some(Clock::Set(at)) => Clock::Set(at + seconds),
-        });
+        world.clock = match world.clock {
+            Clock::Ahead(by) => Clock::Ahead(by + seconds),
+            Clock::Set(at) => Clock::Set(at + seconds),
+        };
     }
 
     /// What time it is here, in unix seconds.

@@ -82,7 +82,7 @@ impl CustomerFacts {
         json!({
             "id": self.id, "object": "customer", "created": self.created, "livemode": self.livemode,
             "email": self.email, "name": self.name, "phone": null, "address": null, "currency": null, "balance": 0,
-            "delinquent": false, "description": null, "metadata": self.metadata,
+            "delinquent": false, "description": null, "invoice_prefix": "SANDBOX", "metadata": self.metadata,
             "invoice_settings": { "default_payment_method": self.default_payment_method, "footer": null },
         })
     }
@@ -98,24 +98,33 @@ pub struct PriceFacts {
     pub currency: String,
     /// `month` or `year`.
     pub interval: &'static str,
+    /// The `event_name` of the usage that is paid for with this, if that is what is paid for.
+    pub meter: Option<String>,
 }
 
 impl PriceFacts {
-    /// A monthly price.
+    /// A monthly price, for each of a quantity.
     #[must_use]
     pub fn new(id: impl Into<String>, unit_amount: i64, created: i64) -> Self {
         let id = id.into();
         let product = format!("prod_{}", id.strip_prefix("price_").unwrap_or(&id));
-        Self { id, created, product, unit_amount, currency: "sek".to_owned(), interval: "month" }
+        Self { id, created, product, unit_amount, currency: "sek".to_owned(), interval: "month", meter: None }
+    }
+
+    fn usage_type(&self) -> &'static str {
+        if self.meter.is_some() { "metered" } else { "licensed" }
     }
 
     /// As the API writes it.
     #[must_use]
     pub fn render(&self, _: Shape) -> Value {
+        let meter = self.meter.as_ref().map(|event_name| format!("mtr_{event_name}"));
         json!({
             "id": self.id, "object": "price", "active": true, "billing_scheme": "per_unit", "created": self.created,
             "currency": self.currency, "livemode": false, "lookup_key": null, "metadata": {}, "product": self.product,
-            "recurring": { "interval": self.interval, "interval_count": 1, "usage_type": "licensed" },
+            "recurring": {
+                "interval": self.interval, "interval_count": 1, "usage_type": self.usage_type(), "meter": meter,
+            },
             "type": "recurring", "unit_amount": self.unit_amount, "unit_amount_decimal": self.unit_amount.to_string(),
         })
     }
@@ -126,7 +135,7 @@ impl PriceFacts {
         json!({
             "id": self.id, "object": "plan", "active": true, "amount": self.unit_amount, "created": self.created,
             "currency": self.currency, "interval": self.interval, "interval_count": 1, "livemode": false,
-            "metadata": {}, "product": self.product,
+            "metadata": {}, "product": self.product, "usage_type": self.usage_type(),
         })
     }
 }
@@ -153,7 +162,18 @@ impl SubscriptionStatus {
     }
 }
 
-/// A subscription, of one item.
+/// What is subscribed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemFacts {
+    pub id: String,
+    pub price: PriceFacts,
+    /// Of no meaning where usage is paid for.
+    pub quantity: u64,
+    pub current_period_start: i64,
+    pub current_period_end: i64,
+}
+
+/// A subscription.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubscriptionFacts {
     pub id: String,
@@ -161,11 +181,7 @@ pub struct SubscriptionFacts {
     pub livemode: bool,
     pub customer: String,
     pub status: SubscriptionStatus,
-    pub item: String,
-    pub price: PriceFacts,
-    pub quantity: u64,
-    pub current_period_start: i64,
-    pub current_period_end: i64,
+    pub items: Vec<ItemFacts>,
     pub cancel_at: Option<i64>,
     pub cancel_at_period_end: bool,
     pub canceled_at: Option<i64>,
@@ -180,17 +196,20 @@ impl SubscriptionFacts {
     #[must_use]
     pub fn new(id: impl Into<String>, customer: impl Into<String>, price: PriceFacts, created: i64) -> Self {
         let id = id.into();
-        Self {
-            item: format!("si_{}", id.strip_prefix("sub_").unwrap_or(&id)),
-            id,
-            created,
-            livemode: false,
-            customer: customer.into(),
-            status: SubscriptionStatus::Active,
+        let item = ItemFacts {
+            id: format!("si_{}", id.strip_prefix("sub_").unwrap_or(&id)),
             price,
             quantity: 1,
             current_period_start: created,
             current_period_end: created + 30 * 24 * 3600,
+        };
+        Self {
+            id,
+            items: vec![item],
+            created,
+            livemode: false,
+            customer: customer.into(),
+            status: SubscriptionStatus::Active,
             cancel_at: None,
             cancel_at_period_end: false,
             canceled_at: None,
@@ -201,23 +220,38 @@ impl SubscriptionFacts {
         }
     }
 
+    /// From when the first of its items is paid for, and until when the last.
+    #[must_use]
+    pub fn current_period(&self) -> (i64, i64) {
+        let start = self.items.iter().map(|item| item.current_period_start).min();
+        let end = self.items.iter().map(|item| item.current_period_end).max();
+        (start.unwrap_or(self.created), end.unwrap_or(self.created))
+    }
+
+    fn render_item(&self, item: &ItemFacts, shape: Shape) -> Value {
+        let mut rendered = json!({
+            "id": item.id, "object": "subscription_item", "created": self.created, "discounts": [], "metadata": {},
+            "plan": item.price.render_plan(), "price": item.price.render(shape), "subscription": self.id, "tax_rates": [],
+        });
+        if item.price.meter.is_none() {
+            rendered["quantity"] = json!(item.quantity);
+        }
+        if shape == Shape::Current {
+            rendered["current_period_start"] = json!(item.current_period_start);
+            rendered["current_period_end"] = json!(item.current_period_end);
+        }
+        rendered
+    }
+
     /// As the API writes it.
     #[must_use]
     pub fn render(&self, shape: Shape) -> Value {
-        let mut item = json!({
-            "id": self.item, "object": "subscription_item", "created": self.created, "discounts": [], "metadata": {},
-            "plan": self.price.render_plan(), "price": self.price.render(shape), "quantity": self.quantity,
-            "subscription": self.id, "tax_rates": [],
-        });
-        if shape == Shape::Current {
-            item["current_period_start"] = json!(self.current_period_start);
-            item["current_period_end"] = json!(self.current_period_end);
-        }
+        let items: Vec<Value> = self.items.iter().map(|item| self.render_item(item, shape)).collect();
         let url = format!("/v1/subscription_items?subscription={}", self.id);
         let mut subscription = json!({
             "id": self.id, "object": "subscription", "created": self.created, "livemode": self.livemode,
-            "customer": self.customer, "status": self.status, "currency": self.price.currency,
-            "items": { "object": "list", "data": [item], "has_more": false, "total_count": 1, "url": url },
+            "customer": self.customer, "status": self.status, "currency": self.items.first().map(|item| &item.price.currency),
+            "items": { "object": "list", "total_count": items.len(), "data": items, "has_more": false, "url": url },
             "billing_cycle_anchor": self.created, "start_date": self.created, "collection_method": "charge_automatically",
             "cancel_at": self.cancel_at, "cancel_at_period_end": self.cancel_at_period_end,
             "canceled_at": self.canceled_at, "ended_at": self.ended_at,
@@ -233,11 +267,14 @@ impl SubscriptionFacts {
         match shape {
             Shape::Current => subscription["billing_mode"] = json!({ "type": "classic" }),
             Shape::Legacy => {
-                subscription["current_period_start"] = json!(self.current_period_start);
-                subscription["current_period_end"] = json!(self.current_period_end);
+                let (start, end) = self.current_period();
+                subscription["current_period_start"] = json!(start);
+                subscription["current_period_end"] = json!(end);
                 subscription["discount"] = Value::Null;
-                subscription["plan"] = self.price.render_plan();
-                subscription["quantity"] = json!(self.quantity);
+                // Only of a subscription to one thing.
+                let only = if let [only] = self.items.as_slice() { Some(only) } else { None };
+                subscription["plan"] = json!(only.map(|item| item.price.render_plan()));
+                subscription["quantity"] = json!(only.map(|item| item.quantity));
             }
         }
         subscription
@@ -261,8 +298,10 @@ pub fn event(id: &str, kind: &str, created: i64, livemode: bool, api_version: &s
 #[must_use]
 pub fn previous_attributes(before: &Value, after: &Value) -> Value {
     let (Value::Object(before), Value::Object(after)) = (before, after) else { return before.clone() };
-    let changed = after.iter().filter_map(|(name, new)| {
-        let old = before.get(name).unwrap_or(&Value::Null);
+    let null = Value::Null;
+    let names = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
+    let changed = names.filter_map(|name| {
+        let (old, new) = (before.get(name).unwrap_or(&null), after.get(name).unwrap_or(&null));
         (old != new).then(|| (name.clone(), previous_attributes(old, new)))
     });
     Value::Object(changed.collect())

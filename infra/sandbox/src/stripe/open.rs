@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use super::{
+    form::Form,
+    objects::PriceFacts,
     refusal::Refusal,
     rest::Asked,
     sessions::{CheckoutSessionFacts, MeterEvent, PortalSessionFacts},
@@ -39,11 +41,14 @@ impl World {
         if form.required("mode")? != "subscription" {
             return Err(Refusal::invalid("mode", "The sandbox has subscriptions only."));
         }
-        let price = form.required("line_items[0][price]")?;
-        let price = self.prices.get(price).map_err(|refusal| refusal.named_by("line_items[0][price]"))?;
-        let quantity = form.integer("line_items[0][quantity]")?.unwrap_or(1);
-        let quantity = u64::try_from(quantity).ok().filter(|quantity| *quantity > 0);
-        let quantity = quantity.ok_or_else(|| Refusal::invalid("line_items[0][quantity]", "Invalid quantity."))?;
+        let unknown = form
+            .0
+            .iter()
+            .find(|(key, _)| key.starts_with("subscription_data[") && !key.starts_with("subscription_data[metadata]"));
+        if let Some((key, _)) = unknown {
+            return Err(Refusal::invalid(key, "The sandbox knows subscription_data[metadata] only."));
+        }
+        let line_items = self.line_items(form)?;
         let customer = form.get("customer").map(|id| self.customer(id).map_err(|refusal| refusal.named_by("customer")));
         let customer = customer.transpose()?;
         if customer.is_some() && form.get("customer_email").is_some() {
@@ -61,14 +66,36 @@ impl World {
             client_reference_id: form.owned("client_reference_id"),
             metadata: form.map("metadata"),
             subscription_metadata: form.map("subscription_data[metadata]"),
-            quantity,
             success_url: Some(form.required("success_url")?.to_owned()),
             cancel_url: form.owned("cancel_url"),
             expires_at,
-            ..CheckoutSessionFacts::new(&id, price, &self.url, now)
+            ..CheckoutSessionFacts::new(&id, line_items, &self.url, now)
         };
         self.checkouts.put(&session);
         Ok(session.render(asked.shape))
+    }
+
+    /// At least one. A quantity is for what is paid in advance, not for what is used.
+    fn line_items(&self, form: &Form) -> Result<Vec<(PriceFacts, u64)>, Refusal> {
+        let mut items = Vec::new();
+        loop {
+            let (price, quantity) =
+                (format!("line_items[{}][price]", items.len()), format!("line_items[{}][quantity]", items.len()));
+            if !items.is_empty() && form.get(&price).is_none() {
+                break;
+            }
+            let found = self.prices.get(form.required(&price)?).map_err(|refusal| refusal.named_by(&price))?;
+            let given = form.integer(&quantity)?;
+            let counted = match (&found.meter, given.map(u64::try_from)) {
+                (None, Some(Ok(counted))) if counted > 0 => counted,
+                (None, None) => return Err(Refusal::required(&quantity)),
+                (Some(_), None) => 1,
+                _ => return Err(Refusal::invalid(&quantity, "Invalid quantity.")),
+            };
+            items.push((found, counted));
+        }
+        let lines = form.0.iter().filter(|(key, _)| key.starts_with("line_items[") && key.ends_with("[price]"));
+        if lines.count() == items.len() { Ok(items) } else { Err(Refusal::invalid("line_items", "Invalid array")) }
     }
 
     pub(super) fn open_portal(&mut self, asked: &Asked<'_>) -> Result<Value, Refusal> {
@@ -92,8 +119,9 @@ impl World {
         form.only(&["event_name", "identifier", "timestamp", "payload"])?;
         let event_name = form.required("event_name")?.to_owned();
         form.required("payload[stripe_customer_id]")?;
+        // Not on our provider page: fractions, which the sandbox does not add up.
         let value = form.required("payload[value]")?;
-        if value.parse::<f64>().is_err() {
+        if value.parse::<u64>().is_err() {
             return Err(Refusal::invalid("payload[value]", format!("Invalid value: {value}")));
         }
         let timestamp = form.integer("timestamp")?.unwrap_or(now);

@@ -42,11 +42,14 @@ fn gone() -> Response {
 pub(super) async fn checkout(State(stripe): State<Arc<Stripe>>, Path(session): Path<String>) -> Response {
     let Some(session) = stripe.checkout(&session).filter(|session| session.status == "open") else { return gone() };
     let (whole, cents) = (session.amount() / 100, session.amount() % 100);
+    let lines = session.line_items.iter().map(|(price, quantity)| match &price.meter {
+        Some(meter) => format!("<li>{} for {}</li>", escape(&price.id), escape(meter)),
+        None => format!("<li>{quantity} × {}</li>", escape(&price.id)),
+    });
     let body = format!(
-        "<p>{} × {}: {whole}.{cents:02} {}</p><form method=\"post\"><button>Subscribe</button></form>{}",
-        session.quantity,
-        escape(&session.price.id),
-        escape(&session.price.currency.to_uppercase()),
+        "<ul>{}</ul><p>{whole}.{cents:02} {}</p><form method=\"post\"><button>Subscribe</button></form>{}",
+        lines.collect::<String>(),
+        escape(&session.currency().to_uppercase()),
         link(session.cancel_url.as_deref(), "Back")
     );
     page(StatusCode::OK, "Sandbox checkout", &body)

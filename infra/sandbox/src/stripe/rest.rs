@@ -1,9 +1,12 @@
 //! The API: who may ask, what was asked before, and which answer belongs to which path.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::{Body, Bytes, to_bytes},
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
@@ -21,12 +24,14 @@ use super::{
     objects::{CURRENT, Shape},
     pages,
     refusal::Refusal,
-    world::new_id,
+    world::{World, new_id},
 };
 use crate::Script;
 
 /// How long an answer is kept for its idempotency key.
 const KEPT: i64 = 24 * 3600;
+/// How many requests are remembered.
+const REMEMBERED: usize = 1000;
 /// The most a request may hold, in bytes.
 const MAX_REQUEST: usize = 1024 * 1024;
 
@@ -52,8 +57,17 @@ pub struct Recorded {
 /// What the API remembers of those who ask.
 #[derive(Default)]
 pub(super) struct Kept {
-    requests: Vec<Recorded>,
+    requests: VecDeque<Recorded>,
     answers: HashMap<String, Answered>,
+}
+
+impl Kept {
+    fn record(&mut self, request: Recorded) {
+        if self.requests.len() == REMEMBERED {
+            self.requests.pop_front();
+        }
+        self.requests.push_back(request);
+    }
 }
 
 /// The first answer to an idempotency key.
@@ -64,11 +78,17 @@ struct Answered {
     body: Value,
 }
 
+/// What this request is answered with as `request-id`.
+#[derive(Clone)]
+struct RequestId(String);
+
 /// One request, as far as an answer depends on it.
 pub(super) struct Asked<'a> {
     pub(super) path: &'a str,
     pub(super) form: Form,
     pub(super) shape: Shape,
+    /// What events say of the request that they come of.
+    pub(super) request: Value,
 }
 
 pub(crate) fn router(stripe: &Arc<Stripe>, script: &Arc<Script>) -> Router {
@@ -80,10 +100,10 @@ pub(crate) fn router(stripe: &Arc<Stripe>, script: &Arc<Script>) -> Router {
 }
 
 impl Stripe {
-    /// The requests so far, the oldest first.
+    /// The latest requests, whatever they were answered, the oldest first.
     #[must_use]
     pub fn requests(&self) -> Vec<Recorded> {
-        lock(&self.kept).requests.clone()
+        lock(&self.kept).requests.iter().cloned().collect()
     }
 }
 
@@ -93,12 +113,12 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 
 /// Outside of the script, so that what was answered with a fault is known as well.
 async fn record(State(stripe): State<Arc<Stripe>>, request: Request, next: Next) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, MAX_REQUEST).await else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
     let request_id = new_id("req");
     let mut parameters = Form::parse(parts.uri.query().unwrap_or_default().as_bytes()).0;
     parameters.extend(Form::parse(&body).0);
-    lock(&stripe.kept).requests.push(Recorded {
+    lock(&stripe.kept).record(Recorded {
         method: parts.method.to_string(),
         path: parts.uri.path().to_owned(),
         parameters,
@@ -107,6 +127,7 @@ async fn record(State(stripe): State<Arc<Stripe>>, request: Request, next: Next)
         trigger: text(&parts.headers, "stripe-request-trigger"),
         request_id: request_id.clone(),
     });
+    parts.extensions.insert(RequestId(request_id.clone()));
     let version = parts.headers.get("stripe-version").cloned();
     let mut response = next.run(Request::from_parts(parts, Body::from(body))).await;
     let headers = response.headers_mut();
@@ -119,6 +140,7 @@ async fn record(State(stripe): State<Arc<Stripe>>, request: Request, next: Next)
 
 async fn answer(
     State(stripe): State<Arc<Stripe>>,
+    Extension(RequestId(id)): Extension<RequestId>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -128,14 +150,16 @@ async fn answer(
         return refusal.into_response();
     }
     let shape = text(&headers, "stripe-version").map_or(Shape::Current, |version| Shape::of_version(&version));
-    let asked = |encoded| Asked { path: uri.path(), form: Form::parse(encoded), shape };
+    let key = text(&headers, "idempotency-key");
+    let request = json!({ "id": id, "idempotency_key": key });
+    let asked = |encoded| Asked { path: uri.path(), form: Form::parse(encoded), shape, request };
     let answered = match method {
         Method::GET => stripe.read(&asked(uri.query().unwrap_or_default().as_bytes())),
         Method::POST => {
             let kind = text(&headers, "content-type").unwrap_or_default();
             if !body.is_empty() && !kind.starts_with("application/x-www-form-urlencoded") {
                 Err(Refusal::invalid("", "The request body must be application/x-www-form-urlencoded."))
-            } else if let Some(key) = text(&headers, "idempotency-key") {
+            } else if let Some(key) = key {
                 return stripe.write_once(&key, &asked(&body), &body);
             } else {
                 stripe.write(&asked(&body))
@@ -195,12 +219,24 @@ impl Stripe {
     /// What POST does.
     fn write(&self, asked: &Asked<'_>) -> Result<Value, Refusal> {
         let mut world = self.world();
+        world.request = asked.request.clone();
+        let answered = Self::change(&mut world, asked);
+        world.request = Value::Null;
+        world.expand(answered?, asked)
+    }
+
+    fn change(world: &mut World, asked: &Asked<'_>) -> Result<Value, Refusal> {
         let form = &asked.form;
         match segments(asked.path).as_slice() {
             ["v1", "customers"] => {
                 form.only(&["email", "name", "metadata"])?;
                 let id = world.create_customer(form.owned("email"), form.owned("name"), form.map("metadata"));
                 Ok(world.customers.get(&id)?.render(asked.shape))
+            }
+            ["v1", "customers", id] => {
+                form.only(&["email", "name", "metadata"])?;
+                world.update_customer(id, form)?;
+                Ok(world.customers.get(id)?.render(asked.shape))
             }
             ["v1", "checkout", "sessions"] => world.open_checkout(asked),
             ["v1", "checkout", "sessions", id, "expire"] => {
@@ -217,17 +253,24 @@ impl Stripe {
     /// What GET does.
     fn read(&self, asked: &Asked<'_>) -> Result<Value, Refusal> {
         let world = self.world();
+        let found = Self::find(&world, asked)?;
+        world.expand(found, asked)
+    }
+
+    fn find(world: &World, asked: &Asked<'_>) -> Result<Value, Refusal> {
         let shape = asked.shape;
         match segments(asked.path).as_slice() {
             ["v1", "events"] => world.list_events(asked),
             ["v1", "events", id] => world.event(id),
             ["v2", "core", "events", id] => world.thin_event(id),
+            ["v1", "customers"] => world.list_customers(asked),
             ["v1", "customers", id] => Ok(world.customers.get(id)?.render(shape)),
+            ["v1", "prices"] => world.list_prices(asked),
             ["v1", "prices", id] => Ok(world.prices.get(id)?.render(shape)),
             ["v1", "subscriptions"] => world.list_subscriptions(asked),
             ["v1", "subscriptions", id] => Ok(world.subscriptions.get(id)?.render(shape)),
             ["v1", "invoices"] => world.list_invoices(asked),
-            ["v1", "invoices", id] => Ok(world.render_invoice(&world.invoice(id)?, asked)),
+            ["v1", "invoices", id] => Ok(world.invoice(id)?.render(shape)),
             ["v1", "invoices", id, "lines"] => world.list_lines(asked, id),
             ["v1", "invoice_payments"] => world.list_payments(asked),
             ["v1", "invoice_payments", id] => Ok(world.invoice_payments.get(id)?.render(shape)),
@@ -240,9 +283,9 @@ impl Stripe {
             ["v1", "refunds", id] => Ok(world.refunds.get(id)?.render(shape)),
             ["v1", "checkout", "sessions"] => world.list_checkouts(asked),
             ["v1", "checkout", "sessions", id] => Ok(world.checkouts.get(id)?.render(shape)),
-            // Every meter that an event told of is there. Not on our provider page: what it looks like.
+            // There is one for every name. Not on our provider page: what it looks like.
             ["v1", "billing", "meters", id] if id.starts_with("mtr_") => Ok(json!({
-                "id": id, "object": "billing.meter", "display_name": "Sandbox", "event_name": "sandbox",
+                "id": id, "object": "billing.meter", "display_name": id, "event_name": id.trim_start_matches("mtr_"),
                 "livemode": false, "status": "active",
             })),
             _ => Err(unrecognized(&Method::GET, asked.path)),

@@ -20,8 +20,8 @@ pub struct CheckoutSessionFacts {
     pub metadata: Metadata,
     /// What the subscription will have as its metadata.
     pub subscription_metadata: Metadata,
-    pub price: PriceFacts,
-    pub quantity: u64,
+    /// What is subscribed to, and how many of each.
+    pub line_items: Vec<(PriceFacts, u64)>,
     pub success_url: Option<String>,
     pub cancel_url: Option<String>,
     pub url: String,
@@ -31,9 +31,9 @@ pub struct CheckoutSessionFacts {
 }
 
 impl CheckoutSessionFacts {
-    /// An open session for one of this price, of nobody yet, with its page at `base`.
+    /// An open session of nobody yet, with its page at `base`.
     #[must_use]
-    pub fn new(id: &str, price: PriceFacts, base: &str, created: i64) -> Self {
+    pub fn new(id: &str, line_items: Vec<(PriceFacts, u64)>, base: &str, created: i64) -> Self {
         Self {
             id: id.to_owned(),
             created,
@@ -44,8 +44,7 @@ impl CheckoutSessionFacts {
             client_reference_id: None,
             metadata: Metadata::new(),
             subscription_metadata: Metadata::new(),
-            price,
-            quantity: 1,
+            line_items,
             success_url: None,
             cancel_url: None,
             url: format!("{base}/c/pay/{id}"),
@@ -55,10 +54,17 @@ impl CheckoutSessionFacts {
         }
     }
 
-    /// What is to be paid.
+    /// What is to be paid now: what will be used is paid later.
     #[must_use]
     pub fn amount(&self) -> i64 {
-        self.price.unit_amount * i64::try_from(self.quantity).unwrap_or(i64::MAX)
+        let now = self.line_items.iter().filter(|(price, _)| price.meter.is_none());
+        now.map(|(price, quantity)| price.unit_amount * i64::try_from(*quantity).unwrap_or(i64::MAX)).sum()
+    }
+
+    /// In which currency.
+    #[must_use]
+    pub fn currency(&self) -> &str {
+        self.line_items.first().map_or("", |(price, _)| &price.currency)
     }
 
     /// As the API writes it.
@@ -69,7 +75,7 @@ impl CheckoutSessionFacts {
         json!({
             "id": self.id, "object": "checkout.session", "created": self.created, "livemode": self.livemode,
             "mode": "subscription", "status": self.status, "payment_status": if complete { "paid" } else { "unpaid" },
-            "amount_subtotal": self.amount(), "amount_total": self.amount(), "currency": self.price.currency,
+            "amount_subtotal": self.amount(), "amount_total": self.amount(), "currency": self.currency(),
             "customer": self.customer, "customer_email": self.customer_email,
             "customer_details": if complete { details } else { Value::Null },
             "client_reference_id": self.client_reference_id, "metadata": self.metadata,
@@ -115,6 +121,12 @@ pub struct MeterEvent {
 }
 
 impl MeterEvent {
+    /// How much was used.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.payload.get("value").and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
     /// As the API writes it.
     #[must_use]
     pub fn render(&self) -> Value {

@@ -59,13 +59,13 @@ impl Stripe {
     /// # Errors
     /// If it is no event type.
     pub fn trigger(&self, kind: &str, overrides: Option<Value>) -> Result<Vec<String>, Refusal> {
-        let mut world = self.world();
-        let before = world.log.all().len();
-        world.overrides = overrides.map(|overrides| (kind.to_owned(), overrides));
-        let done = world.trigger(kind);
-        world.overrides = None;
-        done?;
-        Ok(world.events_since(before))
+        let (done, events) = self.watch(|world| {
+            world.overrides = overrides.map(|overrides| (kind.to_owned(), overrides));
+            let done = world.trigger(kind);
+            world.overrides = None;
+            done
+        });
+        done.map(|()| events)
     }
 }
 
@@ -162,7 +162,7 @@ impl World {
         let session = CheckoutSessionFacts {
             customer: Some(customer),
             success_url: Some(format!("{}/", self.url)),
-            ..CheckoutSessionFacts::new(&id, self.prices.get(PRICE)?, &self.url, now)
+            ..CheckoutSessionFacts::new(&id, vec![(self.prices.get(PRICE)?, 1)], &self.url, now)
         };
         self.checkouts.put(&session);
         Ok(id)
@@ -181,7 +181,8 @@ impl World {
 
     /// Not on our provider page: what the error report says.
     fn report_meter_errors(&mut self) {
-        let meter = new_id("mtr_test");
+        let meter = self.prices.all().iter().find_map(|price| price.meter.clone());
+        let meter = format!("mtr_{}", meter.as_deref().unwrap_or("sandbox"));
         let related = json!({ "id": meter, "type": "billing.meter", "url": format!("/v1/billing/meters/{meter}") });
         let now = self.rfc3339();
         let data = json!({

@@ -146,14 +146,22 @@ pub(super) enum Clock {
     Set(i64),
 }
 
+impl Default for Clock {
+    fn default() -> Self {
+        Self::Ahead(0)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct World {
-    pub(super) clock: Option<Clock>,
+    pub(super) clock: Clock,
     pub(super) shape: Shape,
     pub(super) customers: Table<CustomerFacts>,
     pub(super) prices: Table<PriceFacts>,
     pub(super) subscriptions: Table<SubscriptionFacts>,
     pub(super) invoices: Table<InvoiceFacts>,
+    /// How many invoices were finalized.
+    pub(super) numbered: u64,
     pub(super) invoice_payments: Table<InvoicePaymentFacts>,
     pub(super) payment_intents: Table<PaymentIntentFacts>,
     pub(super) charges: Table<ChargeFacts>,
@@ -168,14 +176,15 @@ pub(super) struct World {
     pub(super) url: String,
     /// What events of this type say instead of the truth.
     pub(super) overrides: Option<(String, Value)>,
+    /// Of which request events come, if of any.
+    pub(super) request: Value,
 }
 
 impl World {
     pub(super) fn now(&self) -> i64 {
         match self.clock {
-            None => Utc::now().timestamp(),
-            Some(Clock::Ahead(by)) => Utc::now().timestamp() + by,
-            Some(Clock::Set(at)) => at,
+            Clock::Ahead(by) => Utc::now().timestamp() + by,
+            Clock::Set(at) => at,
         }
     }
 
@@ -204,7 +213,11 @@ impl World {
             merge(&mut object, with);
         }
         let live = object["livemode"] == true;
-        event(&new_id("evt"), kind, self.now(), live, self.shape.api_version(), object)
+        let mut payload = event(&new_id("evt"), kind, self.now(), live, self.shape.api_version(), object);
+        if !self.request.is_null() {
+            payload["request"] = self.request.clone();
+        }
+        payload
     }
 
     pub(super) fn append(&mut self, payload: Value) -> String {

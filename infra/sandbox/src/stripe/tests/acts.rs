@@ -32,7 +32,7 @@ async fn a_payer_without_an_account_becomes_a_customer_with_a_paid_subscription(
     let subscription = app.stripe.subscription(&done.id).unwrap();
     assert_eq!(subscription.status, SubscriptionStatus::Active);
     assert_eq!(subscription.metadata["org"], "1");
-    assert_eq!(subscription.current_period_end, 1_702_592_000); // 14 December
+    assert_eq!(subscription.current_period(), (NOW, 1_702_592_000)); // until 14 December
     let invoice = app.stripe.invoice(subscription.latest_invoice.as_ref().unwrap()).unwrap();
     assert_eq!((invoice.status, invoice.amount_paid, invoice.amount_remaining()), (InvoiceStatus::Paid, 37_500, 0));
     assert_eq!(app.stripe.customer(&subscription.customer).unwrap().email.as_deref(), Some("dora@studio.example"));
@@ -54,15 +54,44 @@ async fn a_renewal_that_is_paid_moves_the_period_on() {
     let made = ["customer.subscription.updated", "invoice.created", "invoice.finalized"];
     assert_eq!(app.types(&done.events), with(&made, &PAYMENT));
     let after = app.stripe.subscription(&subscription).unwrap();
-    assert_eq!(after.current_period_start, before.current_period_end);
+    assert_eq!(after.current_period().0, before.current_period().1);
     assert_eq!(after.latest_invoice, Some(done.id.clone()));
     let updated = app.event(&done.events, "customer.subscription.updated");
     let previous = &updated["data"]["previous_attributes"];
-    assert_eq!(previous["items"]["data"][0]["current_period_end"], json!(before.current_period_end));
+    assert_eq!(previous["items"]["data"][0]["current_period_end"], json!(before.current_period().1));
     assert_eq!(previous["status"], json!(null), "only what changed");
     let invoice = app.stripe.invoice(&done.id).unwrap();
-    assert_eq!(invoice.period_end, after.current_period_start);
-    assert_eq!(invoice.lines[0].period_end, after.current_period_end);
+    assert_eq!(invoice.period_end, after.current_period().0);
+    assert_eq!(invoice.lines[0].period_end, after.current_period().1);
+}
+
+#[tokio::test]
+async fn what_was_used_is_paid_with_the_next_invoice() {
+    let app = App::start().await;
+    app.stripe.create_metered_price("price_renders", 300, "renders");
+    let form = format!(
+        "mode=subscription&line_items[0][price]={PRICE}&line_items[0][quantity]=1&line_items[1][price]=price_renders\
+         &success_url=http%3A%2F%2Fs.example"
+    );
+    let session = app.post("/v1/checkout/sessions", &form).await;
+    assert_eq!(session.body["amount_total"], 12_500);
+    let subscription = app.stripe.complete_checkout(session.body["id"].as_str().unwrap()).unwrap().id;
+    let customer = app.stripe.subscription(&subscription).unwrap().customer;
+    for (name, of, value) in
+        [("renders", &*customer, 20), ("renders", &customer, 5), ("renders", "cus_x", 9), ("other", &customer, 9)]
+    {
+        let form = format!("event_name={name}&payload[stripe_customer_id]={of}&payload[value]={value}");
+        assert_eq!(app.post("/v1/billing/meter_events", &form).await.status, 200);
+    }
+
+    let amounts =
+        |invoice: &str| app.stripe.invoice(invoice).unwrap().lines.iter().map(|line| line.amount).collect::<Vec<_>>();
+    let first = app.stripe.subscription(&subscription).unwrap().latest_invoice.unwrap();
+    assert_eq!(amounts(&first), [12_500, 0]);
+    let second = app.stripe.renew(&subscription, Outcome::Paid).unwrap().id;
+    assert_eq!(amounts(&second), [12_500, 25 * 300]);
+    let third = app.stripe.renew(&subscription, Outcome::Paid).unwrap().id;
+    assert_eq!(amounts(&third), [12_500, 0]);
 }
 
 #[tokio::test]

@@ -53,6 +53,35 @@ async fn a_key_that_is_repeated_is_answered_as_before() {
 }
 
 #[tokio::test]
+async fn a_customer_is_changed_and_the_event_names_the_request() {
+    let app = App::start().await;
+    let made = app.post("/v1/customers", "email=a%40b.example&metadata[org]=7&metadata[old]=1").await;
+    let path = format!("/v1/customers/{}", made.body["id"].as_str().unwrap());
+    let changed = app.ask("POST", &path, &[("idempotency-key", "k1")], "name=Dora&metadata[old]=").await;
+    assert_eq!((&changed.body["name"], &changed.body["metadata"]), (&json!("Dora"), &json!({ "org": "7" })));
+    let event = &app.stripe.events()[1];
+    assert_eq!(event["request"], json!({ "id": changed.headers["request-id"], "idempotency_key": "k1" }));
+    assert_eq!(event["data"]["previous_attributes"]["name"], json!(null));
+    app.subscribe();
+    assert_eq!(app.stripe.events()[2]["request"]["id"], json!(null), "nobody asked for that");
+    assert_eq!(app.get("/v1/customers?email=a%40b.example").await.ids().len(), 1);
+}
+
+#[tokio::test]
+async fn ids_are_expanded_to_what_they_stand_for() {
+    let app = App::start().await;
+    let subscription = app.subscribe();
+    let path = format!("/v1/subscriptions/{subscription}?expand[]=customer&expand[]=latest_invoice.payments");
+    let found = app.get(&path).await;
+    assert_eq!(found.body["customer"]["object"], "customer");
+    assert_eq!(found.body["latest_invoice"]["payments"]["data"][0]["object"], "invoice_payment");
+    let listed = app.get("/v1/invoices?expand[]=data.payments.data.payment.payment_intent.latest_charge").await;
+    let payment = &listed.body["data"][0]["payments"]["data"][0]["payment"];
+    assert_eq!(payment["payment_intent"]["latest_charge"]["object"], "charge");
+    app.get("/v1/invoices?expand[]=data.colour").await.error(400, INVALID, None);
+}
+
+#[tokio::test]
 async fn lists_are_walked_in_both_directions() {
     let app = App::start().await;
     let mut made = Vec::new();
@@ -156,7 +185,7 @@ async fn the_payment_of_an_invoice_leads_to_its_charge_refunds_and_disputes() {
 
 fn session_form(more: &str) -> String {
     format!(
-        "mode=subscription&line_items%5B0%5D%5Bprice%5D={PRICE}\
+        "mode=subscription&line_items%5B0%5D%5Bprice%5D={PRICE}&line_items%5B0%5D%5Bquantity%5D=1\
          &success_url=http%3A%2F%2Fstudio.example%2Fdone%3Fs%3D%7BCHECKOUT_SESSION_ID%7D{more}"
     )
 }
@@ -200,6 +229,9 @@ async fn a_session_that_cannot_be_is_refused() {
     open("mode=subscription").await.error(400, INVALID, Some("parameter_missing"));
     open(&session_form("&customer=cus_none")).await.error(400, INVALID, Some("resource_missing"));
     open(&session_form("").replace(PRICE, "price_none")).await.error(400, INVALID, Some("resource_missing"));
+    open(&session_form("").replace("quantity%5D=1", "quantity%5D=0")).await.error(400, INVALID, None);
+    open(&session_form("&line_items[2][price]=price_1")).await.error(400, INVALID, None);
+    open(&session_form("&subscription_data[trial_period_days]=3")).await.error(400, INVALID, None);
     open(&session_form("&colour=red")).await.error(400, INVALID, Some("parameter_unknown"));
     open(&session_form("&expires_at=1")).await.error(400, INVALID, None);
     let json = [("content-type", "application/json")];

@@ -4,7 +4,10 @@ use chrono::Utc;
 use serde_json::json;
 
 use super::{App, Endpoint};
-use crate::stripe::{Delivery, Metadata, Order, sign};
+use crate::{
+    Sandbox,
+    stripe::{Delivery, Metadata, Order, sign},
+};
 
 async fn both() -> (App, Endpoint) {
     let (app, endpoint) = (App::start().await, Endpoint::start().await);
@@ -146,6 +149,25 @@ async fn events_go_out_by_themselves_and_failures_again() {
     endpoint.got_times(2).await;
     assert_eq!(endpoint.ids(), [ids[0].clone(), ids[0].clone()]);
     running.abort();
+}
+
+#[tokio::test]
+async fn nothing_goes_out_after_the_sandbox_is_gone() {
+    let files = std::env::temp_dir().join(format!("sandbox-{:x}", rand::random::<u128>()));
+    let sandbox = Sandbox::start(files).await.unwrap();
+    let endpoint = Endpoint::start().await;
+    let stripe = Arc::clone(&sandbox.stripe);
+    stripe.set_endpoint(&endpoint.url).unwrap();
+    stripe.deliver_on_change(true);
+    stripe.create_customer(None, Metadata::new());
+    endpoint.got_times(1).await;
+    drop(sandbox);
+    while Arc::strong_count(&stripe) > 1 {
+        tokio::task::yield_now().await;
+    }
+    stripe.create_customer(None, Metadata::new());
+    tokio::task::yield_now().await;
+    assert_eq!(endpoint.got().len(), 1);
 }
 
 #[tokio::test]

@@ -62,8 +62,8 @@ fn the_period_of_a_subscription_moved_to_its_items() {
     let facts = SubscriptionFacts::new("sub_1", "cus_1", PriceFacts::new("price_1", 100, 5), 5);
     let (current, legacy) = (facts.render(Shape::Current), facts.render(Shape::Legacy));
     absent(&current, &["current_period_start", "current_period_end", "discount"]);
-    assert_eq!(current["items"]["data"][0]["current_period_end"], json!(facts.current_period_end));
-    assert_eq!(legacy["current_period_end"], json!(facts.current_period_end));
+    assert_eq!(current["items"]["data"][0]["current_period_end"], json!(facts.current_period().1));
+    assert_eq!(legacy["current_period_end"], json!(facts.current_period().1));
     absent(&legacy["items"]["data"][0], &["current_period_start", "current_period_end"]);
 }
 
@@ -92,9 +92,10 @@ fn an_event_wraps_any_object() {
 
 #[test]
 fn previous_attributes_hold_changed_keys_and_whole_lists() {
-    let before = json!({ "a": 1, "b": { "c": 2, "d": 3 }, "e": [1, 2], "f": null });
-    let after = json!({ "a": 1, "b": { "c": 2, "d": 4 }, "e": [1, 3], "f": 5 });
-    assert_eq!(previous_attributes(&before, &after), json!({ "b": { "d": 3 }, "e": [1, 2], "f": null }));
+    let before = json!({ "a": 1, "b": { "c": 2, "d": 3, "gone": 4 }, "e": [1, 2], "f": null });
+    let after = json!({ "a": 1, "b": { "c": 2, "d": 4, "new": 5 }, "e": [1, 3], "f": 5 });
+    let previous = json!({ "b": { "d": 3, "gone": 4, "new": null }, "e": [1, 2], "f": null });
+    assert_eq!(previous_attributes(&before, &after), previous);
 }
 
 #[tokio::test]
