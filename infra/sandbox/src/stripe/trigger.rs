@@ -6,19 +6,20 @@ use serde_json::{Value, json};
 use super::{
     PRICE, Stripe,
     billing::Outcome,
-    objects::Metadata,
+    objects::{Metadata, Shape},
     refusal::Refusal,
     sessions::CheckoutSessionFacts,
-    world::{World, merge, new_id},
+    world::{Resource, Table, World, merge, new_id},
 };
 
 /// The thin event.
 const METER_ERRORS: &str = "v1.billing.meter.error_report_triggered";
 
 /// The types that come about through an act; any other is made up.
-const TYPES: [&str; 24] = [
+const TYPES: [&str; 29] = [
     "charge.dispute.closed",
     "charge.dispute.created",
+    "charge.dispute.funds_withdrawn",
     "charge.failed",
     "charge.refunded",
     "charge.succeeded",
@@ -37,8 +38,12 @@ const TYPES: [&str; 24] = [
     "invoice.paid",
     "invoice.payment_action_required",
     "invoice.payment_failed",
+    "invoice.payment_succeeded",
     "invoice.voided",
     "invoice_payment.paid",
+    "payment_intent.payment_failed",
+    "payment_intent.requires_action",
+    "payment_intent.succeeded",
     "refund.created",
     METER_ERRORS,
 ];
@@ -53,8 +58,8 @@ impl Stripe {
     /// Does to the newest customer and subscription, or to fresh ones, what leads to an event of this type. The ids of all events
     /// that this made, in order.
     ///
-    /// `overrides` is merged into the object that events of this type carry, and into no object of the API. An unknown type becomes
-    /// an event about a minimal object.
+    /// `overrides` is merged into the object that events of this type carry, and into no object of the API. Any other type becomes an
+    /// event about the newest object of its kind as it is, or about a minimal one where the sandbox has no such kind.
     ///
     /// # Errors
     /// If it is no event type.
@@ -98,13 +103,19 @@ impl World {
                 let session = self.any_session()?;
                 self.expire_checkout(&session)?;
             }
-            "invoice.created" | "invoice.finalized" | "invoice.paid" | "invoice_payment.paid" | "charge.succeeded" => {
+            "invoice.created"
+            | "invoice.finalized"
+            | "invoice.paid"
+            | "invoice.payment_succeeded"
+            | "invoice_payment.paid"
+            | "charge.succeeded"
+            | "payment_intent.succeeded" => {
                 self.billed(Outcome::Paid)?;
             }
-            "invoice.payment_failed" | "charge.failed" => {
+            "invoice.payment_failed" | "charge.failed" | "payment_intent.payment_failed" => {
                 self.billed(Outcome::Failed)?;
             }
-            "invoice.payment_action_required" => {
+            "invoice.payment_action_required" | "payment_intent.requires_action" => {
                 self.billed(Outcome::ActionRequired)?;
             }
             "invoice.voided" => {
@@ -124,7 +135,7 @@ impl World {
                 let invoice = self.billed(Outcome::Paid)?;
                 self.refund(&invoice, 2500)?;
             }
-            "charge.dispute.created" | "charge.dispute.closed" => {
+            "charge.dispute.created" | "charge.dispute.closed" | "charge.dispute.funds_withdrawn" => {
                 let invoice = self.billed(Outcome::Paid)?;
                 let dispute = self.dispute(&invoice)?;
                 if kind == "charge.dispute.closed" {
@@ -225,8 +236,41 @@ impl World {
             self.notify(kind, Value::Null, json!({}));
             return Ok(());
         }
-        let object = json!({ "id": new_id("obj"), "object": about, "livemode": false, "created": self.now() });
+        let object = match self.newest(&parts) {
+            Some(object) => object,
+            None => json!({ "id": new_id("obj"), "object": about, "livemode": false, "created": self.now() }),
+        };
         self.emit_value(kind, object);
         Ok(())
+    }
+
+    /// The newest object of the kind that events of this type are about.
+    fn newest(&self, parts: &[&str]) -> Option<Value> {
+        fn of<T: Resource>(table: &Table<T>, shape: Shape) -> Option<Value> {
+            table.all().last().map(|newest| newest.render(shape))
+        }
+        let shape = self.shape;
+        match parts {
+            ["customer", _] => of(&self.customers, shape),
+            ["customer", "subscription", _] => of(&self.subscriptions, shape),
+            ["invoice", "upcoming"] => {
+                // There is no such invoice yet. Not on our provider page: that it had no id at all in old versions.
+                let mut upcoming = of(&self.invoices, shape)?;
+                upcoming["id"] = match shape {
+                    Shape::Current => json!(new_id("upcoming_in")),
+                    Shape::Legacy => Value::Null,
+                };
+                Some(upcoming)
+            }
+            ["invoice", _] => of(&self.invoices, shape),
+            ["invoice_payment", _] => of(&self.invoice_payments, shape),
+            ["payment_intent", _] => of(&self.payment_intents, shape),
+            ["charge", _] => of(&self.charges, shape),
+            ["charge", "dispute", _] => of(&self.disputes, shape),
+            ["refund", _] | ["charge", "refund", _] => of(&self.refunds, shape),
+            ["checkout", "session", _] => of(&self.checkouts, shape),
+            ["price", _] => of(&self.prices, shape),
+            _ => None,
+        }
     }
 }

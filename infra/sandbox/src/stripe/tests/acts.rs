@@ -250,6 +250,22 @@ async fn every_listed_type_comes_about_alone_and_after_all_others() {
 }
 
 #[tokio::test]
+async fn a_type_that_no_act_leads_to_is_about_the_newest_of_its_kind() {
+    let app = App::start().await;
+    let subscription = app.subscribe();
+    let invoice = app.stripe.subscription(&subscription).unwrap().latest_invoice.unwrap();
+    let about = |kind: &str| {
+        let made = app.stripe.trigger(kind, None).unwrap();
+        assert_eq!(app.types(&made), [kind]);
+        app.event(&made, kind)["data"]["object"]["id"].clone()
+    };
+    assert_eq!(about("customer.subscription.paused"), json!(subscription));
+    assert_eq!(about("invoice.sent"), json!(invoice));
+    let upcoming = about("invoice.upcoming");
+    assert!(upcoming.as_str().unwrap().starts_with("upcoming_in_"), "what is yet to come is no invoice of ours");
+}
+
+#[tokio::test]
 async fn unknown_types_are_made_up_and_overrides_reach_the_event() {
     let app = App::start().await;
     let made = app.stripe.trigger("customer.tax_id.created", Some(json!({ "country": "SE" }))).unwrap();
