@@ -67,7 +67,7 @@ create table public.webhook_events (
     error       text,
     constraint webhook_events_provider_event_id_key unique (provider, event_id),
     constraint webhook_events_provider_check check (provider in ('stripe', 'meta', 'tiktok', 'fortnox')),
-    constraint webhook_events_status_check check (status in ('received', 'applied', 'ignored', 'unowned', 'unparsed', 'failed')),
+    constraint webhook_events_status_check check (status in ('received', 'applied', 'superseded', 'ignored', 'unowned', 'unparsed', 'failed')),
     constraint webhook_events_raw_check check (length(raw) <= 2097152)
 );
 comment on table public.webhook_events is 'What providers delivered and was verified, byte for byte. A bad signature leaves a metric, never a row.';

@@ -68,6 +68,10 @@ insert into public.projects (id, org_id, title, category, client_id, status) val
      '01900000-0000-7000-8000-000000000c02', 'active')
 on conflict (id) do nothing;
 
+-- What the sandbox's Stripe sells.
+insert into public.plan_prices (stripe_price_id, plan, rank) values ('price_sandbox', 'studio', 1)
+on conflict do nothing;
+
 insert into public.agent_limits (org_id, agent, scope, period, max_requests, max_cost_micro_usd) values
     ('01900000-0000-7000-8000-000000000001', 'renderer', 'user', 'day', 200, null),
     ('01900000-0000-7000-8000-000000000001', 'renderer', 'agent', 'month', 5000, 500000000),

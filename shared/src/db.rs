@@ -1,4 +1,5 @@
-//! Transactions that run as somebody: [`CallerTx`] as a person or agent, [`ServiceTx`] as the system inside one organisation.
+//! Transactions that run as somebody: [`CallerTx`] as a person or agent, [`ServiceTx`] as the system inside one organisation,
+//! [`OwnerTx`] as the system inside whichever organisation owns what a provider sent.
 //!
 //! There is no other way to reach Postgres, and only `shared` can issue SQL through these.
 //!
@@ -95,7 +96,7 @@ impl Database {
         let headers = caller.org.map_or_else(String::new, |org| json!({ "spine-org": org }).to_string());
         let settings =
             [("request.jwt.claims", caller.claims_json()), ("request.headers", headers), ("role", role.to_owned())];
-        Ok(CallerTx(self.begin(&settings).await?))
+        Ok(CallerTx(self.begin(begin_statement(&settings)).await?))
     }
 
     /// Begins a transaction of the system, confined to `org`.
@@ -104,7 +105,7 @@ impl Database {
     /// [`DbError`] as above.
     pub async fn service_tx(&self, org: Uuid) -> Result<ServiceTx, DbError> {
         let settings = [("app.service_org", org.to_string()), ("role", "spine_service".to_owned())];
-        Ok(ServiceTx(self.begin(&settings).await?))
+        Ok(ServiceTx(self.begin(begin_statement(&settings)).await?))
     }
 
     /// Begins a transaction of the system in no organisation: it sees no tenant's row, and may only ask the functions that
@@ -113,11 +114,22 @@ impl Database {
     /// # Errors
     /// [`DbError`] as above.
     pub async fn directory_tx(&self) -> Result<DirectoryTx, DbError> {
-        Ok(DirectoryTx(self.begin(&[("role", "spine_service".to_owned())]).await?))
+        Ok(DirectoryTx(self.begin(begin_statement(&[("role", "spine_service".to_owned())])).await?))
     }
 
-    async fn begin(&self, settings: &[(&'static str, String)]) -> Result<Tx, DbError> {
-        let statement = begin_statement(settings);
+    /// Begins a transaction of the system in the organisation that owns an object of Stripe's, found by the object's id and by
+    /// those it names; in none, if nobody is known. The same message begins and finds.
+    ///
+    /// # Errors
+    /// [`DbError`] as above.
+    pub async fn stripe_tx(&self, object: &str, refs: &[String]) -> Result<OwnerTx, DbError> {
+        let begin = begin_statement(&[("role", "spine_service".to_owned())]);
+        let statement =
+            format!("{begin}; select app.enter_stripe({}, {}::jsonb)", text(object), text(&json!(refs).to_string()));
+        Ok(OwnerTx(self.begin(statement).await?))
+    }
+
+    async fn begin(&self, statement: String) -> Result<Tx, DbError> {
         let mut idle = Arc::clone(&self.idle).lock_owned().await;
         // A connection that slept through a freeze may be dead, and one whose other end is gone may not say so: nothing has been
         // asked of it yet, so once more with a new one.
@@ -157,13 +169,14 @@ impl Database {
 
 /// One message: begin, then every setting. Values are hex-coded, so no text of a token can end the literal it stands in.
 fn begin_statement(settings: &[(&'static str, String)]) -> String {
-    let settings: Vec<String> = settings
-        .iter()
-        .map(|(name, value)| {
-            format!("set_config('{name}', convert_from(decode('{}', 'hex'), 'UTF8'), true)", hex::encode(value))
-        })
-        .collect();
+    let settings: Vec<String> =
+        settings.iter().map(|(name, value)| format!("set_config('{name}', {}, true)", text(value))).collect();
     format!("begin; select {}", settings.join(", "))
+}
+
+/// Text as a literal that nothing in it can end.
+fn text(value: &str) -> String {
+    format!("convert_from(decode('{}', 'hex'), 'UTF8')", hex::encode(value))
 }
 
 /// An open transaction, whoever it runs as.
@@ -244,6 +257,12 @@ transaction!(
 transaction!(
     /// A transaction of the system in no organisation: ids from single-purpose functions, and no rows.
     DirectoryTx
+);
+
+transaction!(
+    /// A transaction of the system, confined to the organisation that owns what a provider sent; if nobody is known to, it sees no
+    /// tenant's row.
+    OwnerTx
 );
 
 /// A connection that names its statements or does not, as the connection setting says.

@@ -217,6 +217,21 @@ impl ApiError {
         Self { status, code: code.into(), detail: detail.into(), retry_after_s: None, cause: None }
     }
 
+    /// 400: not what this route takes, and not worth trying again.
+    pub fn bad_request(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// 413.
+    pub fn too_large(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    }
+
+    /// 502: somebody we asked on the caller's behalf refused. The cause is logged.
+    pub fn bad_gateway(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, code, detail)
+    }
+
     /// 422: well formed, and not acceptable. `detail` says what to change.
     pub fn unprocessable(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)

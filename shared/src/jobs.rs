@@ -286,3 +286,19 @@ pub async fn due(tx: &mut DirectoryTx, most: i32) -> Result<Vec<DueJob>, StoreEr
     .fetch_all(tx.conn()?)
     .await?)
 }
+
+/// The same, of these kinds only.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn due_of(tx: &mut DirectoryTx, job_types: &[&str], most: i32) -> Result<Vec<DueJob>, StoreError> {
+    let job_types: Vec<String> = job_types.iter().map(|kind| (*kind).to_owned()).collect();
+    Ok(sqlx::query_as!(
+        DueJob,
+        r#"select org_id as "org_id!", job_id as "job_id!", job_type as "job_type!" from app.due_jobs_of($1, $2)"#,
+        &job_types,
+        most
+    )
+    .fetch_all(tx.conn()?)
+    .await?)
+}

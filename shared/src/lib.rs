@@ -34,5 +34,6 @@ pub mod seal;
 pub mod secrets;
 pub mod store;
 pub mod telemetry;
+pub mod webhook;
 
 pub use client::http_client;

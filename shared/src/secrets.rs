@@ -41,11 +41,17 @@ pub enum Secret {
     StorageS3SecretAccessKey,
     /// What wraps the audit log's subject keys: 32 bytes in base64.
     AuditKey,
+    /// Stripe's key, restricted to what billing reads and opens.
+    StripeApiKey,
+    /// Signing secrets of the live endpoint, with spaces between while one is rolled.
+    StripeWebhookSecrets,
+    /// Signing secrets of the test endpoint, likewise.
+    StripeWebhookSecretsTest,
 }
 
 impl Secret {
     /// Every one.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::DatabaseUrl,
         Self::MongodbUri,
         Self::SupabaseJwtSecret,
@@ -54,6 +60,9 @@ impl Secret {
         Self::StorageS3AccessKeyId,
         Self::StorageS3SecretAccessKey,
         Self::AuditKey,
+        Self::StripeApiKey,
+        Self::StripeWebhookSecrets,
+        Self::StripeWebhookSecretsTest,
     ];
 
     /// The environment variable's name.
@@ -68,6 +77,9 @@ impl Secret {
             Self::StorageS3AccessKeyId => "STORAGE_S3_ACCESS_KEY_ID",
             Self::StorageS3SecretAccessKey => "STORAGE_S3_SECRET_ACCESS_KEY",
             Self::AuditKey => "AUDIT_KEY",
+            Self::StripeApiKey => "STRIPE_API_KEY",
+            Self::StripeWebhookSecrets => "STRIPE_WEBHOOK_SECRETS",
+            Self::StripeWebhookSecretsTest => "STRIPE_WEBHOOK_SECRETS_TEST",
         }
     }
 

@@ -89,7 +89,19 @@ const DOMAINS: [(&str, &[&str]); 13] = [
     ),
     ("System", &["jobs", "system_settings", "idempotency_keys", "outbox", "webhook_events", "error_logs"]),
     ("Audit", &["audit_log", "audit_seals", "subject_keys"]),
-    ("Billing", &["invoices", "subscriptions", "plan_prices", "billing_events"]),
+    (
+        "Billing",
+        &[
+            "invoices",
+            "stripe_objects",
+            "billing_checkouts",
+            "meter_reports",
+            "billing_reconciliations",
+            "subscriptions",
+            "plan_prices",
+            "billing_events",
+        ],
+    ),
     (
         "Integrations",
         &["org_integrations", "oauth_states", "fortnox_customers", "client_accounting", "accounting_writes"],

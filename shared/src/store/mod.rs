@@ -2,6 +2,7 @@
 //! row-level security is the guard, and an `org_id` in a query is there for the planner.
 
 pub mod access;
+pub mod billing;
 pub mod cache;
 pub mod idempotency;
 pub mod outbox;
@@ -39,4 +40,13 @@ pub enum StoreError {
     /// No transaction could be begun or ended.
     #[error("no transaction")]
     Transaction(#[from] DbError),
+}
+
+impl StoreError {
+    /// The database's own code of what it refused (SQLSTATE), if it answered.
+    #[must_use]
+    pub fn database_code(&self) -> Option<String> {
+        let Self::Database(error) = self else { return None };
+        Some(error.as_database_error()?.code()?.into_owned())
+    }
 }
