@@ -4,6 +4,7 @@
 //! is measured in [`isolation`], which needs no functions.
 
 mod isolation;
+mod stripe;
 
 use std::{
     fs,
@@ -71,6 +72,8 @@ type Seen = (&'static str, Moment, Instant);
 pub(crate) enum Part {
     /// Row-level security at a million rows, and vector search at a hundred thousand.
     Isolation,
+    /// Events of Stripe's: how many a second, CPU, memory and round trips.
+    Stripe,
 }
 
 /// A limit on a measure.
@@ -124,7 +127,7 @@ fn milliseconds(since: Instant) -> f64 {
 }
 
 pub(crate) async fn run(part: Option<Part>, json: bool) -> Result<ExitCode> {
-    if part.is_none() && !cfg!(target_os = "linux") {
+    if part != Some(Part::Isolation) && !cfg!(target_os = "linux") {
         bail!("functions are built for Linux, so they are measured on Linux");
     }
     if platform::env("DATABASE_URL").or(platform::env("MONGODB_URI")).is_some() {
@@ -140,11 +143,15 @@ pub(crate) async fn run(part: Option<Part>, json: bool) -> Result<ExitCode> {
     } else {
         report::out(&format!("machine: {machine}\n"));
     }
-    if part.is_none() {
-        // On the heap: nested, its future is deeper than the compiler looks.
-        Box::pin(deployed(&home, &mut told)).await?;
+    // On the heap: nested, their futures are deeper than the compiler looks.
+    match part {
+        None => Box::pin(deployed(&home, &mut told)).await?,
+        Some(Part::Stripe) => Box::pin(stripe::measure_alone(&home, &mut told)).await?,
+        Some(Part::Isolation) => {}
     }
-    isolation::measure(&home, &mut told).await?;
+    if part != Some(Part::Stripe) {
+        isolation::measure(&home, &mut told).await?;
+    }
 
     if !json && !told.missed.is_empty() {
         report::out(&format!("\nmissed: {}", told.missed.join("; ")));
@@ -156,14 +163,20 @@ pub(crate) async fn run(part: Option<Part>, json: bool) -> Result<ExitCode> {
 async fn deployed(home: &Home, told: &mut Told) -> Result<()> {
     let release = home.root.join(RELEASE);
     report::line("building what is deployed, and the peers it is measured beside: ten minutes the first time");
-    build::bootstraps(&home.root, Arch::HOST, build::binaries().into_iter().chain(["benches"]), &release, false)?;
+    build::bootstraps(
+        &home.root,
+        Arch::HOST,
+        build::binaries().into_iter().chain(["benches", "bench_stripe"]),
+        &release,
+        false,
+    )?;
     let zips = home.run.join("zips");
     build::bootstraps(&home.root, Arch::HOST, build::binaries(), &zips, true)?;
 
     let databases = platform::Databases::start(home, None).await?;
     for binary in build::binaries() {
         // More where it also needs MongoDB, pictures or object storage.
-        let budget = if binary == "jobs" { 6.0 } else { 10.0 };
+        let budget = if matches!(binary, "jobs" | "stripe_webhook") { 6.0 } else { 10.0 };
         let size = build::size(&zips, binary)? as f64 / 1e6;
         told.measure(&format!("size of {binary}, zipped"), size, "MB", Budget::AtMost(budget));
     }
@@ -174,7 +187,8 @@ async fn deployed(home: &Home, told: &mut Told) -> Result<()> {
     bench.admissions(told).await?;
     let reserved = bench.reservations(told).await?;
     bench.jobs(told).await?;
-    bench.ai_overhead(told, reserved).await
+    bench.ai_overhead(told, reserved).await?;
+    bench.stripe(told).await
 }
 
 /// Processor, cores, memory and kernel.

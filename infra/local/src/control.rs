@@ -94,13 +94,40 @@ async fn obey(
     let outcome = match command.as_str() {
         "token" => token(&listening, &body).await,
         "fault" => fault(&listening, &body),
-        "trigger" if body["schedule"] == "sweep" => listening.stack.sweep().await.map_err(Into::into),
-        "trigger" => Err(anyhow::anyhow!("the schedules are: sweep")),
+        "trigger" => trigger(&listening, &body).await,
         _ => Err(anyhow::anyhow!("unknown command")),
     };
     match outcome {
         Ok(answer) => (StatusCode::OK, Json(answer)),
         Err(error) => (StatusCode::BAD_REQUEST, Json(json!({ "error": format!("{error:#}") }))),
+    }
+}
+
+/// Ticks a schedule, or has Stripe send events: for the newest customer there, made if there is none.
+async fn trigger(listening: &Listening, body: &Value) -> Result<Value> {
+    match body["what"].as_str() {
+        Some("sweep") => Ok(listening.stack.sweep().await?),
+        Some("reconcile") => Ok(listening.stack.reconcile().await?),
+        Some("stripe") => {
+            let stripe = &listening.stack.sandbox.stripe;
+            let kinds: Vec<&str> = body["events"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            if kinds.is_empty() {
+                return Ok(json!({ "told": sandbox::stripe::trigger_types().join("\n") }));
+            }
+            for kind in kinds {
+                stripe.trigger(kind, None).map_err(|refusal| anyhow::anyhow!("{kind}: {refusal}"))?;
+            }
+            let sent = stripe.deliver_all().await;
+            let told: Vec<String> = sent
+                .iter()
+                .map(|attempt| {
+                    let status = attempt.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+                    format!("{} {status}", attempt.event)
+                })
+                .collect();
+            Ok(json!({ "told": told.join("\n") }))
+        }
+        _ => bail!("there are: sweep, reconcile, stripe EVENT…"),
     }
 }
 

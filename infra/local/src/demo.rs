@@ -1,4 +1,6 @@
-//! `./spine demo`: a room photo becomes a finished render, and every step is checked.
+//! `./spine demo`: a room photo becomes a finished render, an organisation subscribes and pays, and every step is checked.
+
+mod billing;
 
 use std::{
     fs,
@@ -164,7 +166,7 @@ impl Demo<'_> {
         steps.step("audit-trail", self.check_audit(&id).await);
         steps.step("mongo-document", self.check_document(&id).await);
         steps.step("isolation", self.check_isolation(&id).await);
-        Ok(())
+        self.tell_billing(steps).await
     }
 
     fn sign_in(&self, (id, email): (&str, &str), org: &str) -> Result<String> {

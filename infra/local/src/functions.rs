@@ -29,7 +29,7 @@ pub const RENDERS: &str = "renders";
 const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 4] = [
+pub const FUNCTIONS: [Function; 6] = [
     Function {
         name: "ProcessRenderRequestHttp",
         binary: "process_render_request",
@@ -59,6 +59,26 @@ pub const FUNCTIONS: [Function; 4] = [
         timeout: HTTP_TIMEOUT,
         batch: 1,
         concurrency: 8,
+    },
+    Function {
+        name: "StripeWebhookHttp",
+        binary: "stripe_webhook",
+        routes: &["/webhooks/stripe", "/v1/billing"],
+        queue: None,
+        schedule: None,
+        timeout: HTTP_TIMEOUT,
+        batch: 1,
+        concurrency: 8,
+    },
+    Function {
+        name: "StripeWebhookReconcile",
+        binary: "stripe_webhook",
+        routes: &[],
+        queue: None,
+        schedule: Some(Duration::from_secs(60)),
+        timeout: Duration::from_secs(300),
+        batch: 1,
+        concurrency: 1,
     },
     Function {
         name: "Sweep",

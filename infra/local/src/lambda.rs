@@ -131,6 +131,20 @@ impl Lambda {
         peaks.max()
     }
 
+    /// The time that the processes which wait for work have spent on a processor, where the system tells.
+    #[must_use]
+    pub fn cpu(&self) -> Option<Duration> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = 0;
+        for worker in idle.iter() {
+            for task in std::fs::read_dir(format!("/proc/{}/task", worker.child.id()?)).ok()? {
+                let told = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+                sum += told.split(' ').next()?.parse::<u64>().ok()?;
+            }
+        }
+        Some(Duration::from_nanos(sum))
+    }
+
     /// Ends the processes that wait for work, so that the next event meets a cold start.
     pub fn retire(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();

@@ -15,6 +15,7 @@ pub mod lint;
 pub mod pooler;
 pub mod process;
 pub mod queue;
+pub mod rebuild;
 pub mod scheduler;
 pub mod schema;
 pub mod servers;

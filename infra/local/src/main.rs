@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use local::{
-    database, home, stack,
+    database, home, rebuild, stack,
     vectors::{self, Outcome},
 };
 
@@ -33,7 +33,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Takes a room photo to a finished render, and checks every step.
+    /// Takes a room photo to a finished render and an organisation through its billing, and checks every step.
     Demo {
         /// One JSON object a step.
         #[arg(long)]
@@ -60,14 +60,16 @@ enum Command {
         #[arg(long)]
         org: Option<String>,
     },
-    /// Ticks a schedule of the running `up`.
+    /// Ticks a schedule of the running `up`, or has Stripe send it events: `sweep`, `reconcile`, `stripe invoice.paid …`.
     Trigger {
-        /// `sweep`.
-        schedule: String,
+        /// `sweep`, `reconcile` or `stripe`.
+        what: String,
+        /// Types of Stripe's events; without one, lists those there are.
+        events: Vec<String>,
     },
     /// Makes calls of the running `up` go wrong; without arguments, lists what can.
     Fault {
-        /// `postgres`, `mongodb`, `storage`, `secrets`, `queue`, `anthropic` or `gemini`.
+        /// `postgres`, `mongodb`, `storage`, `secrets`, `queue`, `anthropic`, `gemini` or `stripe`.
         target: Option<String>,
         /// `slow`, `hang`, `reset`, `refuse`, …; `none` ends what was arranged.
         fault: Option<String>,
@@ -119,6 +121,14 @@ enum Command {
         #[arg(long, conflicts_with = "drop")]
         force: bool,
     },
+    /// Applies an organisation's stored Stripe events again, on the running `up`'s database or on DATABASE_URL.
+    ///
+    /// In one transaction; tells what is other than before. Logs in as who migrates.
+    RebuildBilling {
+        /// The organisation, by slug.
+        #[arg(long)]
+        org: String,
+    },
     /// Applies migrations to DATABASE_URL, and gives MONGODB_URI its collections: to both, or to the one that is set.
     Migrate {
         /// Tells what it would apply and tries it in one transaction that is taken back, holding its locks meanwhile.
@@ -163,9 +173,12 @@ async fn run(command: Command) -> Result<ExitCode> {
             report::out(token["token"].as_str().context("no token came back")?);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Trigger { schedule } => {
-            let answer = control::ask("trigger", &serde_json::json!({ "schedule": schedule })).await?;
-            report::out(&answer.to_string());
+        Command::Trigger { what, events } => {
+            let answer = control::ask("trigger", &serde_json::json!({ "what": what, "events": events })).await?;
+            match answer["told"].as_str() {
+                Some(told) => report::out(told),
+                None => report::out(&answer.to_string()),
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Fault { target, fault, calls, call } => {
@@ -178,6 +191,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Deploy { x86_64, dry_run, args } => build::deploy(arch(x86_64), dry_run, &args),
         Command::Bench { part, json } => platform::until_stopped(bench::run(part, json)).await,
         Command::VectorIndex { org, drop, force } => platform::until_stopped(vector_index(&org, drop, force)).await,
+        Command::RebuildBilling { org } => platform::until_stopped(rebuild_billing(&org)).await,
         Command::Migrate { dry_run } => {
             let (postgres, mongodb) = (platform::env("DATABASE_URL"), platform::env("MONGODB_URI"));
             if postgres.is_none() && mongodb.is_none() {
@@ -251,6 +265,15 @@ async fn vector_index(org: &str, drop: bool, force: bool) -> Result<ExitCode> {
     }
     let refused = indexes.iter().all(|index| matches!(index.outcome, Outcome::TooFew(_)));
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn rebuild_billing(org: &str) -> Result<ExitCode> {
+    let done = rebuild::rebuild(&control::database_url()?, org).await?;
+    for change in &done.changes {
+        report::out(change);
+    }
+    report::line(&format!("{} events applied again, {} changes", done.events, done.changes.len()));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn arch(x86_64: bool) -> build::Arch {

@@ -5,7 +5,7 @@ use std::{io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::PathBu
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use sandbox::{Calls, Canned, Sandbox, Wire, WireFault, anthropic, gemini, secrets, storage};
+use sandbox::{Calls, Canned, Sandbox, Wire, WireFault, anthropic, gemini, secrets, storage, stripe};
 use shared::{
     config::Env,
     documents::{Collection, Documents},
@@ -21,6 +21,9 @@ use crate::{
     queue::{Consumer, Endpoint, Queue},
     scheduler,
 };
+
+/// The meter that agents' costs are told to.
+pub const METER: &str = "spine_agent_cost";
 
 /// What a stack stands on.
 #[derive(Debug, Clone)]
@@ -97,6 +100,7 @@ impl Stack {
             ("secrets", at.secrets),
             ("anthropic", at.anthropic),
             ("gemini", at.gemini),
+            ("stripe", at.stripe),
             ("queue", endpoint.address),
         ] {
             if config.wired {
@@ -142,6 +146,8 @@ impl Stack {
             (Secret::StorageS3AccessKeyId, &sandbox.storage_key_id),
             (Secret::StorageS3SecretAccessKey, &sandbox.storage_key.get()),
             (Secret::AuditKey, &audit_key),
+            (Secret::StripeApiKey, &sandbox.stripe.key().get()),
+            (Secret::StripeWebhookSecretsTest, &sandbox.stripe.secrets().join(" ")),
         ] {
             sandbox.secrets.set(secret.name(), value);
         }
@@ -152,6 +158,10 @@ impl Stack {
             ("SUPABASE_URL", sandbox.supabase_url()),
             ("ANTHROPIC_BASE_URL", through("anthropic")),
             ("GEMINI_BASE_URL", through("gemini")),
+            ("STRIPE_BASE_URL", through("stripe")),
+            ("STRIPE_MODE", "test".to_owned()),
+            ("STRIPE_METER_EVENT", METER.to_owned()),
+            ("BILLING_RETURN_ORIGINS", "http://localhost:3000".to_owned()),
             ("STORAGE_S3_ENDPOINT", through("storage")),
             ("STORAGE_S3_REGION", storage::REGION.to_owned()),
             ("RENDER_QUEUE_URL", format!("{}/000000000000/{RENDERS}", through("queue"))),
@@ -186,6 +196,7 @@ impl Stack {
         let workers = functions.iter().filter(|lambda| lambda.function().queue == Some(RENDERS));
         let consumers = workers.map(|worker| Consumer::start(Arc::clone(&renders), Arc::clone(worker))).collect();
         let gateway = Gateway::start(listener, functions.clone());
+        sandbox.stripe.set_endpoint(&format!("{url}/webhooks/stripe"))?;
         Ok(Self {
             url,
             sandbox,
@@ -228,6 +239,7 @@ impl Stack {
         let script = match target {
             "anthropic" => Some(&self.sandbox.anthropic),
             "gemini" => Some(&self.sandbox.gemini),
+            "stripe" => Some(&self.sandbox.stripe_script),
             _ => None,
         };
         if fault == "none" {
@@ -253,6 +265,14 @@ impl Stack {
     /// [`InvokeError`].
     pub async fn sweep(&self) -> Result<serde_json::Value, InvokeError> {
         scheduler::tick(self.function("Sweep").ok_or(InvokeError::Gone)?).await
+    }
+
+    /// One tick of the schedule that compares billing with Stripe. What it did, as it says itself.
+    ///
+    /// # Errors
+    /// [`InvokeError`].
+    pub async fn reconcile(&self) -> Result<serde_json::Value, InvokeError> {
+        scheduler::tick(self.function("StripeWebhookReconcile").ok_or(InvokeError::Gone)?).await
     }
 }
 
@@ -281,6 +301,7 @@ fn answers(target: &str) -> Vec<(&'static str, Canned)> {
     match target {
         "anthropic" => anthropic::faults(),
         "gemini" => gemini::faults(),
+        "stripe" => stripe::faults(),
         _ => Vec::new(),
     }
 }

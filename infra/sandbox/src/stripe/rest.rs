@@ -135,6 +135,11 @@ async fn record(State(stripe): State<Arc<Stripe>>, request: Request, next: Next)
     if let Ok(request_id) = request_id.parse() {
         headers.insert("request-id", request_id);
     }
+    // By the clock that dates events, so that an answer is as old as what it says.
+    let date = chrono::DateTime::from_timestamp(stripe.now(), 0).unwrap_or_default();
+    if let Ok(date) = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string().parse() {
+        headers.insert("date", date);
+    }
     response
 }
 

@@ -1,0 +1,260 @@
+//! People begin to pay, and change how: through pages of Stripe's, so that no card ever comes here.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use shared::{
+    audit,
+    db::CallerTx,
+    http::{self, ApiError, HttpRequest, Reply, conclude},
+    store::{
+        access::{self, Member},
+        billing::{self, Checkout},
+        idempotency,
+    },
+};
+use url::Url;
+use uuid::Uuid;
+
+use crate::{facts::is_id, state::State, stripe::StripeError};
+
+/// What a person may ask for.
+const PERMISSION: &str = "billing:manage";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewCheckoutBody {
+    price: String,
+    success_url: String,
+    cancel_url: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPortalBody {
+    return_url: String,
+}
+
+/// Where to send the person.
+#[derive(Debug, Serialize)]
+pub(crate) struct PageView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Uuid>,
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<DateTime<Utc>>,
+}
+
+/// `POST /v1/billing/checkout`: opens a page on which to subscribe.
+///
+/// What is about to be opened is written down before Stripe is asked, under an id that Stripe repeats as `client_reference_id`: only
+/// the completion of such a checkout makes a customer the organisation's. Replaying an `Idempotency-Key` gives the same page, and
+/// another one for the same price while it can be paid gives it too: nobody should pay twice.
+pub(crate) async fn checkout(state: &State, request: &HttpRequest) -> Result<Reply<PageView>, ApiError> {
+    let now = (state.clock)();
+    let caller = state.auth.authenticate(&request.headers, now).await?;
+    let body: NewCheckoutBody = http::json(request)?;
+    if !is_id(&body.price) {
+        return Err(ApiError::unprocessable("price_invalid", "`price` is the id of a Stripe price, as in price_1AbC."));
+    }
+    let (success, cancel) =
+        (come_back(state, "success_url", &body.success_url)?, come_back(state, "cancel_url", &body.cancel_url)?);
+    let keyed = http::idempotency(request, "POST /v1/billing/checkout")?;
+
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let wanted = begin_checkout(&mut tx, &body.price, keyed).await;
+    let (member, checkout, customer, overtaken) = conclude(tx, wanted).await?;
+    for older in overtaken {
+        expire(state, &caller, member, &older).await?;
+    }
+    if let (Some(_), Some(url)) = (&checkout.session_id, &checkout.url) {
+        return Ok(Reply::ok(page(&checkout, url.clone())));
+    }
+
+    let id = checkout.id.to_string();
+    let mut form = vec![
+        ("mode", "subscription"),
+        ("line_items[0][price]", body.price.as_str()),
+        ("line_items[0][quantity]", "1"),
+        ("client_reference_id", &id),
+        ("success_url", success),
+        ("cancel_url", cancel),
+    ];
+    if let Some(customer) = &customer {
+        form.push(("customer", customer));
+    }
+    let session =
+        state.stripe.post("/v1/checkout/sessions", &form, &format!("checkout-{id}")).await.map_err(refused)?;
+    let malformed = || refused(StripeError::Malformed);
+    let session_id = session["id"].as_str().filter(|id| is_id(id)).ok_or_else(malformed)?;
+    let url = session["url"].as_str().filter(|url| url.len() <= 4000).ok_or_else(malformed)?.to_owned();
+    let expires_at = session["expires_at"].as_i64().and_then(|at| DateTime::from_timestamp(at, 0));
+    let expires_at = expires_at.unwrap_or(now + TimeDelta::hours(24));
+
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let stored = async {
+        billing::update_checkout_session(&mut tx, member, checkout.id, session_id, &url, expires_at).await?;
+        let entry = audit::Entry {
+            action: "billing.checkout_opened",
+            resource_type: "billing_checkouts",
+            record_id: id.clone(),
+            input: json!({ "price": body.price }),
+            decision: json!({ "customer_known": customer.is_some() }),
+            output: json!({ "session_id": session_id }),
+            metadata: json!({}),
+            request_id: Some(&request.request_id),
+            ..audit::Entry::default()
+        };
+        Ok(audit::append(&mut tx, &entry).await?)
+    }
+    .await;
+    conclude(tx, stored).await?;
+    Ok(Reply::created(page(&Checkout { expires_at, ..checkout }, url)))
+}
+
+fn page(checkout: &Checkout, url: String) -> PageView {
+    PageView { id: Some(checkout.id), url, expires_at: Some(checkout.expires_at) }
+}
+
+type Begun = (Member, Checkout, Option<String>, Vec<Checkout>);
+
+/// The checkout to open, the customer to open it for, and older ones that this one replaces.
+async fn begin_checkout(
+    tx: &mut CallerTx,
+    price: &str,
+    keyed: Option<idempotency::KeyedRequest>,
+) -> Result<Begun, ApiError> {
+    let member = access::enter(tx, PERMISSION).await?;
+    if member.user_id.is_none() {
+        return Err(ApiError::unprocessable("person_required", "Only a person can open a checkout, not an agent."));
+    }
+    let id = Uuid::new_v4();
+    if let Some(keyed) = &keyed
+        && let Some(earlier) = idempotency::remember(tx, member, keyed, id).await?
+    {
+        let checkout = billing::get_checkout(tx, member, earlier).await?;
+        let account = billing::get_account(tx, member, price).await?;
+        return Ok((member, checkout, account.stripe_customer_id, Vec::new()));
+    }
+    let account = billing::get_account(tx, member, price).await?;
+    if account.plan.is_none() {
+        return Err(ApiError::unprocessable(
+            "price_unknown",
+            "No plan is sold at this price; plan_prices lists those that are.",
+        ));
+    }
+    if account.subscribed {
+        return Err(ApiError::conflict(
+            "subscription_exists",
+            "The organisation has a subscription; change it with POST /v1/billing/portal.",
+        ));
+    }
+    let (same, others): (Vec<Checkout>, Vec<Checkout>) =
+        billing::open_checkouts(tx, member).await?.into_iter().partition(|open| open.stripe_price_id == price);
+    // Without a key of its own a repetition is the same wish.
+    if keyed.is_none()
+        && let Some(open) = same.into_iter().next()
+    {
+        return Ok((member, open, account.stripe_customer_id, others));
+    }
+    billing::insert_checkout(tx, member, id, price).await?;
+    let checkout = billing::get_checkout(tx, member, id).await?;
+    Ok((member, checkout, account.stripe_customer_id, others))
+}
+
+/// Ends a checkout for another price, so that not both can be paid.
+async fn expire(
+    state: &State,
+    caller: &shared::auth::Caller,
+    member: Member,
+    checkout: &Checkout,
+) -> Result<(), ApiError> {
+    if let Some(session) = &checkout.session_id {
+        let path = format!("/v1/checkout/sessions/{session}/expire");
+        match state.stripe.post(&path, &[], &format!("expire-{}", checkout.id)).await {
+            // Refused if it was completed or has expired: what became of it is being told.
+            Ok(_) | Err(StripeError::Refused { .. } | StripeError::Missing) => {}
+            Err(error) => return Err(refused(error)),
+        }
+    }
+    let mut tx = state.db.caller_tx(caller).await?;
+    let expired = billing::expire_checkout(&mut tx, member, checkout.id).await.map_err(ApiError::from);
+    conclude(tx, expired).await
+}
+
+/// `POST /v1/billing/portal`: opens a page on which to change card, plan and address, or to cancel.
+pub(crate) async fn portal(state: &State, request: &HttpRequest) -> Result<Reply<PageView>, ApiError> {
+    let now = (state.clock)();
+    let caller = state.auth.authenticate(&request.headers, now).await?;
+    let body: NewPortalBody = http::json(request)?;
+    let back = come_back(state, "return_url", &body.return_url)?;
+    let keyed = http::idempotency(request, "POST /v1/billing/portal")?;
+
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let found = async {
+        let member = access::enter(&mut tx, PERMISSION).await?;
+        let account = billing::get_account(&mut tx, member, "").await?;
+        let customer = account.stripe_customer_id.ok_or_else(|| {
+            ApiError::conflict(
+                "customer_missing",
+                "The organisation has not paid yet; begin with POST /v1/billing/checkout.",
+            )
+        })?;
+        let entry = audit::Entry {
+            action: "billing.portal_opened",
+            resource_type: "organizations",
+            record_id: member.org_id.to_string(),
+            input: json!({}),
+            decision: json!({}),
+            output: json!({}),
+            metadata: json!({}),
+            request_id: Some(&request.request_id),
+            ..audit::Entry::default()
+        };
+        audit::append(&mut tx, &entry).await?;
+        Ok((member, customer))
+    }
+    .await;
+    let (member, customer) = conclude(tx, found).await?;
+
+    // The key is the caller's within their organisation; without one each request is its own.
+    let key = keyed.map_or_else(
+        || Uuid::new_v4().to_string(),
+        |keyed| hex::encode(Sha256::digest(format!("{}/{}/{}", member.org_id, member.actor_id, keyed.key))),
+    );
+    let form = [("customer", customer.as_str()), ("return_url", back)];
+    let session: Value =
+        state.stripe.post("/v1/billing_portal/sessions", &form, &format!("portal-{key}")).await.map_err(refused)?;
+    let url = session["url"].as_str().filter(|url| url.len() <= 4000);
+    let url = url.ok_or_else(|| refused(StripeError::Malformed))?.to_owned();
+    Ok(Reply::created(PageView { id: None, url, expires_at: None }))
+}
+
+/// Where Stripe sends the person back to: only to an app of ours.
+fn come_back<'a>(state: &State, field: &'static str, text: &'a str) -> Result<&'a str, ApiError> {
+    // As it was written: Stripe fills in {CHECKOUT_SESSION_ID}, which a URL would have coded.
+    let known = text.len() <= 2000
+        && Url::parse(text).is_ok_and(|url| {
+            url.username().is_empty() && state.return_origins.iter().any(|origin| origin.origin() == url.origin())
+        });
+    known.then_some(text).ok_or_else(|| {
+        ApiError::unprocessable(
+            "return_url_unknown",
+            format!("`{field}` must be an address of one of the apps that are set up."),
+        )
+    })
+}
+
+fn refused(error: StripeError) -> ApiError {
+    match error {
+        StripeError::Refused { .. } | StripeError::Missing | StripeError::Malformed => {
+            ApiError::bad_gateway("stripe_refused", "Stripe did not take the request; an operator can see why.")
+                .because(error)
+        }
+        StripeError::Unavailable(_) | StripeError::Secret(_) => {
+            ApiError::unavailable("stripe_unavailable", "Stripe cannot be reached; try again shortly.", 10)
+                .because(error)
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! The schedule, every minute: settles what deliveries left open, asks Stripe about what they did not say, compares with what Stripe
+//! lists, gives organisations the plans they pay for, and tells the meter what agents cost.
+//!
+//! Each part stands alone: one that fails is logged, told in the result, and does not keep the others from their work.
+
+use std::time::{Duration, Instant};
+
+use chrono::TimeDelta;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use shared::{
+    jobs::{self, Claim, Claimed, DueJob, End},
+    lambda::{Error, Tick},
+    store::{
+        StoreError,
+        billing::{self, Found, Observation, Reconciliation, UnclearEvent},
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    event,
+    facts::is_id,
+    meter,
+    record::{claim, record},
+    state::State,
+    stripe::{Fetched, StripeError, path_of},
+};
+
+/// How much one part of one run takes on; the next goes on from there.
+const PAGE: i32 = 100;
+/// What is left of the invocation's time when no new work is begun.
+const RESERVE: Duration = Duration::from_secs(15);
+/// How long a worker may hold a job.
+const LEASE: TimeDelta = TimeDelta::minutes(2);
+
+/// Why a part could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PartError {
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Stripe was of no help.
+    #[error(transparent)]
+    Stripe(#[from] StripeError),
+    /// The time was over; what was done counts.
+    #[error("the time was over before everything was compared")]
+    Time,
+}
+
+impl From<shared::db::DbError> for PartError {
+    fn from(error: shared::db::DbError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Answers a tick. It may come twice: everything here is safe to repeat.
+pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
+    let deadline = Instant::now() + tick.remaining.saturating_sub(RESERVE);
+    let parts = [
+        ("jobs_done", work(state, deadline).await.map(|done| json!(done))),
+        ("events_looked_up", look_up(state, deadline).await.map(|done| json!(done))),
+        ("compared", compare(state, deadline).await.map(|found| json!(found))),
+        ("plans_settled", settle_plans(state).await.map(|done| json!(done))),
+        ("meter_reports", meter::report(state, deadline).await.map(|done| json!(done))),
+    ];
+    let (mut told, mut failures) = (serde_json::Map::new(), 0);
+    let all = parts.len();
+    for (name, outcome) in parts {
+        let value = outcome.unwrap_or_else(|error| {
+            tracing::error!(part = name, %error, "a part of the reconciliation failed");
+            failures += 1;
+            Value::Null
+        });
+        told.insert(name.to_owned(), value);
+    }
+    if failures == all {
+        return Err("every part of the reconciliation failed".into());
+    }
+    let told = Value::Object(told);
+    tracing::info!(result = %told, "reconciled");
+    Ok(told)
+}
+
+/// Works on jobs that deliveries left. How many.
+async fn work(state: &State, deadline: Instant) -> Result<usize, PartError> {
+    let mut tx = state.db.directory_tx().await?;
+    let due = jobs::due_of(&mut tx, &["stripe_settle", "stripe_claim"], PAGE).await?;
+    tx.rollback().await?;
+    let mut done = 0;
+    for job in due {
+        if Instant::now() >= deadline {
+            break;
+        }
+        done += usize::from(work_on(state, &job).await?);
+    }
+    Ok(done)
+}
+
+async fn work_on(state: &State, due: &DueJob) -> Result<bool, PartError> {
+    let mut tx = state.db.service_tx(due.org_id).await?;
+    let claimed = jobs::claim(&mut tx, due.org_id, due.job_id, Uuid::now_v7(), LEASE).await?;
+    tx.commit().await?;
+    let Claim::Held(job) = claimed else { return Ok(false) };
+    let outcome = match job.job_type.as_str() {
+        "stripe_claim" => claim_all(state, job.org_id).await.map(|claimed| json!({ "claimed": claimed })),
+        _ => settle(state, &job).await,
+    };
+    let end = match outcome {
+        // Something newer is known, or the answer was not newer than what it was to decide: asked again, until it is.
+        Ok(result) if result["outcome"] == "superseded" && job.attempt < job.max_attempts => {
+            End::Later { run_after: (state.clock)() + TimeDelta::seconds(5), waiting: None, error: None }
+        }
+        Ok(result) => End::Succeeded { result, tokens: 0 },
+        Err(error) => {
+            let told = json!({ "code": "stripe_settle_failed", "detail": error.to_string() });
+            tracing::warn!(job.id = %job.id, %error, "a job of billing failed");
+            let passes = !matches!(&error, PartError::Stripe(error) if !error.passes());
+            if passes && job.attempt < job.max_attempts {
+                let wait = TimeDelta::seconds(30 << job.attempt.clamp(0, 6));
+                End::Later { run_after: (state.clock)() + wait, waiting: None, error: Some(told) }
+            } else {
+                End::Failed { error: told }
+            }
+        }
+    };
+    let mut tx = state.db.service_tx(job.org_id).await?;
+    // Of a stale lease another worker ends the job; what was recorded is the same, whoever did it.
+    let _ = jobs::end(&mut tx, &job, &end).await?;
+    tx.commit().await?;
+    Ok(matches!(end, End::Succeeded { .. }))
+}
+
+async fn claim_all(state: &State, org: Uuid) -> Result<usize, PartError> {
+    let mut all = 0;
+    loop {
+        match claim(&state.db, org, (state.clock)().timestamp()).await? {
+            0 => return Ok(all),
+            some => all += some,
+        }
+    }
+}
+
+/// Asks Stripe for the object as it is, and records that.
+async fn settle(state: &State, job: &Claimed) -> Result<Value, PartError> {
+    let object_id = job.payload["object_id"].as_str().filter(|id| is_id(id)).unwrap_or_default();
+    let raw = fetch(state, object_id).await?;
+    let recorded = record(&state.db, &event::read(&raw, (state.clock)().timestamp()).observation, &raw).await?;
+    Ok(json!({ "outcome": recorded.outcome }))
+}
+
+/// The object as Stripe shows it now, as an event of our own.
+async fn fetch(state: &State, object_id: &str) -> Result<Vec<u8>, StripeError> {
+    let path = path_of(object_id).ok_or(StripeError::Missing)?;
+    // Payments are not part of an invoice unless asked for.
+    let query: &[(&str, &str)] = if object_id.starts_with("in_") { &[("expand[]", "payments")] } else { &[] };
+    match state.stripe.get(&path, query).await {
+        Ok(fetched) => Ok(event::fetched(&fetched.json()?, fetched.observed_at_s)),
+        // A draft that was deleted, by our own clock: it can never be anything else again.
+        Err(StripeError::Missing) if object_id.starts_with("in_") => {
+            Ok(event::fetched(&event::gone(object_id), (state.clock)().timestamp()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks Stripe about events of which too little is known to say whose they are. How many were looked up.
+async fn look_up(state: &State, deadline: Instant) -> Result<usize, PartError> {
+    let mut tx = state.db.directory_tx().await?;
+    let unclear = billing::unclear_events(&mut tx, PAGE).await?;
+    tx.rollback().await?;
+    let mut done = 0;
+    for waiting in unclear {
+        if Instant::now() >= deadline {
+            break;
+        }
+        let thin = waiting.event_type.as_deref().is_some_and(|kind| kind.starts_with("v1.") || kind.starts_with("v2."));
+        let told = if thin { thin_event(state, &waiting).await } else { ownerless(state, &waiting).await };
+        let (refs, status) = match told {
+            Ok(told) => told,
+            Err(PartError::Stripe(error)) if !error.passes() => {
+                tracing::info!(event.id = waiting.event_id, %error, "nothing more is to be learned of an event");
+                (Vec::new(), if thin { "ignored" } else { "unowned" })
+            }
+            Err(error) => return Err(error),
+        };
+        let mut tx = state.db.directory_tx().await?;
+        let owner = billing::tell_event(&mut tx, waiting.id, &refs, status).await?;
+        tx.commit().await?;
+        if let Some(org) = owner.filter(|_| !thin) {
+            claim_all(state, org).await?;
+        }
+        done += 1;
+    }
+    Ok(done)
+}
+
+/// Fetches a thin event, and the object it is about, which is recorded if it is of a kind that billing needs.
+async fn thin_event(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>, &'static str), PartError> {
+    let whole = state.stripe.get(&format!("/v2/core/events/{}", waiting.event_id), &[]).await?.json()?;
+    let Some(path) = whole["related_object"]["url"].as_str().filter(|path| is_path(path)) else {
+        return Ok((Vec::new(), "ignored"));
+    };
+    let fetched = state.stripe.get(path, &[]).await?;
+    let raw = event::fetched(&fetched.json()?, fetched.observed_at_s);
+    let observation = event::read(&raw, fetched.observed_at_s).observation;
+    if observation.state.is_none() {
+        return Ok((Vec::new(), "ignored"));
+    }
+    record(&state.db, &observation, &raw).await?;
+    Ok((Vec::new(), "applied"))
+}
+
+/// A path of Stripe's API and nothing that leads elsewhere.
+fn is_path(path: &str) -> bool {
+    (path.starts_with("/v1/") || path.starts_with("/v2/")) && path.split('/').skip(1).all(is_id)
+}
+
+/// Follows an object to the customer it belongs to: through its charge, payment or invoice.
+async fn ownerless(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>, &'static str), PartError> {
+    let object_id = waiting.object_id.as_deref().unwrap_or_default();
+    let (mut refs, mut next) = (Vec::new(), vec![object_id.to_owned()]);
+    // A dispute names a charge, which names a customer: three steps are more than there are.
+    for _ in 0..3 {
+        let mut found = Vec::new();
+        for id in &next {
+            let Some(path) = path_of(id) else { continue };
+            let object = state.stripe.get(&path, &[]).await?.json()?;
+            for name in ["customer", "charge", "payment_intent", "invoice", "latest_charge"] {
+                let id = object[name].as_str().or_else(|| object[name]["id"].as_str());
+                found.extend(id.filter(|id| is_id(id)).map(str::to_owned));
+            }
+        }
+        refs.extend(found.iter().cloned());
+        if found.is_empty() || found.iter().any(|id| id.starts_with("cus_")) {
+            break;
+        }
+        next = found.into_iter().filter(|id| !id.starts_with("cus_")).take(5).collect();
+    }
+    refs.sort_unstable();
+    refs.dedup();
+    Ok((refs, "unowned"))
+}
+
+/// Compares with what Stripe lists since the last run, and with what it says of objects nothing was heard of; repairs what differs.
+/// `None` if the last run is recent.
+async fn compare(state: &State, deadline: Instant) -> Result<Option<Found>, PartError> {
+    let mut tx = state.db.directory_tx().await?;
+    let run = billing::begin_reconciliation(&mut tx, state.reconcile_every, (state.clock)()).await?;
+    tx.commit().await?;
+    let Some(run) = run else { return Ok(None) };
+    let mut found = Found::default();
+    let outcome = compare_window(state, &run, &mut found, deadline).await;
+    let error = outcome.as_ref().err().map(ToString::to_string);
+    let mut tx = state.db.directory_tx().await?;
+    billing::end_reconciliation(&mut tx, run.id, found, error.as_deref()).await?;
+    tx.commit().await?;
+    outcome?;
+    Ok(Some(found))
+}
+
+async fn compare_window(
+    state: &State,
+    run: &Reconciliation,
+    found: &mut Found,
+    deadline: Instant,
+) -> Result<(), PartError> {
+    let mut events = Listing::of("/v1/events", run, &[]);
+    while let Some(page) = events.next(state, deadline).await? {
+        found.listed += i32::try_from(page.items.len()).unwrap_or(i32::MAX);
+        found.missed += record_missed(state, &page).await?;
+    }
+    for (path, more) in [("/v1/subscriptions", &[("status", "all")][..]), ("/v1/invoices", &[][..])] {
+        let mut objects = Listing::of(path, run, more);
+        while let Some(page) = objects.next(state, deadline).await? {
+            found.compared += i32::try_from(page.items.len()).unwrap_or(i32::MAX);
+            found.drifted += record_adrift(state, &page).await?;
+        }
+    }
+    let mut tx = state.db.directory_tx().await?;
+    let stale = billing::stale_objects(&mut tx, PAGE).await?;
+    tx.rollback().await?;
+    for (_, object_id) in stale {
+        if Instant::now() >= deadline {
+            return Err(PartError::Time);
+        }
+        let raw = fetch(state, &object_id).await?;
+        found.compared += 1;
+        found.drifted += record_drift(state, vec![raw]).await?;
+    }
+    Ok(())
+}
+
+/// Records the events of a page that never arrived. How many.
+async fn record_missed(state: &State, page: &Page) -> Result<i32, PartError> {
+    let mut tx = state.db.directory_tx().await?;
+    let unknown = billing::unknown_events(&mut tx, &page.ids()).await?;
+    tx.rollback().await?;
+    let mut missed = 0;
+    // The newest come first: what is older was so before.
+    for item in page.items.iter().rev().filter(|item| unknown.contains(&item.id)) {
+        let raw = item.raw.get().as_bytes();
+        let recorded = record(&state.db, &event::read(raw, page.observed_at_s).observation, raw).await?;
+        missed += i32::from(recorded.outcome != "duplicate");
+    }
+    Ok(missed)
+}
+
+/// Records the objects of a page that are not as they are stored. How many.
+async fn record_adrift(state: &State, page: &Page) -> Result<i32, PartError> {
+    let objects: Vec<Vec<u8>> = page
+        .items
+        .iter()
+        .filter_map(|item| serde_json::from_str::<Value>(item.raw.get()).ok())
+        .map(|object| event::fetched(&object, page.observed_at_s))
+        .collect();
+    record_drift(state, objects).await
+}
+
+async fn record_drift(state: &State, raws: Vec<Vec<u8>>) -> Result<i32, PartError> {
+    let read: Vec<(Observation, Vec<u8>)> = raws
+        .into_iter()
+        .map(|raw| (event::read(&raw, 0).observation, raw))
+        .filter(|(read, _)| read.state.is_some())
+        .collect();
+    let observations: Vec<Observation> = read.iter().map(|(observation, _)| observation.clone()).collect();
+    let mut tx = state.db.directory_tx().await?;
+    let adrift = billing::adrift(&mut tx, &observations).await?;
+    tx.rollback().await?;
+    let mut drifted = 0;
+    for (observation, raw) in read {
+        let Some((org, object)) = adrift.iter().find(|(_, id)| Some(id) == observation.object_id.as_ref()) else {
+            continue;
+        };
+        let recorded = record(&state.db, &observation, &raw).await?;
+        tracing::warn!(org.id = %org, object.id = object, outcome = recorded.outcome, "billing was not as Stripe has it");
+        drifted += 1;
+    }
+    Ok(drifted)
+}
+
+/// Gives plans after prices were mapped to others. How many changed.
+async fn settle_plans(state: &State) -> Result<usize, PartError> {
+    let mut tx = state.db.directory_tx().await?;
+    let adrift = billing::plans_adrift(&mut tx, PAGE).await?;
+    tx.rollback().await?;
+    for org in &adrift {
+        let mut tx = state.db.service_tx(*org).await?;
+        billing::settle_plan(&mut tx, *org).await?;
+        tx.commit().await?;
+    }
+    Ok(adrift.len())
+}
+
+/// A list of Stripe's, page by page, the newest first.
+struct Listing {
+    path: &'static str,
+    query: Vec<(&'static str, String)>,
+    after: Option<String>,
+    ended: bool,
+}
+
+struct Page {
+    items: Vec<Item>,
+    observed_at_s: i64,
+}
+
+struct Item {
+    id: String,
+    raw: Box<RawValue>,
+}
+
+impl Page {
+    fn ids(&self) -> Vec<String> {
+        self.items.iter().map(|item| item.id.clone()).collect()
+    }
+}
+
+impl Listing {
+    fn of(path: &'static str, run: &Reconciliation, more: &[(&'static str, &str)]) -> Self {
+        let mut query = vec![
+            ("limit", "100".to_owned()),
+            ("created[gte]", run.since.timestamp().to_string()),
+            ("created[lte]", run.until.timestamp().to_string()),
+        ];
+        query.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        Self { path, query, after: None, ended: false }
+    }
+
+    async fn next(&mut self, state: &State, deadline: Instant) -> Result<Option<Page>, PartError> {
+        #[derive(Deserialize)]
+        struct List {
+            data: Vec<Box<RawValue>>,
+            has_more: bool,
+        }
+        #[derive(Deserialize)]
+        struct Named {
+            id: String,
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        if Instant::now() >= deadline {
+            return Err(PartError::Time);
+        }
+        let mut query: Vec<(&str, &str)> = self.query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        query.extend(self.after.as_deref().map(|after| ("starting_after", after)));
+        let Fetched { body, observed_at_s } = state.stripe.get(self.path, &query).await?;
+        let list: List = serde_json::from_slice(&body).map_err(|_| StripeError::Malformed)?;
+        let mut items = Vec::new();
+        for raw in list.data {
+            let named: Named = serde_json::from_str(raw.get()).map_err(|_| StripeError::Malformed)?;
+            items.push(Item { id: named.id, raw });
+        }
+        self.after = items.last().map(|item| item.id.clone());
+        self.ended = !list.has_more || self.after.is_none();
+        Ok(Some(Page { items, observed_at_s }))
+    }
+}

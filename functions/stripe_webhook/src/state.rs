@@ -1,0 +1,103 @@
+//! What one cold start builds. Nothing here connects to anything before it is used.
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use chrono::Utc;
+use shared::{
+    auth::Authenticator,
+    config::{ConfigError, Env},
+    db::{Clock, Database},
+    lambda,
+    secrets::{Secret, Secrets},
+};
+use url::Url;
+
+use crate::stripe::Stripe;
+
+/// Which of Stripe's two worlds counts here. The other one's events are verified with its own secrets, kept, and have no effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Real money.
+    Live,
+    /// Stripe's test mode.
+    Test,
+}
+
+impl Mode {
+    /// Where its signing secrets are.
+    pub(crate) const fn secrets(self) -> Secret {
+        match self {
+            Self::Live => Secret::StripeWebhookSecrets,
+            Self::Test => Secret::StripeWebhookSecretsTest,
+        }
+    }
+
+    pub(crate) const fn livemode(self) -> bool {
+        matches!(self, Self::Live)
+    }
+}
+
+impl FromStr for Mode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "live" => Ok(Self::Live),
+            "test" => Ok(Self::Test),
+            _ => Err("expected `live` or `test`"),
+        }
+    }
+}
+
+/// Everything the function holds between events; no per-request data.
+#[derive(Debug)]
+pub struct State {
+    pub(crate) auth: Authenticator,
+    pub(crate) clock: Clock,
+    pub(crate) db: Database,
+    /// The meter that costs are told to; none unless costs are billed by use.
+    pub(crate) meter: Option<String>,
+    pub(crate) mode: Mode,
+    /// How long after a reconciliation the next one begins.
+    pub(crate) reconcile_every: chrono::Duration,
+    /// Origins that Stripe may send people back to.
+    pub(crate) return_origins: Vec<Url>,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) stripe: Stripe,
+}
+
+impl State {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// Names the variable that is missing or wrong.
+    pub fn from_env() -> Result<Self, lambda::Error> {
+        let env = Env::from_process();
+        let secrets = Arc::new(Secrets::from_env(&env)?);
+        let timeout = env.duration_ms("STRIPE_TIMEOUT_MS", Duration::from_secs(20))?;
+        let every = env.duration_ms("STRIPE_RECONCILE_EVERY_MS", Duration::from_secs(600))?;
+        Ok(Self {
+            auth: Authenticator::from_env(&env, Arc::clone(&secrets))?,
+            clock: Utc::now,
+            db: Database::from_env(&env, Arc::clone(&secrets))?,
+            // Empty where the template has none to name.
+            meter: env.get("STRIPE_METER_EVENT").filter(|name| !name.is_empty()).map(str::to_owned),
+            mode: env.parsed("STRIPE_MODE", "`live` or `test`")?.unwrap_or(Mode::Live),
+            reconcile_every: chrono::Duration::from_std(every)?,
+            return_origins: origins(&env)?,
+            secrets: Arc::clone(&secrets),
+            stripe: Stripe::new(&env.url("STRIPE_BASE_URL", Some("https://api.stripe.com"))?, timeout, secrets),
+        })
+    }
+}
+
+fn origins(env: &Env) -> Result<Vec<Url>, ConfigError> {
+    let expected = "origins of the apps, with commas between, such as https://app.example.com";
+    let malformed = || ConfigError::Malformed { name: "BILLING_RETURN_ORIGINS".to_owned(), expected };
+    env.or("BILLING_RETURN_ORIGINS", "")
+        .split(',')
+        .map(str::trim)
+        .filter(|origin| !origin.is_empty())
+        .map(|origin| Url::parse(origin).ok().filter(Url::has_host).ok_or_else(malformed))
+        .collect()
+}

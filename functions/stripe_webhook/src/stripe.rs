@@ -1,0 +1,187 @@
+//! Stripe's API, as far as billing calls it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use chrono::DateTime;
+use reqwest::{Client, RequestBuilder, StatusCode, header};
+use serde_json::Value;
+use shared::{
+    http_client,
+    secrets::{Secret, SecretError, SecretValue, Secrets},
+};
+use tokio::{sync::OnceCell, time::Instant};
+use url::{Url, form_urlencoded};
+
+use crate::event::API_VERSION;
+
+/// The most an answer may hold, in bytes: a page of a hundred invoices is under one megabyte.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// How long before a call is made once more.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Why Stripe was of no help.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StripeError {
+    /// There is no such object.
+    #[error("Stripe has no such object")]
+    Missing,
+    /// It refused the request, and would again.
+    #[error("Stripe refused: {status} {code}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Its code or type; never its message, which may repeat what was sent.
+        code: String,
+    },
+    /// It may help another time.
+    #[error("Stripe cannot be reached or is busy: {0}")]
+    Unavailable(String),
+    /// The answer is not as documented.
+    #[error("Stripe's answer is not as documented")]
+    Malformed,
+    /// There is no key.
+    #[error("Stripe's key is not available")]
+    Secret(#[from] SecretError),
+}
+
+impl StripeError {
+    /// Whether it makes sense to ask again.
+    pub(crate) fn passes(&self) -> bool {
+        !matches!(self, Self::Missing | Self::Refused { .. })
+    }
+}
+
+/// An answer, and when it was so.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    /// The body.
+    pub(crate) body: Bytes,
+    /// A second, by Stripe's clock, in which what it says was already or still so.
+    pub(crate) observed_at_s: i64,
+}
+
+impl Fetched {
+    pub(crate) fn json(&self) -> Result<Value, StripeError> {
+        serde_json::from_slice(&self.body).map_err(|_| StripeError::Malformed)
+    }
+}
+
+/// A client that is built on first use.
+#[derive(Debug)]
+pub(crate) struct Stripe {
+    base: String,
+    timeout: Duration,
+    client: OnceCell<Client>,
+    secrets: Arc<Secrets>,
+}
+
+impl Stripe {
+    pub(crate) fn new(base: &Url, timeout: Duration, secrets: Arc<Secrets>) -> Self {
+        Self { base: base.as_str().trim_end_matches('/').to_owned(), timeout, client: OnceCell::new(), secrets }
+    }
+
+    /// Asks for what `path` names, with query parameters.
+    pub(crate) async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Fetched, StripeError> {
+        let query = encode(query);
+        let url =
+            if query.is_empty() { format!("{}{path}", self.base) } else { format!("{}{path}?{query}", self.base) };
+        self.call(|client| client.get(&url)).await
+    }
+
+    /// Posts a form. `key` makes it safe to repeat: the same key has one effect.
+    pub(crate) async fn post(&self, path: &str, form: &[(&str, &str)], key: &str) -> Result<Value, StripeError> {
+        let (url, body) = (format!("{}{path}", self.base), encode(form));
+        let ask = |client: &Client| {
+            client
+                .post(&url)
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header("idempotency-key", key)
+                .body(body.clone())
+        };
+        self.call(ask).await?.json()
+    }
+
+    /// Calls, and once more if it may help: both kinds of call are safe to repeat.
+    async fn call(&self, build: impl Fn(&Client) -> RequestBuilder) -> Result<Fetched, StripeError> {
+        let client = self
+            .client
+            .get_or_try_init(async || http_client(self.timeout))
+            .await
+            .map_err(|error| StripeError::Unavailable(error.without_url().to_string()))?;
+        let key = self.secrets.get(Secret::StripeApiKey).await?;
+        match Self::once(build(client), &key).await {
+            Err(StripeError::Refused { status: 401, .. }) => {
+                let fresh = self.secrets.refetch(Secret::StripeApiKey, &key).await?;
+                Self::once(build(client), &fresh).await
+            }
+            Err(error) if error.passes() => {
+                tokio::time::sleep(PAUSE.mul_f64(1.0 + rand::random::<f64>())).await;
+                Self::once(build(client), &key).await
+            }
+            other => other,
+        }
+    }
+
+    async fn once(request: RequestBuilder, key: &SecretValue) -> Result<Fetched, StripeError> {
+        let begun = Instant::now();
+        let unavailable = |error: reqwest::Error| StripeError::Unavailable(error.without_url().to_string());
+        let mut response = request
+            .bearer_auth(key.expose())
+            .header("stripe-version", API_VERSION)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
+        let status = response.status();
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(unavailable)? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(StripeError::Malformed);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if !status.is_success() {
+            return Err(refusal(status, &body));
+        }
+        // The state was read between asking and answering. Taken as early as it can have been: what is said of a later second may
+        // be newer, and counts more.
+        let took = i64::try_from(begun.elapsed().as_secs_f64().ceil() as u64).unwrap_or(1);
+        let observed_at_s = date.ok_or(StripeError::Malformed)?.timestamp() - took;
+        Ok(Fetched { body: body.freeze(), observed_at_s })
+    }
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> StripeError {
+    let error = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    let word = |name: &str| error["error"][name].as_str().filter(|text| text.len() <= 100).map(str::to_owned);
+    let code = word("code").or_else(|| word("type")).unwrap_or_default();
+    match status.as_u16() {
+        404 if code == "resource_missing" => StripeError::Missing,
+        409 | 429 | 500..=599 => StripeError::Unavailable(format!("{status} {code}")),
+        status => StripeError::Refused { status, code },
+    }
+}
+
+fn encode(pairs: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+/// Where an object is asked for, by the beginning of its id.
+pub(crate) fn path_of(object_id: &str) -> Option<String> {
+    let (prefix, _) = object_id.split_once('_')?;
+    let list = match prefix {
+        "cus" => "customers",
+        "in" => "invoices",
+        "sub" => "subscriptions",
+        "cs" => "checkout/sessions",
+        "inpay" => "invoice_payments",
+        "ch" | "py" => "charges",
+        "pi" => "payment_intents",
+        "re" | "pyr" => "refunds",
+        "dp" | "du" => "disputes",
+        _ => return None,
+    };
+    Some(format!("/v1/{list}/{object_id}"))
+}
