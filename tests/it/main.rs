@@ -29,6 +29,7 @@ mod rotation;
 mod rules;
 mod schema;
 mod social;
+mod stripe;
 mod supabase;
 mod template;
 mod tokens;

@@ -68,7 +68,7 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
 }
 
 /// Replaces, removes, adds or moves something, once or a few times.
-fn mutate(value: &mut Value, random: &mut impl Rng) {
+pub(crate) fn mutate(value: &mut Value, random: &mut impl Rng) {
     for _ in 0..random.random_range(1..4) {
         let mut found = Vec::new();
         places(value, "", &mut found);

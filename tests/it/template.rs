@@ -79,9 +79,11 @@ fn every_function_is_deployed_as_it_runs_here() {
             assert_eq!(sqs["VisibilityTimeout"].as_u64(), Some(6 * function.timeout.as_secs()), "{name}");
             assert_eq!(sqs["RedrivePolicy"]["maxReceiveCount"].as_u64(), Some(5), "{name}");
         }
+        let schedules: Vec<&Value> = of("Schedule").map(|event| &event["Schedule"]).collect();
+        assert_eq!(schedules.len(), usize::from(function.schedule.is_some()), "{name}");
         if let Some(period) = function.schedule {
             assert_eq!(period, Duration::from_secs(60));
-            assert!(template.to_string().contains("rate(1 minute)"), "{name}");
+            assert_eq!(schedules, ["rate(1 minute)"], "{name}");
         }
     }
 }
@@ -123,6 +125,26 @@ fn no_role_may_more_than_its_function_does() {
     }
 }
 
+#[test]
+fn every_function_that_fails_rings_and_every_alarm_is_explained() {
+    let template = template();
+    let alarms = of_type(&template, "AWS::CloudWatch::Alarm");
+    for function in FUNCTIONS {
+        let watches = |metric: &Value, name: &str| {
+            metric["MetricName"] == name && metric["Dimensions"][0]["Value"]["Ref"] == function.name
+        };
+        assert!(alarms.iter().any(|(_, alarm)| watches(alarm, "Errors")), "{}: no alarm on its errors", function.name);
+        let throttles = &template["Resources"]["ThrottlesAlarm"]["Properties"]["Metrics"];
+        let throttled = throttles.as_array().unwrap().iter().map(|metric| &metric["MetricStat"]["Metric"]);
+        assert!(throttled.into_iter().any(|metric| watches(metric, "Throttles")), "{}: throttles", function.name);
+    }
+    let operations = std::fs::read_to_string(home::root().join("docs/OPERATIONS.md")).unwrap();
+    for (id, alarm) in alarms {
+        let name = alarm["AlarmName"]["Fn::Sub"].as_str().unwrap().trim_start_matches("${AWS::StackName}-");
+        assert!(operations.contains(&format!("**{name}**")), "{id}: docs/OPERATIONS.md does not say what to do");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_function_starts_with_the_environment_the_template_gives_it() {
     let template = template();
@@ -138,7 +160,9 @@ async fn every_function_starts_with_the_environment_the_template_gives_it() {
             let given = match default {
                 Some(Value::String(text)) => text.clone(),
                 Some(Value::Number(number)) => number.to_string(),
-                _ if name.contains("URL") || name.contains("ENDPOINT") => "https://example.com".to_owned(),
+                _ if ["URL", "ENDPOINT", "ORIGINS"].iter().any(|part| name.contains(part)) => {
+                    "https://example.com".to_owned()
+                }
                 _ => "given".to_owned(),
             };
             // A value would be in the template; a secret has only a name.

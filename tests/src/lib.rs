@@ -212,7 +212,8 @@ pub struct TestApp {
     pub stack: Stack,
     /// Their database.
     pub db: TestDatabase,
-    client: Client,
+    /// What requests are sent with.
+    pub client: Client,
     mongodb_uri: String,
     mongodb_database: String,
 }

@@ -36,6 +36,7 @@ pub(crate) enum Actor {
     Anonymous,
     Owner,
     Admin,
+    AdminInFunction,
     Designer,
     DesignerInFunction,
     Sales,
@@ -50,10 +51,11 @@ pub(crate) enum Actor {
 }
 
 impl Actor {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Anonymous,
         Self::Owner,
         Self::Admin,
+        Self::AdminInFunction,
         Self::Designer,
         Self::DesignerInFunction,
         Self::Sales,
@@ -70,7 +72,7 @@ impl Actor {
     pub(crate) fn role(self) -> &'static str {
         match self {
             Self::Anonymous => "anon",
-            Self::DesignerInFunction => "spine_caller",
+            Self::DesignerInFunction | Self::AdminInFunction => "spine_caller",
             Self::Agent => "spine_agent",
             Self::System => "spine_service",
             _ => "authenticated",
@@ -79,13 +81,13 @@ impl Actor {
 
     /// Whether policies to this role apply to it.
     pub(crate) fn is_in(self, role: &str) -> bool {
-        role == self.role() || (self == Self::DesignerInFunction && role == "authenticated")
+        role == self.role() || (self.role() == "spine_caller" && role == "authenticated")
     }
 
     fn person(self) -> Option<Uuid> {
         Some(match self {
             Self::Owner => OLGA.id,
-            Self::Admin => ADAM.id,
+            Self::Admin | Self::AdminInFunction => ADAM.id,
             Self::Designer | Self::DesignerInFunction => DORA.id,
             Self::Sales => SVEN.id,
             Self::Consultant => CLEO.id,
@@ -113,6 +115,7 @@ impl Actor {
     fn set(self) -> Option<Self> {
         match self {
             Self::DesignerInFunction => Some(Self::Designer),
+            Self::AdminInFunction => Some(Self::Admin),
             Self::Anonymous | Self::System | Self::Outsider => None,
             other => Some(other),
         }

@@ -1,0 +1,192 @@
+//! What deliveries leave open, the schedule settles.
+
+use integration_tests::{
+    TestApp,
+    people::{BRICK, NORD, OLGA},
+};
+use sandbox::{
+    Calls,
+    stripe::{Delivery, Outcome},
+};
+use serde_json::json;
+
+use super::{a_minute_passes, an_hour_ago, badly, delivered, one, overview, plan, subscribed, tables};
+
+/// Lets the reconciliation begin again.
+async fn due(app: &TestApp) {
+    app.db.run("update billing_reconciliations set started_at = started_at - interval '1 hour'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_events_and_drifted_rows_are_repaired_and_reported() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    let (_, subscription) = subscribed(&app, &OLGA).await;
+    let invoice = stripe.renew(&subscription, Outcome::Failed).unwrap().id;
+    let lost = Delivery { lose: Some(std::sync::Arc::new(|_| true)), ..Delivery::default() };
+    delivered(&app, lost).await;
+    assert_eq!(overview(&app, &OLGA).await["state"], "active");
+    // From thirty days back, a day at a time, until it has caught up.
+    let mut missed = 0;
+    for _ in 0..35 {
+        let told = a_minute_passes(&app).await;
+        missed += told["compared"]["missed"].as_i64().unwrap_or(0);
+    }
+    assert!(missed >= 3, "{missed}\n{}", app.logs());
+    let seen = overview(&app, &OLGA).await;
+    assert_eq!((seen["state"].as_str(), seen["open_invoice_id"].as_str()), (Some("past_due"), Some(invoice.as_str())));
+    assert!(app.db.count("select count(*) from billing_reconciliations where finished_at is not null").await >= 30);
+    // Caught up, it rests.
+    assert_eq!(a_minute_passes(&app).await["compared"], json!(null));
+
+    // Stripe's object is another than the row, and no event tells of it: it is asked about once nothing was heard of it for a day.
+    let truth = tables(&app.db).await;
+    drift(&app).await;
+    stripe.advance(60);
+    due(&app).await;
+    let told = a_minute_passes(&app).await;
+    assert_eq!(told["compared"]["drifted"], 1, "{told}");
+    let seen = overview(&app, &OLGA).await;
+    assert_eq!(
+        (seen["state"].as_str(), seen["open_invoice_id"].as_str()),
+        (Some("past_due"), Some(invoice.as_str())),
+        "{seen}"
+    );
+    assert_eq!(tables(&app.db).await["invoices"], truth["invoices"]);
+    due(&app).await;
+    let told = a_minute_passes(&app).await;
+    assert_eq!(
+        (told["compared"]["drifted"].as_i64(), told["compared"]["missed"].as_i64()),
+        (Some(0), Some(0)),
+        "{told}"
+    );
+}
+
+/// The subscription is not as Stripe has it, and was not heard of for days.
+async fn drift(app: &TestApp) {
+    app.db
+        .run(
+            "alter table stripe_objects disable trigger stripe_objects_touch;
+             update stripe_objects set facts = facts || '{\"status\": \"active\"}', digest = 'x', updated_at = now() - interval '2 days'
+              where kind = 'subscription';
+             alter table stripe_objects enable trigger stripe_objects_touch;
+             update subscriptions set status = 'active'",
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_fails_goes_on_from_where_it_began() {
+    let app = an_hour_ago().await;
+    subscribed(&app, &OLGA).await;
+    for fault in ["api-error", "garbage", "no-list", "reset", "bad-key", "rate-limit"] {
+        app.stack.fault("stripe", fault, Calls::Every).unwrap();
+        let told = a_minute_passes(&app).await;
+        assert!(told["compared"].is_null(), "{fault}: {told}");
+        app.stack.fault("stripe", "none", Calls::Every).unwrap();
+    }
+    assert_eq!(app.db.count("select count(*) from billing_reconciliations where finished_at is not null").await, 0);
+    let since = "select count(distinct date_trunc('minute', since)) from billing_reconciliations";
+    assert!(app.db.count(since).await <= 2, "each began where the first did");
+    let told = a_minute_passes(&app).await;
+    assert!(told["compared"].is_object(), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispute_that_names_no_customer_finds_its_organisation() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    let (_, subscription) = subscribed(&app, &OLGA).await;
+    let invoice = stripe.renew(&subscription, Outcome::Paid).unwrap().id;
+    stripe.dispute(&invoice).unwrap();
+    // Only the dispute itself arrives.
+    let only = Delivery {
+        lose: Some(std::sync::Arc::new(|event| !event["type"].as_str().unwrap().starts_with("charge.dispute"))),
+        ..Delivery::default()
+    };
+    delivered(&app, only).await;
+    let unowned = app.db.count("select count(*) from webhook_events where status = 'unowned'").await;
+    assert!(unowned > 0);
+    app.stack.fault("stripe", "api-error", Calls::Every).unwrap();
+    a_minute_passes(&app).await;
+    app.stack.fault("stripe", "none", Calls::Every).unwrap();
+    let told = a_minute_passes(&app).await;
+    assert_eq!(
+        told["events_looked_up"],
+        unowned,
+        "{told}
+{}",
+        app.logs()
+    );
+    assert_eq!(overview(&app, &OLGA).await["state"], "disputed");
+    assert_eq!(one(&app.db, "select org_id::text from stripe_objects where kind = 'dispute'").await, NORD.to_string());
+    // A charge of somebody who is no tenant stays nobody's, and is asked about once.
+    stripe.trigger("charge.dispute.created", None).unwrap();
+    delivered(&app, Delivery::default()).await;
+    a_minute_passes(&app).await;
+    assert_eq!(a_minute_passes(&app).await["events_looked_up"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thin_event_is_accepted_and_what_it_is_about_fetched() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    subscribed(&app, &OLGA).await;
+    stripe.trigger("v1.billing.meter.error_report_triggered", None).unwrap();
+    delivered(&app, badly(1)).await;
+    assert_eq!(app.db.count("select count(*) from webhook_events where status = 'received'").await, 1);
+    a_minute_passes(&app).await;
+    assert_eq!(app.db.count("select count(*) from webhook_events where status = 'received'").await, 0);
+    let asked: Vec<String> = stripe.requests().iter().map(|request| request.path.clone()).collect();
+    assert!(asked.iter().any(|path| path.starts_with("/v2/core/events/")), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn costs_are_told_to_the_meter_once_whatever_happens_on_the_way() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    let (customer, _) = subscribed(&app, &OLGA).await;
+    let spend = async |org: uuid::Uuid, days: i32, cost: i64| {
+        app.db
+            .run(&format!(
+                "insert into billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id, created_at)
+                 values ('{org}', 'render', 1, {cost}, 't', gen_random_uuid(), date_trunc('day', now(), 'UTC') - interval '{days} days' + interval '12 hours')"
+            ))
+            .await;
+    };
+    for (days, cost) in [(1, 100), (1, 23), (2, 4000), (0, 777)] {
+        spend(NORD, days, cost).await;
+    }
+    // Whoever has no customer is not metered.
+    spend(BRICK, 1, 5).await;
+    // Refused, unanswered, answered by nothing: told again under the same name.
+    app.stack.fault("stripe", "lost", Calls::Next(2)).unwrap();
+    a_minute_passes(&app).await;
+    app.stack.fault("stripe", "api-error", Calls::Next(2)).unwrap();
+    a_minute_passes(&app).await;
+    a_minute_passes(&app).await;
+    a_minute_passes(&app).await;
+    let mut told: Vec<u64> = stripe.meter_events().iter().map(sandbox::stripe::MeterEvent::value).collect();
+    told.sort_unstable();
+    assert_eq!(told, [123, 4000], "{}", app.logs());
+    assert!(stripe.meter_events().iter().all(|event| event.render().to_string().contains(&customer)));
+    assert_eq!(app.db.count("select count(*) from meter_reports where status = 'reported'").await, 2);
+    // What comes late is in a report of its own.
+    spend(NORD, 1, 9).await;
+    a_minute_passes(&app).await;
+    assert_eq!(stripe.meter_events().iter().map(sandbox::stripe::MeterEvent::value).sum::<u64>(), 4132);
+    let sums = "select sum(cost_micro_usd)::bigint from billing_events where meter_report_id is not null";
+    assert_eq!(app.db.count(sums).await, 4132);
+    // Tried a day ago and never answered: nobody can tell any more, so a person decides.
+    spend(NORD, 2, 50).await;
+    app.stack.fault("stripe", "lost", Calls::Every).unwrap();
+    a_minute_passes(&app).await;
+    app.stack.fault("stripe", "none", Calls::Every).unwrap();
+    app.db.run("update meter_reports set first_tried_at = now() - interval '25 hours' where status = 'open'").await;
+    a_minute_passes(&app).await;
+    assert_eq!(
+        app.db.count("select count(*) from meter_reports where status = 'uncertain' and cost_micro_usd = 50").await,
+        1
+    );
+    assert_eq!(plan(&app, NORD).await, "studio");
+}
