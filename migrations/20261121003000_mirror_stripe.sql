@@ -21,6 +21,7 @@ create table public.stripe_objects (
     rank        integer     not null,
     digest      bytea       not null,
     told_by     uuid        not null,
+    compared_at timestamptz not null default now(),
     created_at  timestamptz not null default now(),
     updated_at  timestamptz not null default now(),
     primary key (stripe_id),
@@ -36,9 +37,12 @@ comment on column public.stripe_objects.terminal is 'Whether the object can chan
 comment on column public.stripe_objects.observed_at is 'When it was so, by Stripe''s clock, in whole seconds.';
 comment on column public.stripe_objects.rank is 'How far along it is, for observations of one second.';
 comment on column public.stripe_objects.told_by is 'The webhook event that told it.';
+comment on column public.stripe_objects.compared_at is 'When it was last heard of or asked about.';
+comment on column public.stripe_objects.digest is 'SHA-256 of the facts but for addresses, which differ each time they are asked for.';
 create index stripe_objects_org_id_kind_idx on public.stripe_objects (org_id, kind, observed_at desc);
-create index stripe_objects_refs_idx on public.stripe_objects using gin (refs);
-create index stripe_objects_stale_idx on public.stripe_objects (updated_at) where not terminal and kind in ('invoice', 'subscription');
+-- Every delivery asks it, so no list of pending entries, which each question would read from end to end.
+create index stripe_objects_refs_idx on public.stripe_objects using gin (refs) with (fastupdate = off);
+create index stripe_objects_stale_idx on public.stripe_objects (compared_at) where not terminal and kind in ('invoice', 'subscription');
 
 alter table public.invoices
     add column stripe_subscription_id text,
@@ -79,7 +83,8 @@ alter table public.webhook_events
 comment on column public.webhook_events.refs is 'Ids by which its owner may be found: the object''s own, and those it names.';
 comment on column public.webhook_events.looked_up_at is 'When the provider was asked whose it is, or what it is about.';
 comment on column public.webhook_events.status is 'superseded: something newer was known. unowned: nobody is known to own it yet.';
-create index webhook_events_unowned_idx on public.webhook_events using gin (refs) where org_id is null;
+create index webhook_events_unowned_idx on public.webhook_events using gin (refs) with (fastupdate = off) where org_id is null;
+create index webhook_events_left_idx on public.webhook_events (received_at) where status = 'received' and org_id is not null;
 create index webhook_events_org_id_object_id_idx on public.webhook_events (org_id, object_id, occurred_at desc);
 
 -- Checkout sessions that this organisation's people opened: what makes a customer theirs.
@@ -87,6 +92,9 @@ create table public.billing_checkouts (
     id              uuid        primary key default gen_random_uuid(),
     org_id          uuid        not null references public.organizations (id) on delete cascade,
     stripe_price_id text        not null,
+    success_url     text        not null,
+    cancel_url      text        not null,
+    customer_id     text,
     session_id      text,
     url             text,
     status          text        not null default 'creating',
@@ -99,6 +107,7 @@ create table public.billing_checkouts (
     constraint billing_checkouts_status_check check (status in ('creating', 'open', 'complete', 'expired'))
 );
 comment on table public.billing_checkouts is 'Stripe Checkout sessions that people of the organisation opened. Only their completion makes a customer the organisation''s.';
+comment on column public.billing_checkouts.success_url is 'What Stripe was told, and is told again under the same key, as are cancel_url and customer_id.';
 comment on column public.billing_checkouts.id is 'Random, and Stripe''s client_reference_id: a session that completes before its id is stored is known by it.';
 create index billing_checkouts_org_id_created_at_idx on public.billing_checkouts (org_id, created_at desc);
 
@@ -174,8 +183,8 @@ begin
     end loop;
 end
 $$;
-grant update (refs, facts, terminal, observed_at, rank, digest, told_by) on public.stripe_objects to spine_service;
-grant update (status) on public.billing_checkouts to spine_service;
+grant update (refs, facts, terminal, observed_at, rank, digest, told_by, compared_at) on public.stripe_objects to spine_service;
+grant update (status, session_id) on public.billing_checkouts to spine_service;
 grant update (status, first_tried_at, reported_at, error) on public.meter_reports to spine_service;
 
 -- Opened inside a function, where the key to Stripe is.
@@ -183,7 +192,7 @@ create policy billing_checkouts_caller_insert on public.billing_checkouts for in
     with check (org_id = (select app.active_org_id()) and (select app.may('billing:manage')) and created_by = (select app.uid()));
 create policy billing_checkouts_caller_update on public.billing_checkouts for update to spine_caller
     using (org_id = (select app.active_org_id()) and (select app.may('billing:manage')));
-grant insert (id, org_id, stripe_price_id, created_by) on public.billing_checkouts to spine_caller;
+grant insert (id, org_id, stripe_price_id, success_url, cancel_url, customer_id, created_by) on public.billing_checkouts to spine_caller;
 grant update (session_id, url, status, expires_at) on public.billing_checkouts to spine_caller;
 -- Whom to open a page for; only inside a function.
 grant select (stripe_customer_id) on public.organizations to spine_caller;

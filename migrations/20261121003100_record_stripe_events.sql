@@ -13,8 +13,9 @@ create function app.stripe_owner(p_object text, p_refs text[]) returns uuid
 declare
     v_org  uuid;
     v_orgs uuid[];
-    -- A customer has many objects, which are found by the customer alone.
-    v_shared text[] := array(select r from unnest(array_append(p_refs, p_object)) r where r not like 'cus\_%');
+    -- A customer has many objects, which are found by the customer alone; a checkout is found by its row.
+    v_shared text[] := array(select r from unnest(array_append(p_refs, p_object)) r where r not like 'cus\_%' and r not like 'checkout:%');
+    v_checkouts uuid[] := array(select substr(r, 10)::uuid from unnest(p_refs) r where r ~ '^checkout:[0-9a-f-]{36}$');
 begin
     select s.org_id into v_org from public.stripe_objects s where s.stripe_id = p_object;
     if found then
@@ -33,23 +34,24 @@ begin
             union all
             select c.org_id from public.billing_checkouts c where c.session_id = p_object
             union all
-            select c.org_id from public.billing_checkouts c where 'checkout:' || c.id = any (p_refs)) x;
+            -- One whose session was not stored: a payment link can be given any id, and an old one must not count.
+            select c.org_id from public.billing_checkouts c
+             where c.id = any (v_checkouts) and c.session_id is null and c.status = 'creating' and c.expires_at > now()) x;
     return case when cardinality(v_orgs) = 1 then v_orgs[1] end;
 end
 $$;
 comment on function app.stripe_owner(text, text[]) is 'The organisation an object of Stripe''s belongs to, by ids alone. Null if none is known, or more than one.';
 
--- Queues a job of the system's own in the organisation of this transaction; one that has ended is queued again.
+-- Queues a job of the system's own in the organisation of this transaction. A wish that comes while another is worked on has a key of
+-- its own, so that it is not taken for that.
 create function app.admit_service_job(p_type text, p_key text, p_payload jsonb, p_run_after timestamptz) returns void
     language sql volatile security definer set search_path = '' as $$
-    insert into public.jobs as j (org_id, job_type, unique_key, payload, run_after)
+    insert into public.jobs (org_id, job_type, unique_key, payload, run_after)
     select app.service_org(), p_type, p_key, p_payload, p_run_after
      where app.service_org() is not null and p_type in ('stripe_settle', 'stripe_claim')
-    on conflict (org_id, job_type, unique_key) where unique_key is not null
-    do update set status = 'queued', attempts = 0, run_after = excluded.run_after, finished_at = null, last_error = null, result = null
-       where j.status in ('succeeded', 'failed', 'cancelled')
+    on conflict do nothing
 $$;
-comment on function app.admit_service_job(text, text, jsonb, timestamptz) is 'Queues work of the system in its organisation, once for a key until it has ended.';
+comment on function app.admit_service_job(text, text, jsonb, timestamptz) is 'Queues work of the system in its organisation, once for a key.';
 
 -- Keeps a delivery that nobody owns, or that says nothing. True unless it was known.
 create function app.keep_stripe_event(p jsonb, p_raw bytea) returns boolean
@@ -70,7 +72,7 @@ create function app.adopt_stripe_event(p_event_id text) returns boolean
     language sql volatile security definer set search_path = '' as $$
     with adopted as (
         update public.webhook_events e set org_id = app.service_org(), status = 'received'
-         where e.provider = 'stripe' and e.event_id = p_event_id and e.org_id is null and e.status in ('unowned', 'received')
+         where e.provider = 'stripe' and e.event_id = p_event_id and e.org_id is null and e.status in ('unowned', 'unparsed', 'failed')
            and app.stripe_owner(e.object_id, e.refs) = app.service_org()
         returning 1)
     select exists (select from adopted)
@@ -92,17 +94,20 @@ begin
         perform app.refuse('PT403', 'organization_missing', 'Events are claimed in an organisation.');
     end if;
     return query
-    with waiting as (
-        select e.id from public.webhook_events e
-         where e.org_id is null and e.status = 'unowned'
-           and (e.refs && (select array_remove(array_agg(o.stripe_customer_id), null) from public.organizations o where o.id = v_org)
-                or e.refs && array(select s.stripe_id from public.stripe_objects s where s.org_id = v_org and s.kind = 'customer')
-                or exists (select from public.stripe_objects s
-                            where s.org_id = v_org and s.kind <> 'customer'
-                              and (s.stripe_id = any (e.refs) or s.refs && array(select r from unnest(e.refs) r where r not like 'cus\_%'))))
-           and app.stripe_owner(e.object_id, e.refs) = v_org
+    with own as materialized (
+        select o.stripe_customer_id as ref from public.organizations o where o.id = v_org and o.stripe_customer_id is not null
+        union select s.stripe_id from public.stripe_objects s where s.org_id = v_org
+        union select r from public.stripe_objects s cross join unnest(s.refs) r
+               where s.org_id = v_org and r not like 'cus\_%' and r not like 'checkout:%'),
+    found as materialized (
+        -- By the index, which is of unowned events alone: one look for each id.
+        select distinct e.id from own cross join lateral (
+               select w.id from public.webhook_events w where w.org_id is null and w.refs && array[own.ref] and w.status = 'unowned') e),
+    waiting as (
+        select e.id from public.webhook_events e join found f on f.id = e.id
+         where e.org_id is null and app.stripe_owner(e.object_id, e.refs) = v_org
          order by e.id limit least(p_most, 1000)
-           for update skip locked),
+           for update of e skip locked),
     claimed as (
         update public.webhook_events e set org_id = v_org, status = 'received' from waiting w where e.id = w.id returning e.id)
     select c.id from claimed c order by c.id;
@@ -115,7 +120,16 @@ create function app.unclear_stripe_events(p_most integer) returns table (id uuid
     select e.id, e.event_id, e.event_type, e.object_id from public.webhook_events e
      where e.provider = 'stripe' and e.org_id is null and e.looked_up_at is null and e.received_at > now() - interval '30 days'
        and (e.status = 'received' or (e.status = 'unowned' and not exists (select from unnest(e.refs) r where r like 'cus\_%')))
-     order by e.received_at limit least(p_most, 1000)
+     -- In another order each time, so that one of which nothing can be learned hides no other.
+     order by random() limit least(p_most, 1000)
+$$;
+
+-- Organisations with events that are theirs and have no effect yet, as when who claimed them was cut off.
+create function app.left_stripe_events(p_most integer) returns setof uuid
+    language sql stable security definer set search_path = '' as $$
+    select distinct e.org_id from public.webhook_events e
+     where e.provider = 'stripe' and e.org_id is not null and e.status = 'received' and e.received_at < now() - interval '1 minute'
+     limit least(p_most, 1000)
 $$;
 
 -- Writes down what Stripe answered about such a delivery. The organisation it is known to belong to now, if any.
@@ -139,11 +153,17 @@ create function app.unknown_stripe_events(p_ids text[]) returns setof text
     select i from unnest(p_ids) i where not exists (select from public.webhook_events e where e.provider = 'stripe' and e.event_id = i)
 $$;
 
+-- Addresses of an invoice's page and PDF differ each time they are asked for, and say nothing about it.
+create function app.stripe_digest(p_facts jsonb) returns bytea language sql immutable set search_path = '' as $$
+    select sha256(convert_to((p_facts - '{hosted_invoice_url,invoice_pdf}'::text[])::text, 'UTF8'))
+$$;
+grant execute on function app.stripe_digest(jsonb) to spine_service;
+
 -- Which of these objects, as Stripe shows them now, are somebody's and not what is stored? Given as {"id","refs","facts"}.
 create function app.stripe_adrift(p_objects jsonb) returns table (org_id uuid, object_id text)
     language sql stable security definer set search_path = '' as $$
     select w.owner, w.object_id
-      from (select o.value ->> 'id' as object_id, sha256(convert_to((o.value -> 'facts')::text, 'UTF8')) as digest,
+      from (select o.value ->> 'id' as object_id, app.stripe_digest(o.value -> 'facts') as digest,
                    app.stripe_owner(o.value ->> 'id', array(select jsonb_array_elements_text(o.value -> 'refs'))) as owner
               from jsonb_array_elements(p_objects) o) w
      where w.owner is not null
@@ -154,14 +174,15 @@ $$;
 create function app.stale_stripe_objects(p_most integer) returns table (org_id uuid, object_id text)
     language sql stable security definer set search_path = '' as $$
     select s.org_id, s.stripe_id from public.stripe_objects s
-     where not s.terminal and s.kind in ('invoice', 'subscription') and s.updated_at < now() - interval '1 day'
-     order by s.updated_at limit least(p_most, 1000)
+     where not s.terminal and s.kind in ('invoice', 'subscription') and s.compared_at < now() - interval '1 day'
+     order by s.compared_at limit least(p_most, 1000)
 $$;
 
 -- The plan that an organisation's subscriptions entitle it to; null if it never had one, since then the plan is not Stripe's to say.
 create function app.paid_plan(p_org uuid) returns text
     language sql stable security definer set search_path = '' as $$
-    select case when exists (select from public.subscriptions s where s.org_id = p_org) then coalesce((
+    select case when exists (select from public.subscriptions s
+                              where s.org_id = p_org and s.status not in ('incomplete', 'incomplete_expired')) then coalesce((
         select p.plan from public.subscriptions s
          cross join unnest(s.stripe_price_ids) i (price)
           join public.plan_prices p on p.stripe_price_id = i.price
@@ -175,7 +196,8 @@ comment on function app.paid_plan(uuid) is
 create function app.plans_adrift(p_most integer) returns setof uuid
     language sql stable security definer set search_path = '' as $$
     select o.id from public.organizations o
-     where exists (select from public.subscriptions s where s.org_id = o.id) and o.plan is distinct from app.paid_plan(o.id)
+     where exists (select from public.subscriptions s where s.org_id = o.id)
+       and o.plan is distinct from coalesce(app.paid_plan(o.id), o.plan)
      limit least(p_most, 1000)
 $$;
 
@@ -217,13 +239,22 @@ create function app.end_reconciliation(p_id uuid, p_listed integer, p_missed int
      where r.id = p_id and r.finished_at is null
 $$;
 
--- Organisations with a customer, and costs of days that have ended which are in no report.
+-- What is summed: costs since the organisation's customer is known, and of days that Stripe's meter still takes. What was spent before is
+-- not billed by use.
+create function app.metered_since(p_org uuid) returns timestamptz
+    language sql stable security definer set search_path = '' as $$
+    select greatest(s.created_at, now() - interval '34 days')
+      from public.organizations o join public.stripe_objects s on s.stripe_id = o.stripe_customer_id and s.org_id = o.id
+     where o.id = p_org and s.facts ->> 'status' is distinct from 'deleted'
+$$;
+
 create function app.unreported_costs(p_before timestamptz, p_most integer) returns setof uuid
     language sql stable security definer set search_path = '' as $$
     select o.id from public.organizations o
      where o.stripe_customer_id is not null
        and exists (select from public.billing_events b
-                    where b.org_id = o.id and b.meter_report_id is null and b.created_at < p_before and b.cost_micro_usd > 0)
+                    where b.org_id = o.id and b.meter_report_id is null and b.created_at < p_before and b.cost_micro_usd > 0
+                      and b.created_at >= app.metered_since(o.id))
      limit least(p_most, 1000)
 $$;
 
@@ -255,10 +286,7 @@ create function app.claim_for_customer() returns trigger
     language plpgsql security definer set search_path = '' as $$
 begin
     if app.stripe_event_waits(array[new.stripe_customer_id]) then
-        insert into public.jobs as j (org_id, job_type, unique_key) values (new.id, 'stripe_claim', 'claim')
-        on conflict (org_id, job_type, unique_key) where unique_key is not null
-        do update set status = 'queued', attempts = 0, run_after = now(), finished_at = null
-           where j.status in ('succeeded', 'failed', 'cancelled');
+        insert into public.jobs (org_id, job_type, unique_key) values (new.id, 'stripe_claim', 'linked:' || app.uuidv7());
     end if;
     return null;
 end
@@ -268,7 +296,7 @@ grant execute on function app.claim_for_customer() to spine_owner;
 
 grant execute on function app.stripe_owner(text, text[]), app.admit_service_job(text, text, jsonb, timestamptz),
     app.keep_stripe_event(jsonb, bytea), app.adopt_stripe_event(text), app.stripe_event_waits(text[]), app.claim_stripe_events(integer),
-    app.unclear_stripe_events(integer), app.tell_stripe_event(uuid, text[], text), app.unknown_stripe_events(text[]),
+    app.left_stripe_events(integer), app.metered_since(uuid), app.unclear_stripe_events(integer), app.tell_stripe_event(uuid, text[], text), app.unknown_stripe_events(text[]),
     app.stripe_adrift(jsonb), app.stale_stripe_objects(integer), app.paid_plan(uuid), app.plans_adrift(integer),
     app.due_jobs_of(text[], integer), app.begin_reconciliation(interval, timestamptz),
     app.end_reconciliation(uuid, integer, integer, integer, integer, text), app.unreported_costs(timestamptz, integer),
@@ -343,8 +371,25 @@ begin
 end
 $$;
 
--- Makes a customer the organisation's, because a checkout that its people opened was completed with it. Its first one is what
--- organizations.stripe_customer_id names; of a further one events are heard too, and a person is told.
+-- Which of its customers the organisation is billed as: of those that completed a checkout and were not deleted, the first to. One that an
+-- operator named, which no checkout did, stays.
+create function app.settle_customer(p_org uuid) returns void
+    language sql volatile set search_path = '' as $$
+    with paid as (
+        select s.facts ->> 'customer' as customer, s.observed_at, s.stripe_id from public.stripe_objects s
+         where s.org_id = p_org and s.kind = 'checkout_session' and s.facts ->> 'status' = 'complete' and s.facts ->> 'customer' is not null),
+    standing as (
+        select p.* from paid p
+         where not exists (select from public.stripe_objects c where c.stripe_id = p.customer and c.facts ->> 'status' = 'deleted')
+           and exists (select from public.stripe_objects c where c.stripe_id = p.customer and c.org_id = p_org)),
+    chosen as (select s.customer from standing s order by s.observed_at, s.stripe_id limit 1)
+    update public.organizations o set stripe_customer_id = c.customer from chosen c
+     where o.id = p_org and o.stripe_customer_id is distinct from c.customer
+       and (o.stripe_customer_id is null or o.stripe_customer_id in (select p.customer from paid p))
+$$;
+
+-- Makes a customer the organisation's, because a checkout that its people opened was completed with it. Of a second one events are heard
+-- too, and a person is told.
 create function app.link_customer(p_org uuid, p_customer text, p_told_by uuid) returns void
     language plpgsql volatile set search_path = '' as $$
 begin
@@ -354,11 +399,11 @@ begin
         values (p_org, 'stripe_webhook', 'A checkout was completed by a customer of another organisation; it was not linked.');
         return;
     end if;
-    update public.organizations o set stripe_customer_id = p_customer where o.id = p_org and o.stripe_customer_id is null;
     -- What its events are known by, until one of them is heard.
     insert into public.stripe_objects (org_id, stripe_id, kind, facts, terminal, observed_at, rank, digest, told_by)
     values (p_org, p_customer, 'customer', '{}', false, to_timestamp(0), -1, '', p_told_by) on conflict (stripe_id) do nothing;
-    if found and exists (select from public.organizations o where o.id = p_org and o.stripe_customer_id <> p_customer) then
+    if found and exists (select from public.stripe_objects s
+                          where s.org_id = p_org and s.kind = 'customer' and s.stripe_id <> p_customer and s.facts ->> 'status' is distinct from 'deleted') then
         insert into public.error_logs (org_id, service, error_message)
         values (p_org, 'stripe_webhook', 'A second Stripe customer pays for this organisation: ' || p_customer || '.');
     end if;
@@ -366,8 +411,8 @@ end
 $$;
 
 -- Records one verified delivery, or one object fetched, with its effect and its audit entry: one round trip. In `p`: event_id, event_type,
--- api_version, occurred_at (seconds), object_id, kind, refs, facts, terminal, rank, customer; `status` and `error` where there is nothing
--- to apply; `again` applies what was applied before. What came of it, whether others waited for it, and the organisation.
+-- api_version, occurred_at (seconds), object_id, kind, refs, facts, terminal, rank; `status` and `error` where there is nothing
+-- to apply; `again` applies what was applied before, without telling of it again. What came of it, whether others waited for it, and the organisation.
 create function app.record_stripe_event(p jsonb, p_raw bytea, out outcome text, out claims boolean, out org_id uuid)
     language plpgsql volatile set search_path = '' as $$
 declare
@@ -385,18 +430,23 @@ declare
     v_was      public.stripe_objects;
     v_wins     boolean := false;
     v_plan     text;
+    v_again    boolean := coalesce((p ->> 'again')::boolean, false);
 begin
     claims := false;
-    -- Deliveries that share an id take turns, so that one that links and one that waits for it do not miss each other.
-    perform pg_advisory_xact_lock(hashtextextended('stripe:' || r.id, 0))
-       from (select distinct i as id from unnest(v_refs || array[coalesce(v_object, v_event)]) i order by 1) r;
+    if not v_again then
+        -- Deliveries that share an id take turns, so that one that links and one that waits for it do not miss each other.
+        perform pg_advisory_xact_lock(hashtextextended('stripe:' || r.id, 0))
+           from (select distinct i as id from unnest(v_refs || array[coalesce(v_object, v_event)]) i order by 1) r;
+    end if;
     org_id := app.service_org();
     if org_id is null and v_object is not null then
         -- Somebody may have been linked while it waited for its turn.
         perform app.enter_stripe(v_object, p -> 'refs');
         org_id := app.service_org();
     end if;
-    if org_id is null then
+    -- Of what must be asked for first nobody is the owner: what is fetched finds its own.
+    if org_id is null or p ->> 'status' = 'received' then
+        org_id := null;
         outcome := case when app.keep_stripe_event(p, p_raw) then coalesce(p ->> 'status', 'unowned') else 'duplicate' end;
         return;
     end if;
@@ -405,52 +455,72 @@ begin
     if v_known.id is null and app.adopt_stripe_event(v_event) then
         select * into v_known from public.webhook_events e where e.provider = 'stripe' and e.event_id = v_event;
     end if;
-    if v_known.status in ('applied', 'superseded', 'ignored') and not coalesce((p ->> 'again')::boolean, false) then
+    if v_known.status in ('applied', 'superseded', 'ignored') and not v_again then
         outcome := 'duplicate';
         return;
     end if;
     v_id := coalesce(v_known.id, v_id);
+    if not v_again then
+        -- Not while everything is applied anew.
+        perform pg_advisory_xact_lock_shared(hashtextextended('stripe.rebuild:' || org_id, 0));
+    end if;
 
     outcome := p ->> 'status';
     if outcome is null then
-        v_digest := sha256(convert_to(v_facts::text, 'UTF8'));
-        if v_kind in ('subscription', 'checkout_session') then
-            -- The plan is of all its subscriptions: they take turns.
+        v_digest := app.stripe_digest(v_facts);
+        if v_kind in ('subscription', 'checkout_session', 'customer') and not v_again then
+            -- The plan is of all its subscriptions, and one customer is chosen of all: they take turns.
             perform pg_advisory_xact_lock(hashtextextended('stripe:' || org_id, 0));
         end if;
         select * into v_was from public.stripe_objects s where s.stripe_id = v_object;
+        if v_kind = 'invoice' and v_facts ->> 'status' = 'deleted' and not v_facts ? 'created' and v_was.stripe_id is not null then
+            -- Stripe only said that it is gone: the rest is as it was told before.
+            v_facts := v_was.facts || '{"status": "deleted"}';
+            v_digest := app.stripe_digest(v_facts);
+        end if;
         if v_was.stripe_id is null then
             v_wins := true;
             insert into public.stripe_objects (org_id, stripe_id, kind, refs, facts, terminal, observed_at, rank, digest, told_by)
             values (org_id, v_object, v_kind, v_refs, v_facts, v_terminal, v_at, v_rank, v_digest, v_id);
         else
-            v_wins := (v_terminal, v_at, v_rank, v_digest) > (v_was.terminal, v_was.observed_at, v_was.rank, v_was.digest);
+            v_wins := (v_terminal, v_at, v_rank, v_digest, v_facts) > (v_was.terminal, v_was.observed_at, v_was.rank, v_was.digest, v_was.facts);
             v_refs := array(select distinct i from unnest(v_was.refs || v_refs) i order by i);
             if v_wins then
                 update public.stripe_objects s
-                   set refs = v_refs, facts = v_facts, terminal = v_terminal, observed_at = v_at, rank = v_rank, digest = v_digest, told_by = v_id
+                   set refs = v_refs, facts = v_facts, terminal = v_terminal, observed_at = v_at, rank = v_rank, digest = v_digest, told_by = v_id,
+                       compared_at = now()
                  where s.stripe_id = v_object;
             elsif v_refs <> v_was.refs then
                 update public.stripe_objects s set refs = v_refs where s.stripe_id = v_object;
             end if;
-            if (v_terminal, v_at, v_rank) = (v_was.terminal, v_was.observed_at, v_was.rank) and v_digest <> v_was.digest then
+            if (v_terminal, v_at, v_rank) = (v_was.terminal, v_was.observed_at, v_was.rank) and v_digest <> v_was.digest and not v_again then
                 -- Two states of one second, and nothing tells which came later: Stripe is asked, once that second is over.
-                perform app.admit_service_job('stripe_settle', v_object, jsonb_build_object('object_id', v_object), now() + interval '2 seconds');
+                perform app.admit_service_job('stripe_settle', v_object || ':' || v_event, jsonb_build_object('object_id', v_object), now() + interval '2 seconds');
             end if;
         end if;
         outcome := case when v_wins then 'applied' else 'superseded' end;
-        if v_wins and v_digest is distinct from v_was.digest then
+        if v_wins and v_facts is distinct from v_was.facts then
             perform app.project_stripe(org_id, v_object, v_kind, v_facts);
+        end if;
+        if v_wins and v_digest is distinct from v_was.digest then
             if v_kind = 'subscription' then
                 v_plan := app.settle_plan(org_id);
             elsif v_kind = 'checkout_session' then
-                update public.billing_checkouts c set status = v_facts ->> 'status'
-                 where (c.session_id = v_object or 'checkout:' || c.id = any (v_refs)) and c.status in ('creating', 'open')
-                   and v_facts ->> 'status' in ('complete', 'expired');
-                if v_facts ->> 'status' = 'complete' and p ->> 'customer' is not null then
-                    perform app.link_customer(org_id, p ->> 'customer', v_id);
+                -- What was paid was paid, whatever we believed of it.
+                update public.billing_checkouts c set status = v_facts ->> 'status', session_id = v_object
+                 where (c.session_id = v_object
+                        or c.session_id is null
+                           and c.id = any (array(select substr(r, 10)::uuid from unnest(v_refs) r where r ~ '^checkout:[0-9a-f-]{36}$')))
+                   and (v_facts ->> 'status' = 'complete' or v_facts ->> 'status' = 'expired' and c.status in ('creating', 'open'));
+                if v_facts ->> 'status' = 'complete' and v_facts ->> 'customer' is not null then
+                    perform app.link_customer(org_id, v_facts ->> 'customer', v_id);
                 end if;
             end if;
+            if v_kind in ('checkout_session', 'customer') then
+                perform app.settle_customer(org_id);
+            end if;
+        end if;
+        if v_wins and v_digest is distinct from v_was.digest and not v_again then
             perform app.append_audit('stripe.' || coalesce(p ->> 'event_type', 'fetched'),
                 case v_kind when 'invoice' then 'invoices' when 'subscription' then 'subscriptions' else 'stripe_objects' end, v_object,
                 jsonb_build_object('event_id', v_event, 'occurred_at', v_at), jsonb_build_object('was', v_was.facts -> 'status'),
@@ -458,9 +528,9 @@ begin
                                                      'plan', v_plan)),
                 '{}', null, null, null, null);
         end if;
-        claims := app.stripe_event_waits(array_append(v_refs, v_object));
+        claims := not v_again and app.stripe_event_waits(array_append(v_refs, v_object));
         if claims then
-            perform app.admit_service_job('stripe_claim', 'claim', '{}', now());
+            perform app.admit_service_job('stripe_claim', 'waiting:' || v_event, '{}', now());
         end if;
     end if;
 
@@ -476,6 +546,15 @@ $$;
 comment on function app.record_stripe_event(jsonb, bytea) is
     'Records a delivery of Stripe''s, its effect and its audit entry. applied, superseded, duplicate, ignored, unowned, unparsed or failed.';
 
+-- Begins to apply an organisation's events anew: deliveries wait, and what is known of its objects is forgotten.
+create function app.begin_rebuild(p_org uuid) returns void
+    language plpgsql volatile set search_path = '' as $$
+begin
+    perform pg_advisory_xact_lock(hashtextextended('stripe.rebuild:' || p_org, 0));
+    perform app.forget_stripe_objects();
+end
+$$;
+
 -- Sums costs that are in no report into one for each day that has ended. The same snapshot is summed and marked. How many reports.
 create function app.insert_meter_reports(p_org uuid, p_before timestamptz) returns bigint
     language plpgsql volatile set search_path = '' as $$
@@ -486,7 +565,8 @@ begin
     with costs as (
         select b.id, date_trunc('day', b.created_at, 'UTC') as day, b.quantity, b.cost_micro_usd
           from public.billing_events b
-         where b.org_id = p_org and b.meter_report_id is null and b.created_at < p_before and b.cost_micro_usd > 0),
+         where b.org_id = p_org and b.meter_report_id is null and b.created_at < p_before and b.cost_micro_usd > 0
+           and b.created_at >= app.metered_since(p_org)),
     made as (
         insert into public.meter_reports (org_id, period_start, period_end, quantity, cost_micro_usd, customer_id)
         select p_org, c.day, c.day + interval '1 day', sum(c.quantity), sum(c.cost_micro_usd), o.stripe_customer_id
@@ -504,8 +584,10 @@ end
 $$;
 
 revoke execute on function app.enter_stripe(text, jsonb), app.settle_plan(uuid), app.project_stripe(uuid, text, text, jsonb),
-    app.link_customer(uuid, text, uuid), app.record_stripe_event(jsonb, bytea), app.insert_meter_reports(uuid, timestamptz) from public;
+    app.settle_customer(uuid), app.link_customer(uuid, text, uuid), app.record_stripe_event(jsonb, bytea),
+    app.insert_meter_reports(uuid, timestamptz), app.begin_rebuild(uuid) from public;
 grant execute on function app.enter_stripe(text, jsonb), app.settle_plan(uuid), app.project_stripe(uuid, text, text, jsonb),
-    app.link_customer(uuid, text, uuid), app.record_stripe_event(jsonb, bytea), app.insert_meter_reports(uuid, timestamptz) to spine_service;
+    app.settle_customer(uuid), app.link_customer(uuid, text, uuid), app.record_stripe_event(jsonb, bytea),
+    app.insert_meter_reports(uuid, timestamptz), app.begin_rebuild(uuid) to spine_service;
 
 reset role;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::{
     audit,
+    auth::Caller,
     db::CallerTx,
     http::{self, ApiError, HttpRequest, Reply, conclude},
     store::{
@@ -17,7 +18,11 @@ use shared::{
 use url::Url;
 use uuid::Uuid;
 
-use crate::{facts::is_id, state::State, stripe::StripeError};
+use crate::{
+    facts::{is_id, is_name},
+    state::State,
+    stripe::StripeError,
+};
 
 /// What a person may ask for.
 const PERMISSION: &str = "billing:manage";
@@ -55,37 +60,52 @@ pub(crate) async fn checkout(state: &State, request: &HttpRequest) -> Result<Rep
     let now = (state.clock)();
     let caller = state.auth.authenticate(&request.headers, now).await?;
     let body: NewCheckoutBody = http::json(request)?;
-    if !is_id(&body.price) {
+    if !is_name(&body.price) {
         return Err(ApiError::unprocessable("price_invalid", "`price` is the id of a Stripe price, as in price_1AbC."));
     }
     let (success, cancel) =
         (come_back(state, "success_url", &body.success_url)?, come_back(state, "cancel_url", &body.cancel_url)?);
     let keyed = http::idempotency(request, "POST /v1/billing/checkout")?;
 
+    let wanted = NewCheckout { price: &body.price, success, cancel };
     let mut tx = state.db.caller_tx(&caller).await?;
-    let wanted = begin_checkout(&mut tx, &body.price, keyed).await;
-    let (member, checkout, customer, overtaken) = conclude(tx, wanted).await?;
-    for older in overtaken {
-        expire(state, &caller, member, &older).await?;
+    let begun = begin_checkout(&mut tx, &wanted, keyed.as_ref()).await;
+    let (member, mut checkout, overtaken) = conclude(tx, begun).await?;
+    if !overtaken.is_empty() {
+        for older in &overtaken {
+            expire(state, &caller, member, older).await?;
+        }
+        let mut tx = state.db.caller_tx(&caller).await?;
+        let begun = begin_checkout(&mut tx, &wanted, keyed.as_ref()).await;
+        checkout = conclude(tx, begun).await?.1;
     }
     if let (Some(_), Some(url)) = (&checkout.session_id, &checkout.url) {
         return Ok(Reply::ok(page(&checkout, url.clone())));
     }
 
     let id = checkout.id.to_string();
+    // As it was written down: the same key must come with the same form, whoever asks again.
     let mut form = vec![
         ("mode", "subscription"),
-        ("line_items[0][price]", body.price.as_str()),
+        ("line_items[0][price]", checkout.stripe_price_id.as_str()),
         ("line_items[0][quantity]", "1"),
         ("client_reference_id", &id),
-        ("success_url", success),
-        ("cancel_url", cancel),
+        ("success_url", &checkout.success_url),
+        ("cancel_url", &checkout.cancel_url),
     ];
-    if let Some(customer) = &customer {
+    if let Some(customer) = &checkout.customer_id {
         form.push(("customer", customer));
     }
-    let session =
-        state.stripe.post("/v1/checkout/sessions", &form, &format!("checkout-{id}")).await.map_err(refused)?;
+    let session = match state.stripe.post("/v1/checkout/sessions", &form, &format!("checkout-{id}")).await {
+        Ok(session) => session,
+        Err(error) => {
+            if !error.passes() {
+                // It would be refused again under this key: the next wish begins anew.
+                forget(state, &caller, member, checkout.id).await?;
+            }
+            return Err(refused(error));
+        }
+    };
     let malformed = || refused(StripeError::Malformed);
     let session_id = session["id"].as_str().filter(|id| is_id(id)).ok_or_else(malformed)?;
     let url = session["url"].as_str().filter(|url| url.len() <= 4000).ok_or_else(malformed)?.to_owned();
@@ -100,7 +120,7 @@ pub(crate) async fn checkout(state: &State, request: &HttpRequest) -> Result<Rep
             resource_type: "billing_checkouts",
             record_id: id.clone(),
             input: json!({ "price": body.price }),
-            decision: json!({ "customer_known": customer.is_some() }),
+            decision: json!({ "customer_known": checkout.customer_id.is_some() }),
             output: json!({ "session_id": session_id }),
             metadata: json!({}),
             request_id: Some(&request.request_id),
@@ -117,27 +137,26 @@ fn page(checkout: &Checkout, url: String) -> PageView {
     PageView { id: Some(checkout.id), url, expires_at: Some(checkout.expires_at) }
 }
 
-type Begun = (Member, Checkout, Option<String>, Vec<Checkout>);
+struct NewCheckout<'a> {
+    price: &'a str,
+    success: &'a str,
+    cancel: &'a str,
+}
 
-/// The checkout to open, the customer to open it for, and older ones that this one replaces.
+type Begun = (Member, Checkout, Vec<Checkout>);
+
+/// The checkout to open, or older ones for another price that must be ended before. One person of an organisation at a time.
 async fn begin_checkout(
     tx: &mut CallerTx,
-    price: &str,
-    keyed: Option<idempotency::KeyedRequest>,
+    wanted: &NewCheckout<'_>,
+    keyed: Option<&idempotency::KeyedRequest>,
 ) -> Result<Begun, ApiError> {
     let member = access::enter(tx, PERMISSION).await?;
     if member.user_id.is_none() {
         return Err(ApiError::unprocessable("person_required", "Only a person can open a checkout, not an agent."));
     }
-    let id = Uuid::new_v4();
-    if let Some(keyed) = &keyed
-        && let Some(earlier) = idempotency::remember(tx, member, keyed, id).await?
-    {
-        let checkout = billing::get_checkout(tx, member, earlier).await?;
-        let account = billing::get_account(tx, member, price).await?;
-        return Ok((member, checkout, account.stripe_customer_id, Vec::new()));
-    }
-    let account = billing::get_account(tx, member, price).await?;
+    billing::lock_checkouts(tx, member).await?;
+    let account = billing::get_account(tx, member, wanted.price).await?;
     if account.plan.is_none() {
         return Err(ApiError::unprocessable(
             "price_unknown",
@@ -151,35 +170,63 @@ async fn begin_checkout(
         ));
     }
     let (same, others): (Vec<Checkout>, Vec<Checkout>) =
-        billing::open_checkouts(tx, member).await?.into_iter().partition(|open| open.stripe_price_id == price);
-    // Without a key of its own a repetition is the same wish.
-    if keyed.is_none()
-        && let Some(open) = same.into_iter().next()
-    {
-        return Ok((member, open, account.stripe_customer_id, others));
+        billing::open_checkouts(tx, member).await?.into_iter().partition(|open| open.stripe_price_id == wanted.price);
+    // The same wish, whoever has it and under whatever key: two pages could both be paid.
+    let checkout = same.into_iter().next();
+    if let (None, [first, ..]) = (&checkout, others.as_slice()) {
+        return Ok((member, first.clone(), others));
     }
-    billing::insert_checkout(tx, member, id, price).await?;
-    let checkout = billing::get_checkout(tx, member, id).await?;
-    Ok((member, checkout, account.stripe_customer_id, others))
+    let begun = checkout.is_none();
+    let checkout = checkout.unwrap_or_else(|| Checkout {
+        id: Uuid::new_v4(),
+        stripe_price_id: wanted.price.to_owned(),
+        success_url: wanted.success.to_owned(),
+        cancel_url: wanted.cancel.to_owned(),
+        customer_id: account.stripe_customer_id,
+        session_id: None,
+        url: None,
+        status: "creating".to_owned(),
+        expires_at: DateTime::<Utc>::default(),
+    });
+    if let Some(keyed) = keyed
+        && let Some(earlier) = idempotency::remember(tx, member, keyed, checkout.id).await?
+        && earlier != checkout.id
+        && billing::get_checkout(tx, member, earlier).await?.status == "complete"
+    {
+        return Err(completed());
+    }
+    if begun {
+        billing::insert_checkout(tx, member, &checkout).await?;
+        return Ok((member, billing::get_checkout(tx, member, checkout.id).await?, others));
+    }
+    Ok((member, checkout, others))
 }
 
-/// Ends a checkout for another price, so that not both can be paid.
-async fn expire(
-    state: &State,
-    caller: &shared::auth::Caller,
-    member: Member,
-    checkout: &Checkout,
-) -> Result<(), ApiError> {
+fn completed() -> ApiError {
+    ApiError::conflict("checkout_completed", "This checkout was completed; the subscription will show in a moment.")
+}
+
+/// Ends a checkout for another price, so that not both can be paid. One that was just paid stays, and nothing is opened beside it.
+async fn expire(state: &State, caller: &Caller, member: Member, checkout: &Checkout) -> Result<(), ApiError> {
     if let Some(session) = &checkout.session_id {
-        let path = format!("/v1/checkout/sessions/{session}/expire");
-        match state.stripe.post(&path, &[], &format!("expire-{}", checkout.id)).await {
-            // Refused if it was completed or has expired: what became of it is being told.
-            Ok(_) | Err(StripeError::Refused { .. } | StripeError::Missing) => {}
+        let path = format!("/v1/checkout/sessions/{session}");
+        match state.stripe.post(&format!("{path}/expire"), &[], &format!("expire-{}", checkout.id)).await {
+            Ok(_) | Err(StripeError::Missing) => {}
+            Err(StripeError::Refused { .. }) => {
+                let now = state.stripe.get(&path, &[]).await.and_then(|fetched| fetched.json()).map_err(refused)?;
+                if now["status"] == "complete" {
+                    return Err(completed());
+                }
+            }
             Err(error) => return Err(refused(error)),
         }
     }
+    forget(state, caller, member, checkout.id).await
+}
+
+async fn forget(state: &State, caller: &Caller, member: Member, id: Uuid) -> Result<(), ApiError> {
     let mut tx = state.db.caller_tx(caller).await?;
-    let expired = billing::expire_checkout(&mut tx, member, checkout.id).await.map_err(ApiError::from);
+    let expired = billing::expire_checkout(&mut tx, member, id).await.map_err(ApiError::from);
     conclude(tx, expired).await
 }
 
@@ -252,7 +299,7 @@ fn refused(error: StripeError) -> ApiError {
             ApiError::bad_gateway("stripe_refused", "Stripe did not take the request; an operator can see why.")
                 .because(error)
         }
-        StripeError::Unavailable(_) | StripeError::Secret(_) => {
+        StripeError::Unavailable(_) | StripeError::WrongMode | StripeError::Secret(_) => {
             ApiError::unavailable("stripe_unavailable", "Stripe cannot be reached; try again shortly.", 10)
                 .because(error)
         }

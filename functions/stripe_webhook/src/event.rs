@@ -71,7 +71,8 @@ fn understand(event: &Value, now_s: i64) -> Result<Observation, facts::Wrong> {
     let created = event["created"].as_i64().filter(|at| (0..=253_402_300_799).contains(at));
     let object = event["data"].get("object").filter(|object| object.is_object()).ok_or(facts::Wrong("data.object"))?;
     let Said { id: object_id, refs, state } = facts::read(object, Phase::of(Some(&kind)))?;
-    let version = event["api_version"].as_str().filter(|text| text.len() <= 60 && text.is_ascii());
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let version = event["api_version"].as_str().filter(|text| text.len() <= 60 && text.bytes().all(word));
     Ok(Observation {
         status: state.is_none().then_some("ignored"),
         event_type: Some(kind),

@@ -55,13 +55,30 @@ impl Phase {
     }
 }
 
+/// What billing needs.
+const KINDS: [&str; 9] = [
+    "customer",
+    "invoice",
+    "subscription",
+    "checkout.session",
+    "invoice_payment",
+    "charge",
+    "payment_intent",
+    "refund",
+    "dispute",
+];
+
 /// Reads `object`.
 ///
 /// # Errors
 /// [`Wrong`] if it is of a kind that billing needs and not as documented.
 pub fn read(object: &Value, phase: Phase) -> Result<Said, Wrong> {
     let fields = Fields(object);
-    let id = fields.id("id")?;
+    // Of kinds that are of no use here an id that is none does no harm: some of them people may choose.
+    let id = match object["object"].as_str() {
+        Some(kind) if KINDS.contains(&kind) => fields.id("id")?,
+        _ => fields.id("id").ok().flatten(),
+    };
     let phase = if fields.flag("deleted")? { Phase::Deleted } else { phase };
     let mut refs = Refs::default();
     refs.add(fields.id("customer").ok().flatten());
@@ -71,7 +88,7 @@ pub fn read(object: &Value, phase: Phase) -> Result<Said, Wrong> {
         (Some(kind), Some(_)) => match kind {
             "customer" => Some(customer(&fields, phase)?),
             "invoice" => Some(invoice(&fields, phase, &mut refs)?),
-            "subscription" => Some(subscription(&fields, phase, &mut refs)?),
+            "subscription" => Some(subscription(&fields, phase)?),
             "checkout.session" => Some(checkout_session(&fields, &mut refs)?),
             "invoice_payment" => Some(invoice_payment(&fields, &mut refs)?),
             "charge" => Some(charge(&fields, &mut refs)?),
@@ -98,7 +115,7 @@ const INVOICE: [&str; 5] = ["draft", "open", "uncollectible", "paid", "void"];
 
 fn invoice(fields: &Fields<'_>, phase: Phase, refs: &mut Refs) -> Result<State, Wrong> {
     if phase == Phase::Deleted && fields.0.get("total").is_none_or(Value::is_null) {
-        // As the API answers for what is gone: nothing but that. XXX is ISO 4217's "no currency".
+        // As the API answers for what is gone: nothing but that. XXX is ISO 4217's "no currency". What was told before is kept.
         let facts =
             json!({ "status": "deleted", "amount": 0, "currency": "XXX", "attempted": false, "attempt_count": 0 });
         return Ok(state("invoice", facts, true, 5000));
@@ -152,15 +169,14 @@ fn service_period(fields: &Fields<'_>) -> Result<(Option<i64>, Option<i64>), Wro
 const SUBSCRIPTION: [&str; 8] =
     ["incomplete", "incomplete_expired", "trialing", "active", "past_due", "canceled", "unpaid", "paused"];
 
-fn subscription(fields: &Fields<'_>, phase: Phase, refs: &mut Refs) -> Result<State, Wrong> {
+fn subscription(fields: &Fields<'_>, phase: Phase) -> Result<State, Wrong> {
     let status = SUBSCRIPTION[fields.one_of("status", &SUBSCRIPTION)?];
     let latest_invoice = fields.id("latest_invoice")?;
-    refs.add(latest_invoice.clone());
     let (mut start, mut end) = (fields.time("current_period_start")?, fields.time("current_period_end")?);
     let (mut prices, mut quantity) = (Vec::new(), None);
     for item in fields.0["items"]["data"].as_array().into_iter().flatten() {
         let item = Fields(item);
-        prices.extend(item.id("price")?.or(item.id("plan")?));
+        prices.extend(item.name("price")?.or(item.name("plan")?));
         quantity = quantity.or(item.int("quantity")?);
         start = start.into_iter().chain(item.time("current_period_start")?).min();
         end = end.into_iter().chain(item.time("current_period_end")?).max();
@@ -182,7 +198,6 @@ fn subscription(fields: &Fields<'_>, phase: Phase, refs: &mut Refs) -> Result<St
 fn checkout_session(fields: &Fields<'_>, refs: &mut Refs) -> Result<State, Wrong> {
     const STATUSES: [&str; 3] = ["open", "expired", "complete"];
     let status = fields.one_of("status", &STATUSES)?;
-    let customer = fields.id("customer")?;
     for name in ["subscription", "invoice", "payment_intent"] {
         refs.add(fields.id(name)?);
     }
@@ -193,9 +208,9 @@ fn checkout_session(fields: &Fields<'_>, refs: &mut Refs) -> Result<State, Wrong
         "status": STATUSES[status], "mode": fields.short("mode")?,
         "payment_status": fields.short("payment_status")?, "amount": fields.int("amount_total")?,
         "currency": fields.currency_if_any("currency")?, "subscription": fields.id("subscription")?,
+        "customer": fields.id("customer")?,
     });
-    let rank = i32::try_from(status).unwrap_or_default();
-    Ok(State { customer: customer.filter(|_| status == 2), ..state("checkout_session", facts, status > 0, rank) })
+    Ok(state("checkout_session", facts, status > 0, i32::try_from(status).unwrap_or_default()))
 }
 
 fn invoice_payment(fields: &Fields<'_>, refs: &mut Refs) -> Result<State, Wrong> {
@@ -278,8 +293,8 @@ fn dispute(fields: &Fields<'_>, refs: &mut Refs) -> Result<State, Wrong> {
 }
 
 fn state(kind: &'static str, facts: Value, terminal: bool, rank: i32) -> State {
-    let Value::Object(facts) = facts else { return State { kind, facts: Map::new(), terminal, rank, customer: None } };
-    State { kind, facts, terminal, rank, customer: None }
+    let Value::Object(facts) = facts else { return State { kind, facts: Map::new(), terminal, rank } };
+    State { kind, facts, terminal, rank }
 }
 
 /// Whether `text` can be one of Stripe's ids: the database is asked by it, and people are shown it.
@@ -287,6 +302,12 @@ fn state(kind: &'static str, facts: Value, terminal: bool, rank: i32) -> State {
 pub fn is_id(text: &str) -> bool {
     (1..=255).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}
+
+/// Whether `text` can be the id of a price: those made before prices were called so could be chosen.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Ids, each once.
@@ -319,6 +340,13 @@ impl Fields<'_> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let text = value.as_str().or_else(|| value.get("id").and_then(Value::as_str));
         text.filter(|text| is_id(text)).map(|text| Some(text.to_owned())).ok_or(Wrong(name))
+    }
+
+    /// An id that people may have chosen, as of a plan of old.
+    fn name(&self, name: &'static str) -> Result<Option<String>, Wrong> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let text = value.as_str().or_else(|| value.get("id").and_then(Value::as_str));
+        text.filter(|text| is_name(text)).map(|text| Some(text.to_owned())).ok_or(Wrong(name))
     }
 
     fn flag(&self, name: &'static str) -> Result<bool, Wrong> {

@@ -31,6 +31,8 @@ use crate::{
 const PAGE: i32 = 100;
 /// What is left of the invocation's time when no new work is begun.
 const RESERVE: Duration = Duration::from_secs(15);
+/// How many single failures one part bears before it takes Stripe itself to be away.
+const MOST_FAILURES: usize = 5;
 /// How long a worker may hold a job.
 const LEASE: TimeDelta = TimeDelta::minutes(2);
 
@@ -59,8 +61,10 @@ pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
     let deadline = Instant::now() + tick.remaining.saturating_sub(RESERVE);
     let parts = [
         ("jobs_done", work(state, deadline).await.map(|done| json!(done))),
+        ("events_applied", apply_left(state, deadline).await.map(|done| json!(done))),
         ("events_looked_up", look_up(state, deadline).await.map(|done| json!(done))),
         ("compared", compare(state, deadline).await.map(|found| json!(found))),
+        ("stale_compared", compare_stale(state, deadline).await.map(|found| json!(found))),
         ("plans_settled", settle_plans(state).await.map(|done| json!(done))),
         ("meter_reports", meter::report(state, deadline).await.map(|done| json!(done))),
     ];
@@ -92,35 +96,36 @@ async fn work(state: &State, deadline: Instant) -> Result<usize, PartError> {
         if Instant::now() >= deadline {
             break;
         }
-        done += usize::from(work_on(state, &job).await?);
+        done += usize::from(work_on(state, &job, deadline).await?);
     }
     Ok(done)
 }
 
-async fn work_on(state: &State, due: &DueJob) -> Result<bool, PartError> {
+async fn work_on(state: &State, due: &DueJob, deadline: Instant) -> Result<bool, PartError> {
     let mut tx = state.db.service_tx(due.org_id).await?;
     let claimed = jobs::claim(&mut tx, due.org_id, due.job_id, Uuid::now_v7(), LEASE).await?;
     tx.commit().await?;
     let Claim::Held(job) = claimed else { return Ok(false) };
     let outcome = match job.job_type.as_str() {
-        "stripe_claim" => claim_all(state, job.org_id).await.map(|claimed| json!({ "claimed": claimed })),
+        "stripe_claim" => claim_all(state, job.org_id, deadline).await.map(|claimed| json!({ "claimed": claimed })),
         _ => settle(state, &job).await,
+    };
+    let later = |seconds: i64, waiting: &str, told: Option<Value>| End::Later {
+        run_after: (state.clock)() + TimeDelta::seconds(seconds),
+        waiting: Some(json!({ "reason": waiting })),
+        error: told,
     };
     let end = match outcome {
         // Something newer is known, or the answer was not newer than what it was to decide: asked again, until it is.
-        Ok(result) if result["outcome"] == "superseded" && job.attempt < job.max_attempts => {
-            End::Later { run_after: (state.clock)() + TimeDelta::seconds(5), waiting: None, error: None }
-        }
+        Ok(result) if result["outcome"] == "superseded" => later(10, "newer_answer", None),
         Ok(result) => End::Succeeded { result, tokens: 0 },
         Err(error) => {
             let told = json!({ "code": "stripe_settle_failed", "detail": error.to_string() });
             tracing::warn!(job.id = %job.id, %error, "a job of billing failed");
-            let passes = !matches!(&error, PartError::Stripe(error) if !error.passes());
-            if passes && job.attempt < job.max_attempts {
-                let wait = TimeDelta::seconds(30 << job.attempt.clamp(0, 6));
-                End::Later { run_after: (state.clock)() + wait, waiting: None, error: Some(told) }
-            } else {
-                End::Failed { error: told }
+            match error {
+                PartError::Stripe(error) if !error.passes() => End::Failed { error: told },
+                // However long Stripe or the database is away: what is left open stays so until it is settled.
+                _ => later(60, "stripe_unavailable", Some(told)),
             }
         }
     };
@@ -131,36 +136,65 @@ async fn work_on(state: &State, due: &DueJob) -> Result<bool, PartError> {
     Ok(matches!(end, End::Succeeded { .. }))
 }
 
-async fn claim_all(state: &State, org: Uuid) -> Result<usize, PartError> {
+/// Applies what waited for an organisation, page by page.
+async fn claim_all(state: &State, org: Uuid, deadline: Instant) -> Result<usize, PartError> {
     let mut all = 0;
-    loop {
+    while Instant::now() < deadline {
         match claim(&state.db, org, (state.clock)().timestamp()).await? {
-            0 => return Ok(all),
+            0 => break,
             some => all += some,
         }
     }
+    Ok(all)
+}
+
+/// Applies events whose owner is known and that have no effect yet, because whoever claimed them was cut off. How many.
+async fn apply_left(state: &State, deadline: Instant) -> Result<usize, PartError> {
+    let mut tx = state.db.directory_tx().await?;
+    let orgs = billing::left_events(&mut tx, PAGE).await?;
+    tx.rollback().await?;
+    let mut applied = 0;
+    for org in orgs {
+        applied += claim_all(state, org, deadline).await?;
+    }
+    Ok(applied)
 }
 
 /// Asks Stripe for the object as it is, and records that.
 async fn settle(state: &State, job: &Claimed) -> Result<Value, PartError> {
     let object_id = job.payload["object_id"].as_str().filter(|id| is_id(id)).unwrap_or_default();
-    let raw = fetch(state, object_id).await?;
+    let raw = fetch(state, job.org_id, object_id).await?;
     let recorded = record(&state.db, &event::read(&raw, (state.clock)().timestamp()).observation, &raw).await?;
     Ok(json!({ "outcome": recorded.outcome }))
 }
 
-/// The object as Stripe shows it now, as an event of our own.
-async fn fetch(state: &State, object_id: &str) -> Result<Vec<u8>, StripeError> {
+/// The object as Stripe shows it now, as an event of our own. Written down as asked about, whatever comes of it.
+async fn fetch(state: &State, org: Uuid, object_id: &str) -> Result<Vec<u8>, PartError> {
+    let mut tx = state.db.service_tx(org).await?;
+    let status = billing::compare_object(&mut tx, object_id).await?;
+    tx.commit().await?;
     let path = path_of(object_id).ok_or(StripeError::Missing)?;
     // Payments are not part of an invoice unless asked for.
     let query: &[(&str, &str)] = if object_id.starts_with("in_") { &[("expand[]", "payments")] } else { &[] };
     match state.stripe.get(&path, query).await {
-        Ok(fetched) => Ok(event::fetched(&fetched.json()?, fetched.observed_at_s)),
-        // A draft that was deleted, by our own clock: it can never be anything else again.
-        Err(StripeError::Missing) if object_id.starts_with("in_") => {
-            Ok(event::fetched(&event::gone(object_id), (state.clock)().timestamp()))
+        Ok(fetched) => {
+            let object = fetched.json()?;
+            of_mode(state, &object)?;
+            Ok(event::fetched(&object, fetched.observed_at_s))
         }
-        Err(error) => Err(error),
+        // Only a draft can be deleted. Dated before everything, so that the event that says so itself counts more.
+        Err(StripeError::Missing) if status.as_deref() == Some("draft") => {
+            Ok(event::fetched(&event::gone(object_id), 0))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Refuses what is not of the mode that counts here: a key of the other would fill the books with tests.
+fn of_mode(state: &State, object: &Value) -> Result<(), StripeError> {
+    match object["livemode"].as_bool() {
+        Some(live) if live != state.mode.livemode() => Err(StripeError::WrongMode),
+        _ => Ok(()),
     }
 }
 
@@ -169,30 +203,41 @@ async fn look_up(state: &State, deadline: Instant) -> Result<usize, PartError> {
     let mut tx = state.db.directory_tx().await?;
     let unclear = billing::unclear_events(&mut tx, PAGE).await?;
     tx.rollback().await?;
-    let mut done = 0;
+    let (mut done, mut failures) = (0, 0);
     for waiting in unclear {
         if Instant::now() >= deadline {
             break;
         }
-        let thin = waiting.event_type.as_deref().is_some_and(|kind| kind.starts_with("v1.") || kind.starts_with("v2."));
-        let told = if thin { thin_event(state, &waiting).await } else { ownerless(state, &waiting).await };
-        let (refs, status) = match told {
-            Ok(told) => told,
-            Err(PartError::Stripe(error)) if !error.passes() => {
-                tracing::info!(event.id = waiting.event_id, %error, "nothing more is to be learned of an event");
-                (Vec::new(), if thin { "ignored" } else { "unowned" })
+        match look_up_one(state, &waiting, deadline).await {
+            Ok(()) => done += 1,
+            // One of which nothing can be learned now hides no other; of several, Stripe itself is to blame.
+            Err(error) if failures < MOST_FAILURES => {
+                tracing::warn!(event.id = waiting.event_id, %error, "an event could not be looked up");
+                failures += 1;
             }
             Err(error) => return Err(error),
-        };
-        let mut tx = state.db.directory_tx().await?;
-        let owner = billing::tell_event(&mut tx, waiting.id, &refs, status).await?;
-        tx.commit().await?;
-        if let Some(org) = owner.filter(|_| !thin) {
-            claim_all(state, org).await?;
         }
-        done += 1;
     }
     Ok(done)
+}
+
+async fn look_up_one(state: &State, waiting: &UnclearEvent, deadline: Instant) -> Result<(), PartError> {
+    let thin = waiting.event_type.as_deref().is_some_and(|kind| kind.starts_with("v1.") || kind.starts_with("v2."));
+    let told = if thin { thin_event(state, waiting).await } else { ownerless(state, waiting).await };
+    let (refs, status) = match told {
+        Err(PartError::Stripe(error)) if !error.passes() => {
+            tracing::info!(event.id = waiting.event_id, %error, "nothing more is to be learned of an event");
+            (Vec::new(), if thin { "ignored" } else { "unowned" })
+        }
+        other => other?,
+    };
+    let mut tx = state.db.directory_tx().await?;
+    let owner = billing::tell_event(&mut tx, waiting.id, &refs, status).await?;
+    tx.commit().await?;
+    if let Some(org) = owner.filter(|_| !thin) {
+        claim_all(state, org, deadline).await?;
+    }
+    Ok(())
 }
 
 /// Fetches a thin event, and the object it is about, which is recorded if it is of a kind that billing needs.
@@ -202,7 +247,9 @@ async fn thin_event(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String
         return Ok((Vec::new(), "ignored"));
     };
     let fetched = state.stripe.get(path, &[]).await?;
-    let raw = event::fetched(&fetched.json()?, fetched.observed_at_s);
+    let object = fetched.json()?;
+    of_mode(state, &object)?;
+    let raw = event::fetched(&object, fetched.observed_at_s);
     let observation = event::read(&raw, fetched.observed_at_s).observation;
     if observation.state.is_none() {
         return Ok((Vec::new(), "ignored"));
@@ -242,8 +289,7 @@ async fn ownerless(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>
     Ok((refs, "unowned"))
 }
 
-/// Compares with what Stripe lists since the last run, and with what it says of objects nothing was heard of; repairs what differs.
-/// `None` if the last run is recent.
+/// Compares with what Stripe lists since the last run; repairs what differs. `None` if the last run is recent.
 async fn compare(state: &State, deadline: Instant) -> Result<Option<Found>, PartError> {
     let mut tx = state.db.directory_tx().await?;
     let run = billing::begin_reconciliation(&mut tx, state.reconcile_every, (state.clock)()).await?;
@@ -277,18 +323,32 @@ async fn compare_window(
             found.drifted += record_adrift(state, &page).await?;
         }
     }
+    Ok(())
+}
+
+/// Compares objects that may still change and of which nothing was heard for a day; repairs what differs. Each stands alone.
+async fn compare_stale(state: &State, deadline: Instant) -> Result<Found, PartError> {
     let mut tx = state.db.directory_tx().await?;
     let stale = billing::stale_objects(&mut tx, PAGE).await?;
     tx.rollback().await?;
-    for (_, object_id) in stale {
+    let (mut found, mut failures) = (Found::default(), 0);
+    for (org, object_id) in stale {
         if Instant::now() >= deadline {
-            return Err(PartError::Time);
+            break;
         }
-        let raw = fetch(state, &object_id).await?;
-        found.compared += 1;
-        found.drifted += record_drift(state, vec![raw]).await?;
+        match fetch(state, org, &object_id).await {
+            Ok(raw) => {
+                found.compared += 1;
+                found.drifted += record_drift(state, vec![raw]).await?;
+            }
+            Err(error) if failures < MOST_FAILURES => {
+                tracing::warn!(object.id = object_id, %error, "an object could not be compared");
+                failures += 1;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Records the events of a page that never arrived. How many.
@@ -300,7 +360,11 @@ async fn record_missed(state: &State, page: &Page) -> Result<i32, PartError> {
     // The newest come first: what is older was so before.
     for item in page.items.iter().rev().filter(|item| unknown.contains(&item.id)) {
         let raw = item.raw.get().as_bytes();
-        let recorded = record(&state.db, &event::read(raw, page.observed_at_s).observation, raw).await?;
+        let delivery = event::read(raw, page.observed_at_s);
+        if delivery.livemode.is_some_and(|live| live != state.mode.livemode()) {
+            return Err(StripeError::WrongMode.into());
+        }
+        let recorded = record(&state.db, &delivery.observation, raw).await?;
         missed += i32::from(recorded.outcome != "duplicate");
     }
     Ok(missed)
@@ -308,12 +372,12 @@ async fn record_missed(state: &State, page: &Page) -> Result<i32, PartError> {
 
 /// Records the objects of a page that are not as they are stored. How many.
 async fn record_adrift(state: &State, page: &Page) -> Result<i32, PartError> {
-    let objects: Vec<Vec<u8>> = page
-        .items
-        .iter()
-        .filter_map(|item| serde_json::from_str::<Value>(item.raw.get()).ok())
-        .map(|object| event::fetched(&object, page.observed_at_s))
-        .collect();
+    let mut objects = Vec::new();
+    for item in &page.items {
+        let object: Value = serde_json::from_str(item.raw.get()).map_err(|_| StripeError::Malformed)?;
+        of_mode(state, &object)?;
+        objects.push(event::fetched(&object, page.observed_at_s));
+    }
     record_drift(state, objects).await
 }
 

@@ -22,7 +22,17 @@ const PAGE: i32 = 100;
 /// # Errors
 /// [`StoreError`] if the database cannot be reached or is busy: then it is worth sending again.
 pub async fn record(db: &Database, observation: &Observation, raw: &[u8]) -> Result<Recorded, StoreError> {
-    match attempt(db, observation, raw).await {
+    record_in(db, None, observation, raw).await
+}
+
+/// The same, in an organisation whose event it was found to be; `None` finds out.
+async fn record_in(
+    db: &Database,
+    org: Option<Uuid>,
+    observation: &Observation,
+    raw: &[u8],
+) -> Result<Recorded, StoreError> {
+    match attempt(db, org, observation, raw).await {
         Err(error) if is_final(&error) => {
             tracing::error!(event.id = %observation.event_id, code = code(&error), "an event could not be applied");
             let failed = Observation {
@@ -31,26 +41,36 @@ pub async fn record(db: &Database, observation: &Observation, raw: &[u8]) -> Res
                 error: Some(format!("the database refused it: {}", code(&error))),
                 ..observation.clone()
             };
-            attempt(db, &failed, raw).await
+            attempt(db, org, &failed, raw).await
         }
         other => other,
     }
 }
 
-async fn attempt(db: &Database, observation: &Observation, raw: &[u8]) -> Result<Recorded, StoreError> {
-    let object = observation.object_id.as_deref().unwrap_or_default();
-    let mut tx = db.stripe_tx(object, &observation.refs).await?;
-    match billing::record(&mut tx, observation, raw).await {
-        Ok(recorded) => {
-            tx.commit().await?;
-            Ok(recorded)
+async fn attempt(
+    db: &Database,
+    org: Option<Uuid>,
+    observation: &Observation,
+    raw: &[u8],
+) -> Result<Recorded, StoreError> {
+    let Some(org) = org else {
+        let object = observation.object_id.as_deref().unwrap_or_default();
+        let mut tx = db.stripe_tx(object, &observation.refs).await?;
+        let recorded = billing::record(&mut tx, observation, raw).await;
+        // The error worth telling is the first; a failed rollback closes the connection, which undoes it too.
+        match &recorded {
+            Ok(_) => tx.commit().await?,
+            Err(_) => drop(tx.rollback().await),
         }
-        Err(error) => {
-            // The error worth telling is the first; a failed rollback closes the connection, which undoes it too.
-            let _ = tx.rollback().await;
-            Err(error)
-        }
+        return recorded;
+    };
+    let mut tx = db.service_tx(org).await?;
+    let recorded = billing::record(&mut tx, observation, raw).await;
+    match &recorded {
+        Ok(_) => tx.commit().await?,
+        Err(_) => drop(tx.rollback().await),
     }
+    recorded
 }
 
 fn code(error: &StoreError) -> String {
@@ -63,35 +83,38 @@ fn is_final(error: &StoreError) -> bool {
     ["22", "23", "42501", "54"].iter().any(|class| code.starts_with(class))
 }
 
-/// Applies the events that waited for this organisation. How many.
+/// Applies a page of the events that waited for this organisation. How many of them wait no more.
 pub(crate) async fn claim(db: &Database, org: Uuid, now_s: i64) -> Result<usize, StoreError> {
     let mut tx = db.service_tx(org).await?;
     let events = billing::claim_events(&mut tx, org, PAGE).await?;
     tx.commit().await?;
+    let mut applied = 0;
     for stored in &events {
         let observation = event::read(&stored.raw, now_s).observation;
-        let mut tx = db.service_tx(org).await?;
-        billing::record(&mut tx, &observation, &stored.raw).await?;
-        tx.commit().await?;
+        // Whose it is may be known by more than it says itself.
+        let recorded = record_in(db, Some(org), &observation, &stored.raw).await?;
+        applied += usize::from(!matches!(recorded.outcome.as_str(), "received" | "duplicate"));
     }
-    Ok(events.len())
+    Ok(applied)
 }
 
-/// Rebuilds an organisation's billing from what is stored of Stripe's events: its objects are forgotten and every event is applied
-/// again, in one transaction, so that nobody sees it half done. How many events.
+/// Rebuilds an organisation's billing from what is stored of Stripe's events: its objects are forgotten and every event that had or could
+/// have had an effect is applied again, in one transaction, so that nobody sees it half done. Deliveries wait meanwhile. How many events.
 ///
 /// # Errors
 /// [`StoreError`]; then everything is as it was.
 pub async fn rebuild(db: &Database, org: Uuid, now_s: i64) -> Result<usize, StoreError> {
     let mut tx = db.service_tx(org).await?;
-    billing::forget_objects(&mut tx).await?;
+    billing::begin_rebuild(&mut tx, org).await?;
     let (mut after, mut count) = (None, 0);
     loop {
         let events = billing::list_events(&mut tx, org, after, i64::from(PAGE)).await?;
         let Some(last) = events.last() else { break };
         after = Some(last.id);
-        count += events.len();
-        for stored in &events {
+        // What was ignored, as of the other mode, or could not be applied, would be so again, or must.
+        let applied = |status: &str| matches!(status, "applied" | "superseded" | "unparsed");
+        for stored in events.iter().filter(|stored| applied(&stored.status)) {
+            count += 1;
             let read = event::read(&stored.raw, now_s).observation;
             billing::record(&mut tx, &Observation { again: true, ..read }, &stored.raw).await?;
         }

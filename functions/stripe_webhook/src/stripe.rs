@@ -40,15 +40,23 @@ pub(crate) enum StripeError {
     /// The answer is not as documented.
     #[error("Stripe's answer is not as documented")]
     Malformed,
+    /// What it shows is of live mode where test mode counts, or the other way round.
+    #[error("Stripe's key is of the other mode")]
+    WrongMode,
     /// There is no key.
     #[error("Stripe's key is not available")]
     Secret(#[from] SecretError),
 }
 
 impl StripeError {
-    /// Whether it makes sense to ask again.
+    /// Whether it makes sense to ask again. A key that is refused or may not do this is somebody's to mend, and says nothing of what was
+    /// asked about.
     pub(crate) fn passes(&self) -> bool {
-        !matches!(self, Self::Missing | Self::Refused { .. })
+        match self {
+            Self::Missing => false,
+            Self::Refused { status, .. } => matches!(status, 401 | 403 | 404),
+            Self::Unavailable(_) | Self::Malformed | Self::WrongMode | Self::Secret(_) => true,
+        }
     }
 }
 
@@ -115,7 +123,8 @@ impl Stripe {
                 let fresh = self.secrets.refetch(Secret::StripeApiKey, &key).await?;
                 Self::once(build(client), &fresh).await
             }
-            Err(error) if error.passes() => {
+            Err(error @ (StripeError::Unavailable(_) | StripeError::Malformed)) => {
+                tracing::warn!(%error, "Stripe is asked once more");
                 tokio::time::sleep(PAUSE.mul_f64(1.0 + rand::random::<f64>())).await;
                 Self::once(build(client), &key).await
             }
@@ -158,7 +167,8 @@ fn refusal(status: StatusCode, body: &[u8]) -> StripeError {
     let word = |name: &str| error["error"][name].as_str().filter(|text| text.len() <= 100).map(str::to_owned);
     let code = word("code").or_else(|| word("type")).unwrap_or_default();
     match status.as_u16() {
-        404 if code == "resource_missing" => StripeError::Missing,
+        // The second API has a word of its own.
+        404 if code == "resource_missing" || code == "not_found" => StripeError::Missing,
         409 | 429 | 500..=599 => StripeError::Unavailable(format!("{status} {code}")),
         status => StripeError::Refused { status, code },
     }

@@ -45,8 +45,6 @@ pub struct State {
     pub terminal: bool,
     /// How far along it is, for observations of one second.
     pub rank: i32,
-    /// The customer that a completed checkout made.
-    pub customer: Option<String>,
 }
 
 /// What came of recording an observation.
@@ -83,6 +81,8 @@ pub struct StoredEvent {
     pub id: Uuid,
     /// Byte for byte.
     pub raw: Vec<u8>,
+    /// What came of it.
+    pub status: String,
 }
 
 /// Makes events that waited for this organisation its own, and lists those of its events that still have no effect, oldest first.
@@ -93,7 +93,7 @@ pub async fn claim_events(tx: &mut ServiceTx, org_id: Uuid, most: i32) -> Result
     sqlx::query!("select count(*) from app.claim_stripe_events($1)", most).fetch_one(tx.conn()?).await?;
     Ok(sqlx::query_as!(
         StoredEvent,
-        "select id, raw from public.webhook_events
+        "select id, raw, status from public.webhook_events
           where org_id = $1 and provider = 'stripe' and status = 'received' order by occurred_at, id limit $2",
         org_id,
         i64::from(most)
@@ -114,7 +114,7 @@ pub async fn list_events(
 ) -> Result<Vec<StoredEvent>, StoreError> {
     Ok(sqlx::query_as!(
         StoredEvent,
-        "select id, raw from public.webhook_events
+        "select id, raw, status from public.webhook_events
           where org_id = $1 and provider = 'stripe' and ($2::uuid is null or id > $2) order by id limit $3",
         org_id,
         after,
@@ -124,13 +124,36 @@ pub async fn list_events(
     .await?)
 }
 
-/// Forgets the state of the organisation's objects, so that its events can be applied anew.
+/// Keeps deliveries waiting and forgets the state of the organisation's objects, so that its events can be applied anew.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn forget_objects(tx: &mut ServiceTx) -> Result<(), StoreError> {
-    sqlx::query!("select count(*) from app.forget_stripe_objects()").fetch_one(tx.conn()?).await?;
+pub async fn begin_rebuild(tx: &mut ServiceTx, org_id: Uuid) -> Result<(), StoreError> {
+    sqlx::query_scalar!("select app.begin_rebuild($1)", org_id).fetch_one(tx.conn()?).await?;
     Ok(())
+}
+
+/// Organisations with events of theirs that have no effect yet, a minute after they came.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn left_events(tx: &mut DirectoryTx, most: i32) -> Result<Vec<Uuid>, StoreError> {
+    let orgs = sqlx::query_scalar!("select app.left_stripe_events($1)", most).fetch_all(tx.conn()?).await?;
+    Ok(orgs.into_iter().flatten().collect())
+}
+
+/// The status that is stored of an object of the organisation's, which is written down as asked about now.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn compare_object(tx: &mut ServiceTx, object_id: &str) -> Result<Option<String>, StoreError> {
+    let status = sqlx::query_scalar!(
+        "update public.stripe_objects set compared_at = now() where stripe_id = $1 returning facts ->> 'status'",
+        object_id
+    )
+    .fetch_optional(tx.conn()?)
+    .await?;
+    Ok(status.flatten())
 }
 
 /// Removes invoices and subscriptions of which no event tells. How many.
@@ -320,6 +343,12 @@ pub struct Checkout {
     pub id: Uuid,
     /// The price that is bought.
     pub stripe_price_id: String,
+    /// Where Stripe sends whoever paid.
+    pub success_url: String,
+    /// Where it sends whoever did not.
+    pub cancel_url: String,
+    /// The customer it was opened for, if there was one.
+    pub customer_id: Option<String>,
     /// Stripe's id, once it is known.
     pub session_id: Option<String>,
     /// Where to send the person.
@@ -348,7 +377,9 @@ pub struct Account {
 pub async fn get_account(tx: &mut CallerTx, member: Member, price: &str) -> Result<Account, StoreError> {
     sqlx::query_as!(
         Account,
-        r#"select o.stripe_customer_id,
+        r#"select (select o.stripe_customer_id where not exists (
+                      select from public.stripe_objects c where c.stripe_id = o.stripe_customer_id and c.facts ->> 'status' = 'deleted'))
+                      as stripe_customer_id,
                   exists (select from public.subscriptions s
                            where s.org_id = o.id and s.status in ('trialing', 'active', 'past_due', 'unpaid', 'paused')) as "subscribed!",
                   (select p.plan from public.plan_prices p where p.stripe_price_id = $2) as plan
@@ -368,7 +399,8 @@ pub async fn get_account(tx: &mut CallerTx, member: Member, price: &str) -> Resu
 pub async fn open_checkouts(tx: &mut CallerTx, member: Member) -> Result<Vec<Checkout>, StoreError> {
     Ok(sqlx::query_as!(
         Checkout,
-        "select id, stripe_price_id, session_id, url, status, expires_at from public.billing_checkouts
+        "select id, stripe_price_id, success_url, cancel_url, customer_id, session_id, url, status, expires_at
+           from public.billing_checkouts
           where org_id = $1 and status in ('creating', 'open') and expires_at > now() order by created_at desc, id limit 20",
         member.org_id
     )
@@ -383,7 +415,8 @@ pub async fn open_checkouts(tx: &mut CallerTx, member: Member) -> Result<Vec<Che
 pub async fn get_checkout(tx: &mut CallerTx, member: Member, id: Uuid) -> Result<Checkout, StoreError> {
     sqlx::query_as!(
         Checkout,
-        "select id, stripe_price_id, session_id, url, status, expires_at from public.billing_checkouts where org_id = $1 and id = $2",
+        "select id, stripe_price_id, success_url, cancel_url, customer_id, session_id, url, status, expires_at
+           from public.billing_checkouts where org_id = $1 and id = $2",
         member.org_id,
         id
     )
@@ -392,16 +425,31 @@ pub async fn get_checkout(tx: &mut CallerTx, member: Member, id: Uuid) -> Result
     .ok_or(StoreError::NotFound { entity: "checkout" })
 }
 
-/// Writes down that a checkout is about to be opened.
+/// Lets nobody else of the organisation begin a checkout before this transaction ends.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn insert_checkout(tx: &mut CallerTx, member: Member, id: Uuid, price: &str) -> Result<(), StoreError> {
+pub async fn lock_checkouts(tx: &mut CallerTx, member: Member) -> Result<(), StoreError> {
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('checkout:' || $1::uuid, 0))", member.org_id)
+        .fetch_one(tx.conn()?)
+        .await?;
+    Ok(())
+}
+
+/// Writes down that a checkout is about to be opened, with all that Stripe will be told.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn insert_checkout(tx: &mut CallerTx, member: Member, checkout: &Checkout) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into public.billing_checkouts (id, org_id, stripe_price_id, created_by) values ($1, $2, $3, $4)",
-        id,
+        "insert into public.billing_checkouts (id, org_id, stripe_price_id, success_url, cancel_url, customer_id, created_by)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+        checkout.id,
         member.org_id,
-        price,
+        checkout.stripe_price_id,
+        checkout.success_url,
+        checkout.cancel_url,
+        checkout.customer_id,
         member.actor_id
     )
     .execute(tx.conn()?)

@@ -293,8 +293,17 @@ async fn what_is_stored_rebuilds_the_tables_exactly() {
     stripe.refund(&invoice, 100).unwrap();
     delivered(&app, badly(9)).await;
     // Some of it comes from asking.
-    app.db.run("alter table stripe_objects disable trigger stripe_objects_touch; update stripe_objects set updated_at = now() - interval '2 days'; alter table stripe_objects enable trigger stripe_objects_touch").await;
+    app.db.run("alter table stripe_objects disable trigger stripe_objects_touch; update stripe_objects set compared_at = now() - interval '2 days'; alter table stripe_objects enable trigger stripe_objects_touch").await;
     a_minute_passes(&app).await;
+    // What was kept without effect stays without, and what could not be applied holds nothing up.
+    app.db
+        .run(&format!(
+            "insert into webhook_events (provider, event_id, org_id, raw, status, error, event_type)
+             select 'stripe', event_id || x.status, '{NORD}', convert_to(replace(convert_from(raw, 'UTF8'), '\"active\"', '\"paused\"'), 'UTF8'), x.status, 'of the other mode', event_type
+               from webhook_events, (values ('ignored'), ('failed')) x (status) where event_type like 'customer.subscription.%'"
+        ))
+        .await;
+    let audited = app.db.count("select count(*) from audit_log where action like 'stripe.%'").await;
     let before = tables(&app.db).await;
     app.db
         .run(&format!(
@@ -307,7 +316,11 @@ async fn what_is_stored_rebuilds_the_tables_exactly() {
     assert_ne!(tables(&app.db).await, before);
     let count = stripe_webhook::rebuild(&database(&app.db), NORD, START).await.unwrap();
     assert!(count > 8, "{count}");
-    assert_eq!(tables(&app.db).await, before);
+    let after = tables(&app.db).await;
+    for part in ["invoices", "subscriptions", "objects", "plans"] {
+        assert_eq!(after[part], before[part], "{part}");
+    }
+    assert_eq!(app.db.count("select count(*) from audit_log where action like 'stripe.%'").await, audited);
 }
 
 #[tokio::test(flavor = "multi_thread")]

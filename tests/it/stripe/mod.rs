@@ -93,7 +93,7 @@ async fn tables(db: &TestDatabase) -> Value {
         "select jsonb_build_object(
             'invoices', (select jsonb_agg(to_jsonb(i) - '{id,updated_at}'::text[] order by stripe_invoice_id) from invoices i),
             'subscriptions', (select jsonb_agg(to_jsonb(s) - '{id,updated_at}'::text[] order by stripe_subscription_id) from subscriptions s),
-            'objects', (select jsonb_agg(to_jsonb(o) - '{told_by,created_at,updated_at}'::text[] order by stripe_id) from stripe_objects o),
+            'objects', (select jsonb_agg(to_jsonb(o) - '{told_by,created_at,updated_at,compared_at}'::text[] order by stripe_id) from stripe_objects o),
             'plans', (select jsonb_object_agg(slug, jsonb_build_array(plan, stripe_customer_id)) from organizations))",
     )
     .await

@@ -45,7 +45,7 @@ async fn lost_events_and_drifted_rows_are_repaired_and_reported() {
     stripe.advance(60);
     due(&app).await;
     let told = a_minute_passes(&app).await;
-    assert_eq!(told["compared"]["drifted"], 1, "{told}");
+    assert_eq!(told["stale_compared"]["drifted"], 1, "{told}");
     let seen = overview(&app, &OLGA).await;
     assert_eq!(
         (seen["state"].as_str(), seen["open_invoice_id"].as_str()),
@@ -67,7 +67,7 @@ async fn drift(app: &TestApp) {
     app.db
         .run(
             "alter table stripe_objects disable trigger stripe_objects_touch;
-             update stripe_objects set facts = facts || '{\"status\": \"active\"}', digest = 'x', updated_at = now() - interval '2 days'
+             update stripe_objects set facts = facts || '{\"status\": \"active\"}', digest = 'x', compared_at = now() - interval '2 days'
               where kind = 'subscription';
              alter table stripe_objects enable trigger stripe_objects_touch;
              update subscriptions set status = 'active'",
@@ -159,6 +159,9 @@ async fn costs_are_told_to_the_meter_once_whatever_happens_on_the_way() {
     }
     // Whoever has no customer is not metered.
     spend(BRICK, 1, 5).await;
+    // Known for longer than these costs.
+    app.db.run("update stripe_objects set created_at = now() - interval '5 days' where kind = 'customer'").await;
+    spend(NORD, 9, 1_000_000).await;
     // Refused, unanswered, answered by nothing: told again under the same name.
     app.stack.fault("stripe", "lost", Calls::Next(2)).unwrap();
     a_minute_passes(&app).await;
@@ -189,4 +192,91 @@ async fn costs_are_told_to_the_meter_once_whatever_happens_on_the_way() {
         1
     );
     assert_eq!(plan(&app, NORD).await, "studio");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thin_event_about_what_is_owned_is_fetched_and_holds_nobody_up() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    let (_, subscription) = subscribed(&app, &OLGA).await;
+    let invoice = stripe.renew(&subscription, Outcome::Failed).unwrap().id;
+    let lost = Delivery { lose: Some(std::sync::Arc::new(|_| true)), ..Delivery::default() };
+    delivered(&app, lost).await;
+    stripe.push_event(json!({
+        "id": "evt_thin", "object": "v2.core.event", "type": "v1.invoice.payment_failed", "livemode": false,
+        "created": chrono::Utc::now().to_rfc3339(),
+        "related_object": { "id": invoice, "type": "invoice", "url": format!("/v1/invoices/{invoice}") },
+    }));
+    delivered(&app, badly(1)).await;
+    // Something else of theirs is claimed meanwhile: the loop ends.
+    app.db
+        .run(&format!("insert into jobs (org_id, job_type, unique_key) values ('{NORD}', 'stripe_claim', 'x')"))
+        .await;
+    let told = a_minute_passes(&app).await;
+    assert_eq!(told["events_looked_up"], 1, "{told}\n{}", app.logs());
+    assert_eq!(overview(&app, &OLGA).await["open_invoice_id"], json!(invoice));
+    assert_eq!(app.db.count("select count(*) from webhook_events where status = 'received'").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_that_cannot_be_fetched_hold_up_no_other_and_are_not_taken_for_gone() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    let (customer, subscription) = subscribed(&app, &OLGA).await;
+    let draft = stripe.create_draft_invoice(&customer, 900).unwrap().id;
+    delivered(&app, badly(1)).await;
+    stripe.delete_draft(&draft).unwrap();
+    let lost = Delivery { lose: Some(std::sync::Arc::new(|_| true)), ..Delivery::default() };
+    delivered(&app, lost).await;
+    // Three that Stripe does not know, one of which is open.
+    app.db
+        .run(&format!(
+            "insert into stripe_objects (org_id, stripe_id, kind, facts, terminal, observed_at, rank, digest, told_by)
+             select '{NORD}', id, kind, jsonb_build_object('status', status), false, now() - interval '9 days', 0, 'x', gen_random_uuid()
+               from (values ('in_unknown', 'invoice', 'open'), ('sub_unknown', 'subscription', 'active'), ('in_other', 'invoice', 'uncollectible')) v (id, kind, status);
+             update stripe_objects set compared_at = now() - interval '2 days', facts = case when kind = 'subscription' and stripe_id = '{subscription}' then facts || '{{\"status\": \"paused\"}}' else facts end,
+                    digest = case when stripe_id = '{subscription}' then 'x' else digest end"
+        ))
+        .await;
+    let told = a_minute_passes(&app).await;
+    assert_eq!(told["stale_compared"]["drifted"], 2, "{told}\n{}", app.logs());
+    let status = async |id: &str| {
+        one(&app.db, &format!("select facts ->> 'status' from stripe_objects where stripe_id = '{id}'")).await
+    };
+    assert_eq!((status(&subscription).await.as_str(), status(&draft).await.as_str()), ("active", "deleted"));
+    assert_eq!((status("in_unknown").await.as_str(), status("in_other").await.as_str()), ("open", "uncollectible"));
+    assert!(told["compared"].is_object(), "{told}");
+    // Asked about today, whatever came of it.
+    assert_eq!(a_minute_passes(&app).await["stale_compared"]["compared"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_refused_decides_nothing() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    let (_, subscription) = subscribed(&app, &OLGA).await;
+    let invoice = stripe.renew(&subscription, Outcome::Paid).unwrap().id;
+    stripe.dispute(&invoice).unwrap();
+    let only = Delivery {
+        lose: Some(std::sync::Arc::new(|event| !event["type"].as_str().unwrap().starts_with("charge.dispute"))),
+        ..Delivery::default()
+    };
+    delivered(&app, only).await;
+    app.db
+        .run(&format!(
+            "update stripe_objects set created_at = now() - interval '5 days' where kind = 'customer';
+             insert into billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id, created_at)
+             values ('{NORD}', 'render', 1, 5, 't', gen_random_uuid(), now() - interval '1 day')"
+        ))
+        .await;
+    for fault in ["bad-key", "forbidden"] {
+        app.stack.fault("stripe", fault, Calls::Every).unwrap();
+        a_minute_passes(&app).await;
+        app.stack.fault("stripe", "none", Calls::Every).unwrap();
+    }
+    assert_eq!(app.db.count("select count(*) from meter_reports where status <> 'open'").await, 0);
+    assert_eq!(app.db.count("select count(*) from webhook_events where looked_up_at is not null").await, 0);
+    a_minute_passes(&app).await;
+    assert_eq!(stripe.meter_events().len(), 1);
+    assert_eq!(overview(&app, &OLGA).await["state"], "disputed");
 }

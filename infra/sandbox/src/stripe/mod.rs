@@ -209,7 +209,8 @@ impl Stripe {
 
     /// Appends an event as it is given, to be delivered like any other. Its id.
     pub fn push_event(&self, event: Value) -> String {
-        self.world().append(event)
+        let mut world = self.world();
+        if event["object"] == "v2.core.event" { world.append_thin(event, Value::Null) } else { world.append(event) }
     }
 
     /// All events, the oldest first.
