@@ -95,7 +95,6 @@ impl Bench<'_> {
             told.measure(&format!("CPU for each, {name}"), took.cpu_us, "us", Budget::None);
             let beside = took.cpu_us / (PEER.2.as_secs_f64() * 1e6);
             told.measure(&format!("the same beside Node's 550 us, {name}"), beside, "x", Budget::AtMost(0.25));
-            told.measure(&format!("peak memory of its process, {name}"), took.peak as f64 / 1e6, "MB", Budget::None);
         }
         for ((name, bare), took) in ["one", "eight"].iter().zip(bare).zip(&alone) {
             told.measure(&format!("the same statements by pgbench, {name}"), bare, "a second", Budget::None);
