@@ -23,6 +23,7 @@ mod mutations;
 mod photos;
 mod pooler;
 mod privileges;
+mod rebuild;
 mod release;
 mod renders;
 mod rotation;
