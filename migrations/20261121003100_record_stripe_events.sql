@@ -263,22 +263,18 @@ create function app.open_meter_reports(p_most integer) returns table (org_id uui
     select m.org_id, m.id from public.meter_reports m where m.status = 'open' order by m.created_at limit least(p_most, 1000)
 $$;
 
--- For rebuilding: forgets the state of this organisation's objects. Its events are applied anew in the same transaction.
-create function app.forget_stripe_objects() returns setof text
-    language sql volatile security definer set search_path = '' as $$
-    delete from public.stripe_objects s where s.org_id = app.service_org() returning s.stripe_id
-$$;
-
 -- After rebuilding: removes what no event tells of. How many rows.
 create function app.remove_untold_billing() returns bigint
     language sql volatile security definer set search_path = '' as $$
-    with invoices as (
+    with objects as (
+        delete from public.stripe_objects s where s.org_id = app.service_org() and s.observed_at = '-infinity' returning s.stripe_id),
+    invoices as (
         delete from public.invoices i where i.org_id = app.service_org()
-           and not exists (select from public.stripe_objects s where s.stripe_id = i.stripe_invoice_id) returning 1),
+           and not exists (select from public.stripe_objects s where s.stripe_id = i.stripe_invoice_id and s.observed_at > '-infinity') returning 1),
     subscriptions as (
         delete from public.subscriptions x where x.org_id = app.service_org()
-           and not exists (select from public.stripe_objects s where s.stripe_id = x.stripe_subscription_id) returning 1)
-    select (select count(*) from invoices) + (select count(*) from subscriptions)
+           and not exists (select from public.stripe_objects s where s.stripe_id = x.stripe_subscription_id and s.observed_at > '-infinity') returning 1)
+    select (select count(*) from objects) * 0 + (select count(*) from invoices) + (select count(*) from subscriptions)
 $$;
 
 -- A customer that an operator links by hand has events that wait for it.
@@ -300,7 +296,7 @@ grant execute on function app.stripe_owner(text, text[]), app.admit_service_job(
     app.stripe_adrift(jsonb), app.stale_stripe_objects(integer), app.paid_plan(uuid), app.plans_adrift(integer),
     app.due_jobs_of(text[], integer), app.begin_reconciliation(interval, timestamptz),
     app.end_reconciliation(uuid, integer, integer, integer, integer, text), app.unreported_costs(timestamptz, integer),
-    app.open_meter_reports(integer), app.forget_stripe_objects(), app.remove_untold_billing() to spine_service;
+    app.open_meter_reports(integer), app.remove_untold_billing() to spine_service;
 
 reset role;
 set local role spine_owner;
@@ -402,7 +398,10 @@ begin
     -- What its events are known by, until one of them is heard.
     insert into public.stripe_objects (org_id, stripe_id, kind, facts, terminal, observed_at, rank, digest, told_by)
     values (p_org, p_customer, 'customer', '{}', false, to_timestamp(0), -1, '', p_told_by) on conflict (stripe_id) do nothing;
-    if found and exists (select from public.stripe_objects s
+    if not found then
+        -- While everything is applied anew it is there and knows nothing.
+        update public.stripe_objects s set observed_at = to_timestamp(0) where s.stripe_id = p_customer and s.observed_at < to_timestamp(0);
+    elsif exists (select from public.stripe_objects s
                           where s.org_id = p_org and s.kind = 'customer' and s.stripe_id <> p_customer and s.facts ->> 'status' is distinct from 'deleted') then
         insert into public.error_logs (org_id, service, error_message)
         values (p_org, 'stripe_webhook', 'A second Stripe customer pays for this organisation: ' || p_customer || '.');
@@ -551,7 +550,10 @@ create function app.begin_rebuild(p_org uuid) returns void
     language plpgsql volatile set search_path = '' as $$
 begin
     perform pg_advisory_xact_lock(hashtextextended('stripe.rebuild:' || p_org, 0));
-    perform app.forget_stripe_objects();
+    -- The rows stay: since when a customer is known is not Stripe's to say.
+    update public.stripe_objects s
+       set refs = '{}', facts = '{}', terminal = false, observed_at = '-infinity', rank = -1, digest = ''
+     where s.org_id = p_org;
 end
 $$;
 

@@ -62,7 +62,7 @@ async fn rows(conn: &mut PgConnection, org: Uuid) -> Result<Rows> {
          union all
          select 'subscription ' || s.stripe_subscription_id, (to_jsonb(s) - 'updated_at')::text from public.subscriptions s where s.org_id = $1
          union all
-         select 'what is known of ' || x.stripe_id, (to_jsonb(x) - '{told_by,created_at,updated_at}'::text[])::text
+         select 'what is known of ' || x.stripe_id, (to_jsonb(x) - '{told_by,created_at,updated_at,compared_at}'::text[])::text
            from public.stripe_objects x where x.org_id = $1",
     )
     .bind(org)
