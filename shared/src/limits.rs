@@ -2,6 +2,10 @@
 //!
 //! Each takes every window that applies to a user, a project and the agent, or none, in one round trip. Concurrent
 //! reservations never exceed a cap: the windows' rows are the counters, and Postgres serialises their updates.
+//!
+//! The limiter is closed for every agent: where it cannot answer, nothing is reserved and no model is called, since each call costs
+//! money and an open limiter would need another place to count it in. What an agent does instead is in docs/OPERATIONS.md, "When the
+//! limiter cannot answer".
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -10,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     db::{DirectoryTx, ServiceTx, Tx},
     store::StoreError,
+    telemetry::{Unit, metric},
 };
 
 /// What an action is expected to use, or did use.
@@ -28,22 +33,42 @@ pub struct Amounts {
 pub struct Counted<'a> {
     /// The agent, as `agent_limits.agent` names it.
     pub agent: &'a str,
-    /// The person or agent who asked.
-    pub user_id: Uuid,
-    /// The project it is for.
-    pub project_id: Uuid,
+    /// The person or agent who asked; nobody for what the system does by itself.
+    pub user_id: Option<Uuid>,
+    /// The project it is for, if it is for one.
+    pub project_id: Option<Uuid>,
 }
 
-/// Which limit is reached, and when its window ends.
+/// Which limit is reached, and when its window ends; or that the limiter did not answer, and when to ask again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Waiting {
-    /// `limit`.
+    /// `limit`, or `limiter_unavailable`.
     pub reason: &'static str,
-    /// `user`, `project` or `agent`.
+    /// `user`, `project` or `agent`; `limiter` where it did not answer.
     pub scope: String,
-    /// When the next window opens.
+    /// When the next window opens, or when to ask again.
     pub until: DateTime<Utc>,
 }
+
+impl Waiting {
+    /// Why there is no reservation, as results and errors name it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        if self.reason == LIMITER { LIMITER } else { "limit_reached" }
+    }
+
+    /// The same in words.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        if self.reason == LIMITER {
+            "The limiter did not answer in time, and nothing is done uncounted.".to_owned()
+        } else {
+            format!("The {}'s limit has no room for it.", self.scope)
+        }
+    }
+}
+
+const LIMITER: &str = "limiter_unavailable";
 
 /// What came of an attempt to reserve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +98,8 @@ pub async fn reserve(
         "select reservation_id, reached_scope, opens_at from app.reserve_usage($1, $2, $3, $4, $5, $6, $7)",
         job_id,
         counted.agent,
-        counted.user_id,
-        counted.project_id,
+        counted.user_id as Option<Uuid>,
+        counted.project_id as Option<Uuid>,
         amounts.requests,
         amounts.tokens,
         amounts.cost_micro_usd
@@ -83,6 +108,11 @@ pub async fn reserve(
     .await?;
     match (row.reservation_id, row.reached_scope, row.opens_at) {
         (Some(id), _, _) => Ok(Reserved::Active(id)),
+        (None, Some(scope), Some(until)) if scope == "limiter" => {
+            tracing::error!(agent = counted.agent, "the limiter did not answer in time; nothing is reserved");
+            metric(Utc::now(), "LimiterUnavailable", Unit::Count, 1.0, &[("agent", counted.agent)]);
+            Ok(Reserved::Reached(Waiting { reason: LIMITER, scope, until }))
+        }
         (None, Some(scope), Some(until)) => Ok(Reserved::Reached(Waiting { reason: "limit", scope, until })),
         (None, Some(scope), None) => Ok(Reserved::Never { scope }),
         _ => Err(StoreError::Database(sqlx::Error::RowNotFound)),

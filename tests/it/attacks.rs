@@ -295,7 +295,7 @@ async fn a_new_organisation_has_limits_from_the_start() {
         "select count(*) from agent_limits where org_id = '{}' and max_cost_micro_usd > 0",
         made[0]["org_id"].as_str().unwrap()
     );
-    assert_eq!(db.count(&limits).await, 1);
+    assert_eq!(db.count(&limits).await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -451,6 +451,9 @@ async fn no_token_hash_or_key_is_anybodys_to_read() {
             "subscriptions.stripe_price_id",
             "subscriptions.stripe_price_ids",
             "subscriptions.stripe_subscription_id",
+            "usage_report.max_tokens",
+            "usage_report.reserved_tokens",
+            "usage_report.used_tokens",
             "usage_reservations.spent_tokens",
             "usage_reservations.tokens",
         ]

@@ -41,6 +41,7 @@ fn fates() -> BTreeMap<(&'static str, &'static str), Fate> {
         (("anthropic", "refusal"), Fails("model_refused", 1)),
         (("anthropic", "truncated"), Fails("answer_truncated", 2)),
         (("anthropic", "malformed"), Fails("answer_malformed", 2)),
+        (("anthropic", "wrong-number"), Fails("answer_malformed", 2)),
         (("anthropic", "incomplete"), Fails("answer_malformed", 2)),
         (("anthropic", "empty"), Fails("answer_malformed", 2)),
         (("anthropic", "garbage"), Fails("answer_malformed", 2)),

@@ -263,7 +263,7 @@ async fn reserve(
             .because(error)
         })?;
     }
-    let counted = Counted { agent: AGENT, user_id: member.actor_id, project_id: new.project_id };
+    let counted = Counted { agent: AGENT, user_id: Some(member.actor_id), project_id: Some(new.project_id) };
     match limits::reserve(tx, new.job_id, counted, amounts).await? {
         Reserved::Active(_) => Ok(None),
         Reserved::Reached(waiting) => {

@@ -120,9 +120,11 @@ impl From<AiError> for Failure {
         // No wildcard arm: a new error must choose here.
         let retry = match &error {
             AiError::Truncated { .. } | AiError::Malformed { .. } | AiError::NoImage { .. } => Retry::Once,
-            AiError::RateLimited { .. } | AiError::Overloaded { .. } | AiError::Timeout | AiError::Unreachable => {
-                Retry::Later
-            }
+            AiError::RateLimited { .. }
+            | AiError::Overloaded { .. }
+            | AiError::Timeout
+            | AiError::Unreachable
+            | AiError::NoKey => Retry::Later,
             AiError::QuotaSpent | AiError::SpendCap => Retry::Quota,
             AiError::Blocked { .. }
             | AiError::Refused { .. }

@@ -267,7 +267,7 @@ async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
 
 /// Whose limits a render counts against.
 fn counted(job: &Claimed, render: &Render) -> Counted<'static> {
-    Counted { agent: AGENT, user_id: job.created_by.unwrap_or_default(), project_id: render.project_id }
+    Counted { agent: AGENT, user_id: job.created_by, project_id: Some(render.project_id) }
 }
 
 /// Puts the job back with a reason people can see. Costs no attempt.

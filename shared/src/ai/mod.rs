@@ -2,6 +2,7 @@
 //!
 //! A provider's error bodies never appear in an error's text: they may quote the prompt.
 
+pub mod call;
 pub mod claude;
 pub mod gemini;
 mod wire;
@@ -184,6 +185,9 @@ pub enum AiError {
     /// No connection.
     #[error("The provider could not be reached.")]
     Unreachable,
+    /// There is no key to ask with.
+    #[error("The provider's key could not be read.")]
+    NoKey,
 }
 
 impl AiError {
@@ -205,6 +209,7 @@ impl AiError {
             Self::InvalidRequest => "provider_request_invalid",
             Self::Timeout => "provider_timeout",
             Self::Unreachable => "provider_unreachable",
+            Self::NoKey => "secret_unavailable",
         }
     }
 

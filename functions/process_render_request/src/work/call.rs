@@ -1,19 +1,18 @@
 //! One call to a model: its row before it is made and after, its price, and its retries.
 
-use std::{
-    error::Error,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use serde_json::json;
 use shared::{
-    ai::{self, AiError, Answered, Usage},
+    ai::{
+        Answered, Usage,
+        call::{self, Call, Failed},
+    },
     jobs::{self, Renewed},
     limits::{self, Reserved},
     secrets::{Secret, SecretValue},
     store::{
         prices::ModelPrice,
-        provider_calls::{self, CallEnd, NewCall},
+        provider_calls::{self, NewCall},
     },
 };
 use uuid::Uuid;
@@ -35,6 +34,16 @@ pub(super) struct Paid<T> {
     pub(super) value: T,
     pub(super) tokens: i64,
     pub(super) cost_micro_usd: i64,
+}
+
+impl Failed for Failure {
+    fn code(&self) -> &'static str {
+        self.code
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
 }
 
 /// What is called, at whose price and until when.
@@ -140,54 +149,11 @@ async fn once<T>(
     provider_calls::insert(&mut tx, new).await?;
     tx.commit().await?;
 
-    let answered = match tokio::time::timeout(left(ask.deadline), keyed(state, ask.secret, answer)).await {
-        Ok(answered) => answered,
-        Err(_) => Err(AiError::Timeout.into()),
-    };
-
-    let used = match &answered {
-        Ok(answered) => Some(answered.usage),
-        Err(failure) => failure.usage,
-    };
-    // The tokens are kept either way; what has no price is told, and is never free.
-    let cost_micro_usd = used.map_or(Ok(0), |usage| ai::cost_micro_usd(&usage, ask.prices));
-    let end = CallEnd {
-        outcome: match (&answered, &cost_micro_usd) {
-            (Err(failure), _) => failure.code,
-            (Ok(_), Err(_)) => "model_price_unknown",
-            (Ok(_), Ok(_)) => "ok",
-        },
-        usage: used.map(|usage| json!(usage)),
-        tokens: used.as_ref().map(Usage::total_tokens).unwrap_or_default(),
-        cost_micro_usd: cost_micro_usd.as_ref().copied().unwrap_or_default(),
-        provider_request_id: answered.as_ref().ok().and_then(|answered| answered.provider_request_id.as_deref()),
-    };
-    let mut tx = state.db.service_tx(job.org_id).await?;
-    provider_calls::update_end(&mut tx, id, &end).await?;
-    tx.commit().await?;
-    let tokens = end.tokens;
-    let answered = answered?;
-    let cost_micro_usd = cost_micro_usd
+    let call = Call { id, org_id: job.org_id, prices: ask.prices, secret: ask.secret, left: left(ask.deadline) };
+    let made = call::make(&state.db, &state.secrets, &call, answer).await?;
+    let (value, tokens) = (made.answer?, made.tokens);
+    let cost_micro_usd = made
+        .cost_micro_usd
         .map_err(|_| Failure::permanent("model_price_unknown", "The model used a unit that has no price."))?;
-    Ok(Paid { value: answered.value, tokens, cost_micro_usd })
-}
-
-/// Answers with the current key; once more with a newer one, if the provider refused it and there is one.
-async fn keyed<T>(
-    state: &State,
-    secret: Secret,
-    answer: &impl AsyncFn(&SecretValue) -> Result<Answered<T>, Failure>,
-) -> Result<Answered<T>, Failure> {
-    let unavailable = |error: &dyn Error| {
-        tracing::error!(%secret, error = %error, "a provider's key is not available");
-        Failure::passing("secret_unavailable", "The provider's key could not be read.")
-    };
-    let key = state.secrets.get(secret).await.map_err(|error| unavailable(&error))?;
-    match answer(&key).await {
-        Err(failure) if failure.code == AiError::BadKey.code() => {
-            let newer = state.secrets.refetch(secret, &key).await.map_err(|error| unavailable(&error))?;
-            if newer.same(&key) { Err(failure) } else { answer(&newer).await }
-        }
-        other => other,
-    }
+    Ok(Paid { value, tokens, cost_micro_usd })
 }

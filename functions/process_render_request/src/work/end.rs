@@ -128,10 +128,7 @@ pub(super) async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(
         Stop::Limited(waiting) => {
             // It costs an attempt, since a call was paid for: without an end to that, a model that answers nonsense would be asked
             // again in every window.
-            let error = Failure::permanent(
-                "limit_reached",
-                format!("The {}'s limit has no room for another try.", waiting.scope),
-            );
+            let error = Failure::permanent(waiting.code(), waiting.detail());
             let end = End::Later { run_after: waiting.until, waiting: None, error: Some(error.to_json()) };
             let mut tx = state.db.service_tx(job.org_id).await?;
             jobs::end(&mut tx, job, &end).await??;
