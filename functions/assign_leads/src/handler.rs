@@ -1,0 +1,201 @@
+//! Triggers to capabilities: authenticate, parse, one transaction, reply.
+
+use std::time::Instant;
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use shared::{
+    http::{self, ApiError, HttpRequest, HttpResponse, Reply, conclude},
+    lambda::{Answer, Error, Trigger},
+    store::{
+        StoreError, access, idempotency,
+        leads::{self, Advice},
+        settings,
+    },
+};
+use uuid::Uuid;
+
+use crate::{
+    request::{DryRunBody, SettingsBody, lead_id},
+    schedule,
+    state::State,
+    work,
+};
+
+/// What the kill switch is called.
+pub(crate) const SWITCH: &str = "leads.enabled";
+/// How long a lead waits that nobody can take, before it is looked at again.
+pub(crate) const WAIT: TimeDelta = TimeDelta::minutes(5);
+/// How many leads a dry run looks at.
+const DRY_RUN: i32 = 1000;
+
+/// Answers whatever woke the function.
+///
+/// # Errors
+/// None towards HTTP and the queue; to the schedule, if every part of its work failed.
+pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
+    match trigger {
+        Trigger::Http(request) => {
+            let response = match route(state, &request).await {
+                Ok(response) => response,
+                Err(error) => error.into_response(&request.request_id),
+            };
+            Ok(Answer::Http(response))
+        }
+        Trigger::Queue(batch) => {
+            let deadline = Instant::now() + batch.remaining;
+            Ok(batch.each(async |message| work::process(state, message, deadline).await).await)
+        }
+        Trigger::Schedule(tick) => schedule::tick(state, tick).await.map(Answer::Schedule),
+    }
+}
+
+async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    match (request.method.as_str(), request.segments().as_slice()) {
+        ("POST", ["v1", "leads", "assignments", "dry-run"]) => dry_run(state, request).await?.into_response(),
+        ("GET", ["v1", "leads", "assignments", "report"]) => report(state, request).await?.into_response(),
+        ("POST", ["v1", "leads", "assignments", "settings"]) => configure(state, request).await?.into_response(),
+        ("POST", ["v1", "leads", lead, "assign"]) => assign(state, request, lead_id(lead)?).await?.into_response(),
+        ("GET", ["v1", "leads", lead, "assignment"]) => show(state, request, lead_id(lead)?).await?.into_response(),
+        (
+            _,
+            ["v1", "leads", "assignments", "dry-run" | "report" | "settings"]
+            | ["v1", "leads", _, "assign" | "assignment"],
+        ) => Err(ApiError::method_not_allowed()),
+        _ => Err(ApiError::no_route()),
+    }
+}
+
+/// What a request for an assignment came to, before it is a reply.
+enum Outcome {
+    /// It is somebody's.
+    Given(Value),
+    /// A job goes on with it; woken at once, unless it waits.
+    Queued { job_id: Uuid, org_id: Uuid, body: Value, wakes: bool },
+}
+
+/// `POST /v1/leads/{id}/assign`: gives a lead to whoever suits it best.
+///
+/// By the rules alone that is one call to the database, so it is done at once and answered with 200. Where the organisation lets a model
+/// move the score it takes seconds, and where nobody can take the lead it takes longer: then it is 202 with a job. Asking again is
+/// harmless: who has the lead is the answer.
+async fn assign(state: &State, request: &HttpRequest, lead: Uuid) -> Result<Reply<Value>, ApiError> {
+    let now = (state.clock)();
+    let caller = state.auth.authenticate(&request.headers, now).await?;
+    let keyed = http::idempotency(request, "POST /v1/leads/{id}/assign")?;
+
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let outcome = async {
+        let member = access::enter(&mut tx, "leads:assign").await?;
+        if !settings::enabled(&mut tx, SWITCH).await? {
+            return Err(ApiError::unavailable(
+                "lead_assignment_paused",
+                "The assignment of leads is paused by an operator; nothing was changed.",
+                300,
+            ));
+        }
+        if let Some(keyed) = &keyed {
+            // What was made before is what there is now: only another request under the same key is worth refusing.
+            idempotency::remember(&mut tx, member, keyed, lead).await?;
+        }
+        let looked = leads::look(&mut tx, lead).await?.ok_or(StoreError::NotFound { entity: "lead" })?;
+        let queued = |job: Option<Uuid>, body: Value, wakes: bool| {
+            let job_id = job.ok_or(StoreError::NotFound { entity: "lead" })?;
+            Ok(Outcome::Queued { job_id, org_id: member.org_id, body, wakes })
+        };
+        if looked.outcome == "due" && looked.ai_bound > 0 && looked.free {
+            let job = leads::admit_job(&mut tx, lead, now, None).await?;
+            return queued(job, json!({ "outcome": "queued", "waiting": null }), true);
+        }
+        let assigned = leads::assign(&mut tx, lead, &Advice::default()).await?;
+        match assigned.outcome.as_str() {
+            "lead_not_found" => Err(ApiError::not_found("lead")),
+            "lead_closed" => Err(ApiError::conflict(
+                "lead_closed",
+                "A lead that was won or lost has its outcome; it is given to nobody.",
+            )),
+            "waiting" => {
+                let until = now + WAIT;
+                let mut waiting = assigned.waiting.unwrap_or_default();
+                waiting["at"] = json!(now);
+                waiting["until"] = json!(until);
+                let job = leads::admit_job(&mut tx, lead, until, Some(&waiting)).await?;
+                queued(
+                    job,
+                    json!({ "outcome": "waiting", "waiting": waiting, "assignment": assigned.assignment }),
+                    false,
+                )
+            }
+            outcome => Ok(Outcome::Given(json!({ "outcome": outcome, "assignment": assigned.assignment }))),
+        }
+    }
+    .await;
+    match conclude(tx, outcome).await? {
+        Outcome::Given(body) => Ok(Reply::ok(body)),
+        Outcome::Queued { job_id, org_id, mut body, wakes } => {
+            if wakes {
+                state.queue.wake(job_id, org_id).await; // best effort: the sweep finds what this loses
+            }
+            let href = format!("/v1/jobs/{job_id}");
+            body["job"] = json!({ "id": job_id, "href": href });
+            let until = if wakes { now + TimeDelta::seconds(2) } else { now + WAIT };
+            Ok(Reply::accepted(&href, body).retry_at(Some(until), now))
+        }
+    }
+}
+
+/// `GET /v1/leads/{id}/assignment`: who has it, and why this person.
+async fn show(state: &State, request: &HttpRequest, lead: Uuid) -> Result<Reply<Value>, ApiError> {
+    let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let found = leads::get_assignment(&mut tx, lead).await.map_err(ApiError::from);
+    Ok(Reply::ok(conclude(tx, found).await?))
+}
+
+/// `POST /v1/leads/assignments/dry-run`: who would have been given last month's leads. Writes nothing.
+async fn dry_run(state: &State, request: &HttpRequest) -> Result<Reply<Value>, ApiError> {
+    let now = (state.clock)();
+    let caller = state.auth.authenticate(&request.headers, now).await?;
+    let body = if request.body.is_empty() { DryRunBody::default() } else { http::json(request)? };
+    let since = body.since(now)?;
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let told = async {
+        access::enter(&mut tx, "leads:manage").await?;
+        Ok::<_, ApiError>(leads::dry_run(&mut tx, since, DRY_RUN).await?)
+    }
+    .await;
+    // Nothing was written, and nothing is to be.
+    let _ = tx.rollback().await;
+    Ok(Reply::ok(told?))
+}
+
+/// `GET /v1/leads/assignments/report`: how scores met outcomes, and what is set.
+async fn report(state: &State, request: &HttpRequest) -> Result<Reply<Value>, ApiError> {
+    let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let told = async {
+        access::enter(&mut tx, "leads:manage").await?;
+        Ok(leads::report(&mut tx).await?)
+    }
+    .await;
+    Ok(Reply::ok(conclude(tx, told).await?))
+}
+
+/// `POST /v1/leads/assignments/settings`: sets what it names. Switching on is refused while scores are weak.
+async fn configure(state: &State, request: &HttpRequest) -> Result<Reply<Value>, ApiError> {
+    let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
+    let wanted = http::json::<SettingsBody>(request)?.parse()?;
+    let mut tx = state.db.caller_tx(&caller).await?;
+    let told = async {
+        access::enter(&mut tx, "leads:manage").await?;
+        let told = leads::configure(&mut tx, &wanted).await?;
+        let detail = told["refused"]["detail"].as_str().unwrap_or_default().to_owned();
+        match told["refused"]["code"].as_str() {
+            None => Ok(told),
+            Some("outcomes_too_few") => Err(ApiError::conflict("outcomes_too_few", detail)),
+            Some(_) => Err(ApiError::conflict("scores_too_weak", detail)),
+        }
+    }
+    .await;
+    Ok(Reply::ok(conclude(tx, told).await?))
+}
