@@ -1,0 +1,20 @@
+//! Tells what a table's figures say. They are computed in SQL as the asker sees them; Claude puts them into words, of which every
+//! number must be one of the figures, and where it does not, a template does.
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")
+)]
+
+mod figures;
+mod handler;
+mod nightly;
+mod numbers;
+mod request;
+mod state;
+mod text;
+mod view;
+mod work;
+
+pub use handler::handle;
+pub use state::State;

@@ -1,0 +1,76 @@
+//! The schedule, every minute: makes the nightly insights that are due, each organisation's from its minute of the hour on.
+//!
+//! System work inside one organisation, whose policies show the system every row there: just what everybody sees who has the
+//! permission that the insight is kept for. What one person sees of a table is theirs alone, and is computed when they ask.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use shared::{
+    lambda::{Error, Tick},
+    store::{
+        StoreError,
+        insights::{self, Audience, Due},
+        settings,
+    },
+};
+
+use crate::{handler::admit, state::State};
+
+/// How much one run takes on; the next goes on from there.
+const PAGE: i32 = 200;
+/// What is left of the invocation's time when no new work is begun.
+const RESERVE: Duration = Duration::from_secs(10);
+
+/// Answers a tick. It may come twice: an insight of the same figures is made once.
+///
+/// # Errors
+/// If it is not known what is due, or none of it could be made.
+pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
+    let deadline = Instant::now() + tick.remaining.saturating_sub(RESERVE);
+    let now = (state.clock)();
+    let mut tx = state.db.directory_tx().await?;
+    let due = if settings::enabled(&mut tx, "insights.enabled").await? {
+        insights::due(&mut tx, now, PAGE).await?
+    } else {
+        Vec::new()
+    };
+    tx.rollback().await?;
+    let (mut made, mut failed) = (0, 0);
+    for due in &due {
+        if Instant::now() >= deadline {
+            break;
+        }
+        match make(state, due).await {
+            Ok(new) => made += usize::from(new),
+            Err(error) => {
+                tracing::error!(org.id = %due.org_id, table = due.table_name, period = due.period, %error, "a nightly insight was not made");
+                failed += 1;
+            }
+        }
+    }
+    if failed > 0 && failed == due.len() {
+        return Err("none of the nightly insights could be made".into());
+    }
+    Ok(json!({ "due": due.len(), "made": made, "failed": failed }))
+}
+
+/// Whether it was made now.
+async fn make(state: &State, due: &Due) -> Result<bool, StoreError> {
+    let now = (state.clock)();
+    let audience = Audience { permission: due.audience.clone(), user_id: None };
+    let mut tx = state.db.service_tx(due.org_id).await?;
+    let (insight, made) = match admit(&mut tx, due.org_id, &audience, &due.table_name, &due.period, now).await {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            // The error worth telling is the first; a failed rollback closes the connection, which undoes it too.
+            let _ = tx.rollback().await;
+            return Err(error);
+        }
+    };
+    tx.commit().await?;
+    if let (true, Some(job_id)) = (made, insight.job_id) {
+        state.queue.wake(job_id, due.org_id).await; // best effort: the sweep finds what this loses
+    }
+    Ok(made)
+}

@@ -1,0 +1,252 @@
+//! A text from one model: reserved before each call, its row written before it and after, and every number checked before it counts.
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use shared::{
+    ai::{
+        self, AiError, Usage,
+        call::{self, Call, Failed},
+    },
+    jobs::{self, Renewed},
+    limits::{self, Amounts, Counted, Reserved},
+    secrets::Secret,
+    store::{
+        insights::Text,
+        prices,
+        provider_calls::{self, NewCall},
+    },
+};
+use uuid::Uuid;
+
+use super::{AGENT, Held, LEASE, State, Stop};
+use crate::text::{self, Complaint, Draft};
+
+/// The most tokens an answer may take.
+const MAX_TOKENS: u32 = 2048;
+/// How often a model is asked for the same text: once more with the complaint about the first.
+const TRIES: u32 = 2;
+/// What is kept of the function's time for storing the text or giving the job back.
+const MARGIN: Duration = Duration::from_secs(10);
+/// A call is not begun with less time than this.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// What helps against a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Help {
+    /// To wait: the provider's hint, if it gave one.
+    Wait(Option<Duration>),
+    /// To wait until the tenant's own limit has room.
+    Window(DateTime<Utc>),
+    /// Another model.
+    Model,
+    /// Nothing that models do: the template.
+    Template,
+}
+
+/// Why a model gave no text that can be shown.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) code: &'static str,
+    pub(super) detail: String,
+    pub(super) help: Help,
+}
+
+impl From<AiError> for Failure {
+    fn from(error: AiError) -> Self {
+        // No wildcard arm: a new error must choose here.
+        let help = match &error {
+            AiError::RateLimited { .. }
+            | AiError::Overloaded { .. }
+            | AiError::Timeout
+            | AiError::Unreachable
+            | AiError::NoKey => Help::Wait(error.retry_after()),
+            AiError::QuotaSpent | AiError::SpendCap | AiError::UnknownModel | AiError::InvalidRequest => Help::Model,
+            AiError::Blocked { .. }
+            | AiError::Refused { .. }
+            | AiError::Truncated { .. }
+            | AiError::Malformed { .. }
+            | AiError::NoImage { .. }
+            | AiError::BadKey => Help::Template,
+        };
+        Self { code: error.code(), detail: error.to_string(), help }
+    }
+}
+
+/// A text whose every number is one of the figures.
+pub(super) struct Written {
+    pub(super) text: Text,
+    pub(super) model: String,
+    pub(super) tokens: i64,
+    pub(super) cost_micro_usd: i64,
+    /// What pays for it, and is to be settled with it.
+    pub(super) reservation_id: Uuid,
+}
+
+/// Why an answer cannot be shown.
+enum Unusable {
+    /// There is none, or it cannot be read.
+    Unanswered(AiError),
+    /// It says what the figures do not.
+    Untrue(Complaint, Usage),
+}
+
+impl From<AiError> for Unusable {
+    fn from(error: AiError) -> Self {
+        Self::Unanswered(error)
+    }
+}
+
+impl Failed for Unusable {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unanswered(error) => error.code(),
+            Self::Untrue(complaint, _) => complaint.code(),
+        }
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        match self {
+            Self::Unanswered(error) => error.usage().copied(),
+            Self::Untrue(_, usage) => Some(*usage),
+        }
+    }
+}
+
+/// A call that was reserved and written down, and may be made.
+struct Begun {
+    call_id: Uuid,
+    reservation_id: Uuid,
+    prices: Vec<prices::ModelPrice>,
+}
+
+/// Asks `model` for a text; once more, with what was wrong, if the first cannot be shown or read.
+pub(super) async fn text(
+    state: &State,
+    held: &Held,
+    model: &str,
+    deadline: Instant,
+) -> Result<Result<Written, Failure>, Stop> {
+    let schema = text::schema();
+    let mut prompt = held.prompt.clone();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let begun = match begin(state, held, model, &prompt, deadline).await? {
+            Ok(begun) => begun,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let call = Call {
+            id: begun.call_id,
+            org_id: held.job.org_id,
+            prices: &begun.prices,
+            secret: Secret::AnthropicApiKey,
+            left: left(deadline),
+        };
+        let made = call::make(&state.db, &state.secrets, &call, async |key| {
+            let answered = state.claude.answer(key, model, &held.system, &prompt, &schema, MAX_TOKENS).await?;
+            let usage = answered.usage;
+            answered.try_map(|value| {
+                let draft: Draft = serde_json::from_value(value).map_err(|_| AiError::Malformed { usage })?;
+                text::check(draft, &held.figures).map_err(|complaint| Unusable::Untrue(complaint, usage))
+            })
+        })
+        .await?;
+        let Ok(cost_micro_usd) = made.cost_micro_usd else {
+            return Ok(Err(no_price(model)));
+        };
+        let told = match made.answer {
+            Ok(text) => {
+                let (reservation_id, tokens) = (begun.reservation_id, made.tokens);
+                return Ok(Ok(Written { text, model: model.to_owned(), tokens, cost_micro_usd, reservation_id }));
+            }
+            Err(Unusable::Untrue(complaint, _)) if tries < TRIES => {
+                tracing::warn!(job.id = %held.job.id, code = complaint.code(), "a text is asked for again");
+                format!("Your last answer could not be shown. {}", complaint.told())
+            }
+            Err(Unusable::Untrue(complaint, _)) => {
+                let detail = "The model's text does not agree with the figures.".to_owned();
+                return Ok(Err(Failure { code: complaint.code(), detail, help: Help::Template }));
+            }
+            Err(Unusable::Unanswered(AiError::Truncated { .. } | AiError::Malformed { .. })) if tries < TRIES => {
+                "Your last answer could not be read. Give the whole object, and keep it short.".to_owned()
+            }
+            Err(Unusable::Unanswered(error)) => return Ok(Err(error.into())),
+        };
+        prompt = format!("{}\n\n{told}", held.prompt);
+    }
+}
+
+/// The time there is for a call.
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN)
+}
+
+fn no_price(model: &str) -> Failure {
+    Failure {
+        code: "model_price_unknown",
+        detail: format!("There is no price for {model} in model_prices, so it was not called."),
+        help: Help::Model,
+    }
+}
+
+/// Reserves what the call may use, after what earlier calls of the job have spent was counted, and writes that it is about to be made.
+async fn begin(
+    state: &State,
+    held: &Held,
+    model: &str,
+    prompt: &str,
+    deadline: Instant,
+) -> Result<Result<Begun, Failure>, Stop> {
+    let job = &held.job;
+    if left(deadline) < SHORTEST {
+        let detail = "The worker's time was over; another goes on.".to_owned();
+        return Ok(Err(Failure { code: "time_out", detail, help: Help::Wait(None) }));
+    }
+    let mut tx = state.db.service_tx(job.org_id).await?;
+    // Whoever's lease is over would give back what another worker holds.
+    if jobs::renew(&mut tx, job, LEASE).await?? == Renewed::CancelRequested {
+        tx.rollback().await?;
+        return Err(Stop::Cancelled);
+    }
+    let prices = prices::list(&mut tx, "anthropic", model, (state.clock)()).await?;
+    // Two characters are a token at least: on the high side, since what is not used is given back.
+    let input = u64::try_from(held.system.chars().count() + prompt.chars().count()).unwrap_or(u64::MAX) / 2;
+    let expected = Usage { input, output: u64::from(MAX_TOKENS), ..Usage::default() };
+    let Ok(cost_micro_usd) = ai::cost_micro_usd(&expected, &prices) else {
+        tx.rollback().await?;
+        return Ok(Err(no_price(model)));
+    };
+    limits::refund_job(&mut tx, job.id).await?;
+    // Nightly work is nobody's, and an insight is of no project.
+    let counted = Counted { agent: AGENT, user_id: job.created_by, project_id: None };
+    let amounts = Amounts { requests: 1, tokens: expected.total_tokens(), cost_micro_usd };
+    let failure = match limits::reserve(&mut tx, job.id, counted, amounts).await? {
+        Reserved::Active(reservation_id) => {
+            let call_id = Uuid::now_v7();
+            let new = NewCall {
+                id: call_id,
+                org_id: job.org_id,
+                job_id: job.id,
+                reservation_id,
+                attempt: job.attempt,
+                purpose: "insight_summary",
+                provider: "anthropic",
+                model,
+            };
+            provider_calls::insert(&mut tx, new).await?;
+            tx.commit().await?;
+            return Ok(Ok(Begun { call_id, reservation_id, prices }));
+        }
+        Reserved::Reached(waiting) => {
+            Failure { code: waiting.code(), detail: waiting.detail(), help: Help::Window(waiting.until) }
+        }
+        Reserved::Never { scope } => Failure {
+            code: "limit_too_small",
+            detail: format!("This alone is more than the {scope}'s limit allows."),
+            help: Help::Model,
+        },
+    };
+    tx.commit().await?;
+    Ok(Err(failure))
+}
