@@ -237,6 +237,16 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
     }
 
+    /// 403: who asks may not, whatever they change about the request.
+    pub fn forbidden(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, code, detail)
+    }
+
+    /// 404 for a name that is not on a list; `detail` says what is.
+    pub fn unknown(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, detail)
+    }
+
     /// 404, also for what belongs to another organisation: the answer must not confirm that it exists.
     #[must_use]
     pub fn not_found(entity: &str) -> Self {
@@ -351,7 +361,7 @@ impl From<StoreError> for ApiError {
                 "idempotency_key_reused",
                 "This Idempotency-Key came with another request; use a new key for a new request.",
             ),
-            StoreError::Database(_) => Self::internal(error),
+            StoreError::Database(_) | StoreError::Unreadable { .. } => Self::internal(error),
             StoreError::Transaction(error) => error.into(),
         }
     }

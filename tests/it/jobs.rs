@@ -1,7 +1,8 @@
 //! Delivered at least once, done exactly once.
 
 use integration_tests::{
-    TestApp,
+    Server, TestApp, TestDatabase,
+    acting::Actor,
     people::{DORA, LAKESIDE, NORD, SVEN, UMA},
 };
 use reqwest::Method;
@@ -100,6 +101,19 @@ async fn a_lost_wake_up_is_found_by_the_sweep() {
     assert_eq!(app.stack.sweep().await.unwrap()["jobs_woken"], 0);
     app.stack.renders.send(&message);
     assert_eq!(app.finished(&token, render["id"].as_str().unwrap()).await["status"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_of_one_kind_keeps_no_other_kind_waiting() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    db.run(&format!(
+        "insert into jobs (org_id, job_type, run_after) select '{NORD}', 'insight', now() - interval '1 hour' from generate_series(1, 50);
+         insert into jobs (org_id, job_type, run_after) select '{NORD}', 'render', now() - interval '1 minute' from generate_series(1, 3)"
+    ))
+    .await;
+    let due = "select job_type, count(*) as jobs from app.due_jobs(10) group by 1 order by 1";
+    let due = db.ask(&Actor::role("spine_service"), due).await.unwrap();
+    assert_eq!(due, json!([{ "job_type": "insight", "jobs": 10 }, { "job_type": "render", "jobs": 3 }]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod access;
+mod assign;
 mod attacks;
 mod audit;
 mod aws;
@@ -13,6 +14,7 @@ mod database;
 mod documents;
 mod faults;
 mod input;
+mod insights;
 mod isolation;
 mod jobs;
 mod ladder;

@@ -74,8 +74,8 @@ fn every_function_is_deployed_as_it_runs_here() {
             assert_eq!(queue["BatchSize"].as_u64(), Some(function.batch as u64), "{name}");
             assert_eq!(queue["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]), "{name}");
             assert!(queue["ScalingConfig"]["MaximumConcurrency"].is_object(), "{name}");
-            let (_, sqs) =
-                of_type(&template, "AWS::SQS::Queue").into_iter().find(|(id, _)| *id == "RenderQueue").unwrap();
+            let wanted = queue["Queue"]["Fn::GetAtt"][0].as_str().unwrap();
+            let (_, sqs) = of_type(&template, "AWS::SQS::Queue").into_iter().find(|(id, _)| *id == wanted).unwrap();
             assert_eq!(sqs["VisibilityTimeout"].as_u64(), Some(6 * function.timeout.as_secs()), "{name}");
             assert_eq!(sqs["RedrivePolicy"]["maxReceiveCount"].as_u64(), Some(5), "{name}");
         }
@@ -113,11 +113,17 @@ fn no_role_may_more_than_its_function_does() {
             "kms:Decrypt",
         ]);
         match function.name {
-            "ProcessRenderRequestHttp" => wanted.extend(["sqs:SendMessage"]),
+            "ProcessRenderRequestHttp" | "AssignLeadsHttp" | "GenerateAiInsightsHttp" => {
+                wanted.extend(["sqs:SendMessage"]);
+            }
             // The failed invocation's record goes to a dead-letter queue of its own.
             "Sweep" => wanted.extend(["sqs:SendMessage"]),
             "ProcessRenderRequestWorker" => {
                 wanted.extend(["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]);
+            }
+            // Their schedules send what they find to their own queues.
+            "AssignLeadsWorker" | "GenerateAiInsightsWorker" => {
+                wanted.extend(["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:SendMessage"]);
             }
             _ => {}
         }

@@ -3,7 +3,10 @@
 //!
 //! Each part stands alone: one that fails is logged, told in the result, and does not keep the others from their work.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use shared::{
@@ -20,6 +23,8 @@ use shared::{
 
 /// How much one run takes on; the next goes on from there.
 const PAGE: i32 = 500;
+/// What is kept of the invocation's time for what follows the waking of jobs.
+const RESERVE: Duration = Duration::from_secs(30);
 /// How long deliveries for one organisation may take.
 const DELIVERY: Duration = Duration::from_secs(5);
 
@@ -28,7 +33,9 @@ const DELIVERY: Duration = Duration::from_secs(5);
 pub struct State {
     db: Database,
     documents: Documents,
+    leads: Queue,
     renders: Queue,
+    insights: Queue,
 }
 
 impl State {
@@ -42,7 +49,9 @@ impl State {
         Ok(Self {
             db: Database::from_env(&env, Arc::clone(&secrets))?,
             documents: Documents::from_env(&env, secrets)?,
+            leads: Queue::from_env(&env, "LEAD_QUEUE_URL")?,
             renders: Queue::from_env(&env, "RENDER_QUEUE_URL")?,
+            insights: Queue::from_env(&env, "INSIGHTS_QUEUE_URL")?,
         })
     }
 }
@@ -55,7 +64,7 @@ pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
     let Trigger::Schedule(tick) = trigger else { return Err("sweep answers its schedule only".into()) };
     tracing::debug!(tick.id, "sweep begins");
     let parts = [
-        ("jobs_woken", wake_jobs(state).await),
+        ("jobs_woken", wake_jobs(state, Instant::now() + tick.remaining.saturating_sub(RESERVE)).await),
         ("documents_delivered", deliver_documents(state).await),
         ("reservations_expired", expire_reservations(state).await),
         ("keys_forgotten", forget_keys(state).await),
@@ -82,17 +91,23 @@ pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
 }
 
 /// Wakes jobs that are due, or whose worker's lease has ended.
-async fn wake_jobs(state: &State) -> Result<usize, StoreError> {
+async fn wake_jobs(state: &State, deadline: Instant) -> Result<usize, StoreError> {
     let mut tx = state.db.directory_tx().await?;
     let due = jobs::due(&mut tx, PAGE).await?;
     tx.rollback().await?;
     let mut woken = 0;
     for job in due {
+        // The other parts have their turn too.
+        if Instant::now() >= deadline {
+            break;
+        }
         match job.job_type.as_str() {
             "render" => {
                 // Best effort: the next sweep finds what this loses.
                 woken += usize::from(state.renders.wake(job.job_id, job.org_id).await);
             }
+            "lead_assign" => woken += usize::from(state.leads.wake(job.job_id, job.org_id).await),
+            "insight" => woken += usize::from(state.insights.wake(job.job_id, job.org_id).await),
             // Billing's own schedule finds them.
             "stripe_settle" | "stripe_claim" => {}
             other => tracing::error!(job.r#type = other, "no queue is known for this kind of job"),

@@ -176,7 +176,8 @@ async fn deployed(home: &Home, told: &mut Told) -> Result<()> {
     let databases = platform::Databases::start(home, None).await?;
     for binary in build::binaries() {
         // More where it also needs MongoDB, pictures or object storage.
-        let budget = if matches!(binary, "jobs" | "stripe_webhook") { 6.0 } else { 10.0 };
+        let lean = matches!(binary, "jobs" | "stripe_webhook" | "assign_leads" | "generate_ai_insights");
+        let budget = if lean { 6.0 } else { 10.0 };
         let size = build::size(&zips, binary)? as f64 / 1e6;
         told.measure(&format!("size of {binary}, zipped"), size, "MB", Budget::AtMost(budget));
     }
@@ -408,7 +409,7 @@ impl<'a> Bench<'a> {
             )))
             .await?;
         let database = self.database()?;
-        let counted = Counted { agent: "bench", user_id: DORA, project_id: PROJECT };
+        let counted = Counted { agent: "bench", user_id: Some(DORA), project_id: Some(PROJECT) };
         let amounts = Amounts { requests: 1, tokens: 10, cost_micro_usd: 10 };
         let (mut reserved, mut updated) = (Vec::new(), Vec::new());
         for id in &ids {

@@ -108,6 +108,8 @@ async fn trigger(listening: &Listening, body: &Value) -> Result<Value> {
     match body["what"].as_str() {
         Some("sweep") => Ok(listening.stack.sweep().await?),
         Some("reconcile") => Ok(listening.stack.reconcile().await?),
+        Some("leads") => Ok(listening.stack.look_after_leads().await?),
+        Some("insights") => Ok(listening.stack.nightly_insights().await?),
         Some("stripe") => {
             let stripe = &listening.stack.sandbox.stripe;
             let kinds: Vec<&str> = body["events"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -127,7 +129,7 @@ async fn trigger(listening: &Listening, body: &Value) -> Result<Value> {
                 .collect();
             Ok(json!({ "told": told.join("\n") }))
         }
-        _ => bail!("there are: sweep, reconcile, stripe EVENT…"),
+        _ => bail!("there are: sweep, reconcile, leads, insights, stripe EVENT…"),
     }
 }
 

@@ -1,5 +1,7 @@
-//! `./spine demo`: a room photo becomes a finished render, an organisation subscribes and pays, and every step is checked.
+//! `./spine demo`: a room photo becomes a finished render, a lead finds somebody, figures become words, an organisation subscribes and
+//! pays, and every step is checked.
 
+mod agents;
 mod billing;
 
 use std::{
@@ -166,6 +168,7 @@ impl Demo<'_> {
         steps.step("audit-trail", self.check_audit(&id).await);
         steps.step("mongo-document", self.check_document(&id).await);
         steps.step("isolation", self.check_isolation(&id).await);
+        self.tell_agents(steps).await?;
         self.tell_billing(steps).await
     }
 

@@ -25,11 +25,35 @@ pub struct Function {
 
 /// The queue of renders.
 pub const RENDERS: &str = "renders";
+/// The queue of leads to be assigned.
+pub const LEADS: &str = "leads";
+/// The queue of insights.
+pub const INSIGHTS: &str = "insights";
 
 const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 6] = [
+pub const FUNCTIONS: [Function; 10] = [
+    Function {
+        name: "AssignLeadsHttp",
+        binary: "assign_leads",
+        routes: &["/v1/leads"],
+        queue: None,
+        schedule: None,
+        timeout: HTTP_TIMEOUT,
+        batch: 1,
+        concurrency: 8,
+    },
+    Function {
+        name: "AssignLeadsWorker",
+        binary: "assign_leads",
+        routes: &[],
+        queue: Some(LEADS),
+        schedule: Some(Duration::from_secs(60)),
+        timeout: Duration::from_secs(120),
+        batch: 1,
+        concurrency: 2,
+    },
     Function {
         name: "ProcessRenderRequestHttp",
         binary: "process_render_request",
@@ -49,6 +73,26 @@ pub const FUNCTIONS: [Function; 6] = [
         timeout: Duration::from_secs(300),
         batch: 1,
         concurrency: 4,
+    },
+    Function {
+        name: "GenerateAiInsightsHttp",
+        binary: "generate_ai_insights",
+        routes: &["/v1/insights"],
+        queue: None,
+        schedule: None,
+        timeout: HTTP_TIMEOUT,
+        batch: 1,
+        concurrency: 8,
+    },
+    Function {
+        name: "GenerateAiInsightsWorker",
+        binary: "generate_ai_insights",
+        routes: &[],
+        queue: Some(INSIGHTS),
+        schedule: Some(Duration::from_secs(60)),
+        timeout: Duration::from_secs(180),
+        batch: 1,
+        concurrency: 2,
     },
     Function {
         name: "Jobs",

@@ -60,9 +60,9 @@ enum Command {
         #[arg(long)]
         org: Option<String>,
     },
-    /// Ticks a schedule of the running `up`, or has Stripe send it events: `sweep`, `reconcile`, `stripe invoice.paid …`.
+    /// Ticks a schedule of the running `up`, or has Stripe send it events: `sweep`, `reconcile`, `leads`, `insights`, `stripe invoice.paid …`.
     Trigger {
-        /// `sweep`, `reconcile` or `stripe`.
+        /// `sweep`, `reconcile`, `leads`, `insights` or `stripe`.
         what: String,
         /// Types of Stripe's events; without one, lists those there are.
         events: Vec<String>,

@@ -65,6 +65,12 @@ impl Queue {
         })
     }
 
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Adds a message.
     pub fn send(&self, body: &str) -> String {
         let message = Message {

@@ -62,7 +62,10 @@ const DOMAINS: [(&str, &[&str]); 13] = [
         ],
     ),
     ("AI rendering", &["render_requests", "render_parameters", "render_results", "render_counters"]),
-    ("Leads", &["leads", "lead_notes", "lead_scoring", "lead_capacity"]),
+    (
+        "Leads",
+        &["leads", "lead_notes", "lead_scoring", "lead_capacity", "lead_assignments", "lead_assignment_settings"],
+    ),
     (
         "Social",
         &[
@@ -74,7 +77,10 @@ const DOMAINS: [(&str, &[&str]); 13] = [
             "social_cursors",
         ],
     ),
-    ("Intelligence", &["client_intelligence", "org_brain", "agent_runs", "prospect_intelligence", "ai_insights"]),
+    (
+        "Intelligence",
+        &["client_intelligence", "org_brain", "agent_runs", "prospect_intelligence", "ai_insights", "insight_settings"],
+    ),
     (
         "Agents' limits and AI cost",
         &[

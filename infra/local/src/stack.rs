@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use crate::{
-    functions::{FUNCTIONS, Function, RENDERS},
+    functions::{FUNCTIONS, Function, INSIGHTS, LEADS, RENDERS},
     gateway::Gateway,
     lambda::{Environment, InvokeError, Lambda},
     queue::{Consumer, Endpoint, Queue},
@@ -59,6 +59,10 @@ pub struct Stack {
     pub sandbox: Sandbox,
     /// The queue of renders.
     pub renders: Arc<Queue>,
+    /// The queue of leads to be assigned.
+    pub leads: Arc<Queue>,
+    /// The queue of insights.
+    pub insights: Arc<Queue>,
     /// The functions, by resource.
     pub functions: Vec<Arc<Lambda>>,
     /// What functions reach, each through a wire that can be spoilt.
@@ -86,7 +90,10 @@ impl Stack {
         std::fs::create_dir_all(&logs)?;
         let sandbox = Sandbox::start(files).await?;
         let renders = Queue::new(RENDERS, config.visibility);
-        let endpoint = Endpoint::start(vec![Arc::clone(&renders)]).await?;
+        let leads = Queue::new(LEADS, config.visibility);
+        let insights = Queue::new(INSIGHTS, config.visibility);
+        let queues = [&renders, &leads, &insights].map(Arc::clone);
+        let endpoint = Endpoint::start(queues.to_vec()).await?;
         let listener = TcpListener::bind(("127.0.0.1", config.port))
             .await
             .with_context(|| format!("port {} is taken", config.port))?;
@@ -165,6 +172,8 @@ impl Stack {
             ("STORAGE_S3_ENDPOINT", through("storage")),
             ("STORAGE_S3_REGION", storage::REGION.to_owned()),
             ("RENDER_QUEUE_URL", format!("{}/000000000000/{RENDERS}", through("queue"))),
+            ("LEAD_QUEUE_URL", format!("{}/000000000000/{LEADS}", through("queue"))),
+            ("INSIGHTS_QUEUE_URL", format!("{}/000000000000/{INSIGHTS}", through("queue"))),
             ("AWS_ENDPOINT_URL_SQS", through("queue")),
             ("AWS_REGION", "eu-north-1".to_owned()),
             ("AWS_ACCESS_KEY_ID", "local".to_owned()),
@@ -193,14 +202,21 @@ impl Stack {
                 Arc::new(Lambda::new(Function { timeout, ..*function }, binary, environment.clone(), &logs))
             })
             .collect();
-        let workers = functions.iter().filter(|lambda| lambda.function().queue == Some(RENDERS));
-        let consumers = workers.map(|worker| Consumer::start(Arc::clone(&renders), Arc::clone(worker))).collect();
+        let consumers = functions
+            .iter()
+            .filter_map(|worker| {
+                let queue = queues.iter().find(|queue| worker.function().queue == Some(queue.name()))?;
+                Some(Consumer::start(Arc::clone(queue), Arc::clone(worker)))
+            })
+            .collect();
         let gateway = Gateway::start(listener, functions.clone());
         sandbox.stripe.set_endpoint(&format!("{url}/webhooks/stripe"))?;
         Ok(Self {
             url,
             sandbox,
             renders,
+            leads,
+            insights,
             functions,
             wires,
             environment,
@@ -265,6 +281,22 @@ impl Stack {
     /// [`InvokeError`].
     pub async fn sweep(&self) -> Result<serde_json::Value, InvokeError> {
         scheduler::tick(self.function("Sweep").ok_or(InvokeError::Gone)?).await
+    }
+
+    /// One tick of the schedule that finds leads to assign. What it did, as it says itself.
+    ///
+    /// # Errors
+    /// [`InvokeError`].
+    pub async fn look_after_leads(&self) -> Result<serde_json::Value, InvokeError> {
+        scheduler::tick(self.function("AssignLeadsWorker").ok_or(InvokeError::Gone)?).await
+    }
+
+    /// One tick of the schedule that makes nightly insights. What it did, as it says itself.
+    ///
+    /// # Errors
+    /// [`InvokeError`].
+    pub async fn nightly_insights(&self) -> Result<serde_json::Value, InvokeError> {
+        scheduler::tick(self.function("GenerateAiInsightsWorker").ok_or(InvokeError::Gone)?).await
     }
 
     /// One tick of the schedule that compares billing with Stripe. What it did, as it says itself.

@@ -49,7 +49,11 @@ async fn messages(State(anthropic): State<Arc<Anthropic>>, headers: HeaderMap, b
     let prompt = messages.iter().filter_map(|message| message["content"].as_str()).collect::<Vec<_>>().join("\n");
     let format = &body["output_config"]["format"];
     let text = if format["type"] == "json_schema" {
-        conform(&format["schema"], &prompt).to_string()
+        if format["schema"]["properties"]["bullets"].is_object() {
+            summarise(&prompt).to_string()
+        } else {
+            conform(&format["schema"], &prompt).to_string()
+        }
     } else {
         describe(&prompt)
     };
@@ -84,6 +88,21 @@ fn conform(schema: &Value, prompt: &str) -> Value {
         object.insert(name.clone(), value);
     }
     Value::Object(object)
+}
+
+/// A summary of the figures in the prompt, each told as it is and named by its id.
+fn summarise(prompt: &str) -> Value {
+    let figures = prompt.find('{').and_then(|start| {
+        let mut values = serde_json::Deserializer::from_str(&prompt[start..]).into_iter::<Value>();
+        values.next()?.ok()
+    });
+    let figures = figures.map_or(Value::Null, |mut told| told["figures"].take());
+    let mut said = figures.as_array().into_iter().flatten().filter_map(|figure| {
+        let (id, what, text) = (figure["id"].as_str()?, figure["what"].as_str()?, figure["text"].as_str()?);
+        Some(json!({ "text": format!("Analyst: {what}: {text}."), "figures": [id] }))
+    });
+    let headline = said.next().unwrap_or_else(|| json!({ "text": "Nothing to tell.", "figures": [] }));
+    json!({ "headline": headline, "bullets": said.take(4).collect::<Vec<_>>() })
 }
 
 /// The wishes in the prompt, as one instruction.
@@ -122,6 +141,18 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
         ("refusal", Canned::Answer(200, message("refusal", json!([])))),
         ("truncated", Canned::Answer(200, message("max_tokens", text("{\"prompt\": \"A room wi")))),
         ("malformed", Canned::Answer(200, message("end_turn", text("Here is your brief: a lovely room.")))),
+        (
+            "wrong-number",
+            Canned::Answer(
+                200,
+                message(
+                    "end_turn",
+                    text(
+                        r#"{"headline": {"text": "New leads rose to 987654.", "figures": ["total.current"]}, "bullets": []}"#,
+                    ),
+                ),
+            ),
+        ),
         ("incomplete", Canned::Answer(200, message("end_turn", text("{\"prompt\": \"a room\"}")))),
         ("empty", Canned::Answer(200, message("end_turn", json!([{ "type": "thinking", "thinking": "…" }])))),
         ("garbage", Canned::Garbage(b"{\"id\": \"msg_\xff\xfe, ")),

@@ -5,6 +5,8 @@ pub mod access;
 pub mod billing;
 pub mod cache;
 pub mod idempotency;
+pub mod insights;
+pub mod leads;
 pub mod outbox;
 pub mod prices;
 pub mod provider_calls;
@@ -34,6 +36,15 @@ pub enum StoreError {
     /// The same idempotency key came with another request.
     #[error("idempotency key used for another request")]
     KeyReused,
+    /// What is stored is not of the shape that this code knows.
+    #[error("{what} cannot be read")]
+    Unreadable {
+        /// What it is.
+        what: &'static str,
+        /// Where it departs.
+        #[source]
+        error: serde_json::Error,
+    },
     /// The database failed.
     #[error("database call failed")]
     Database(#[from] sqlx::Error),
