@@ -26,8 +26,8 @@ use crate::{
 pub(crate) const SWITCH: &str = "leads.enabled";
 /// How long a lead waits that nobody can take, before it is looked at again.
 pub(crate) const WAIT: TimeDelta = TimeDelta::minutes(5);
-/// How many leads a dry run looks at.
-const DRY_RUN: i32 = 1000;
+/// How many leads a dry run looks at, the oldest first: with fifty people and a hundred thousand leads that takes some ten seconds.
+const DRY_RUN: i32 = 500;
 
 /// Answers whatever woke the function.
 ///
