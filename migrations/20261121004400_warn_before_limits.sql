@@ -36,7 +36,6 @@ declare
     v_org     uuid  := app.current_org_id();
     v_windows jsonb := '[]';
     v_warn    jsonb := '[]';
-    v_percent numeric;
     l         record;
     u         record;
     v_start   timestamptz;
@@ -111,13 +110,12 @@ begin
             end if;
             v_windows := v_windows || jsonb_build_object('scope', l.scope, 'scope_id', l.scope_id, 'period', l.period,
                                                          'period_start', v_start);
-            if u.warned_at is null or u.warned_at < l.updated_at then
-                v_percent := app.limit_percent(u.requests, u.tokens, u.cost, l.max_requests, l.max_tokens, l.max_cost_micro_usd);
-                if v_percent >= l.warn_percent then
-                    v_warn := v_warn || jsonb_build_object(
-                        'agent', p_agent, 'scope', l.scope, 'scope_id', l.scope_id, 'period', l.period, 'period_start', v_start,
-                        'changed_at', l.updated_at, 'percent', v_percent);
-                end if;
+            if (u.warned_at is null or u.warned_at < l.updated_at)
+               and (u.requests * 100 >= l.max_requests * l.warn_percent or u.tokens * 100 >= l.max_tokens * l.warn_percent
+                    or u.cost * 100 >= l.max_cost_micro_usd * l.warn_percent) then
+                v_warn := v_warn || jsonb_build_object(
+                    'agent', p_agent, 'scope', l.scope, 'scope_id', l.scope_id, 'period', l.period, 'period_start', v_start, 'changed_at', l.updated_at,
+                    'percent', app.limit_percent(u.requests, u.tokens, u.cost, l.max_requests, l.max_tokens, l.max_cost_micro_usd));
             end if;
         end loop;
         insert into public.usage_reservations (org_id, job_id, agent, requests, tokens, cost_micro_usd, windows, expires_at)
