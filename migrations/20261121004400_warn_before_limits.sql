@@ -111,8 +111,9 @@ begin
             v_windows := v_windows || jsonb_build_object('scope', l.scope, 'scope_id', l.scope_id, 'period', l.period,
                                                          'period_start', v_start);
             if (u.warned_at is null or u.warned_at < l.updated_at)
-               and (u.requests * 100 >= l.max_requests * l.warn_percent or u.tokens * 100 >= l.max_tokens * l.warn_percent
-                    or u.cost * 100 >= l.max_cost_micro_usd * l.warn_percent) then
+               -- Numeric, since a limit may be the largest integer there is.
+               and (u.requests * 100.0 >= l.max_requests::numeric * l.warn_percent or u.tokens * 100.0 >= l.max_tokens::numeric * l.warn_percent
+                    or u.cost * 100.0 >= l.max_cost_micro_usd::numeric * l.warn_percent) then
                 v_warn := v_warn || jsonb_build_object(
                     'agent', p_agent, 'scope', l.scope, 'scope_id', l.scope_id, 'period', l.period, 'period_start', v_start, 'changed_at', l.updated_at,
                     'percent', app.limit_percent(u.requests, u.tokens, u.cost, l.max_requests, l.max_tokens, l.max_cost_micro_usd));

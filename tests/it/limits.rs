@@ -450,6 +450,13 @@ async fn a_limit_that_is_near_is_told_once_and_shown_beside_its_use() {
     assert!(claim(20).await);
     assert_eq!(db.count(warnings).await, before + 2);
 
+    // Whoever means no limit by the largest number is not refused for it.
+    let largest = i64::MAX;
+    let change = format!(
+        "update agent_limits set max_requests = {largest}, max_tokens = {largest}, max_cost_micro_usd = {largest}"
+    );
+    db.change(&admin, &change).await.unwrap();
+    assert!(claim(1).await);
     let refused = db.change(&admin, "update agent_limits set warn_percent = 0").await;
     assert_eq!(refused.unwrap_err().state, "23514");
 }

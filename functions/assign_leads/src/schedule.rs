@@ -1,6 +1,7 @@
-//! The schedule, every minute: stops organisations whose scores have become too weak, and queues leads that somebody is to be found for.
+//! The schedule, every minute: stops organisations whose scores have become too weak, scores new leads, wakes those that wait where there is
+//! room again, and queues leads that somebody is to be found for.
 //!
-//! Each part stands alone: one that fails is logged, told in the result, and does not keep the other from its work.
+//! Each part stands alone: one that fails is logged, told in the result, and does not keep the others from their work.
 
 use std::{
     collections::BTreeMap,
