@@ -272,6 +272,25 @@ async fn a_month_is_no_door_and_messages_are_seen_through_the_root_under_policie
 
 // Realtime -----------------------------------------------------------------------------------------------------------------
 
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_have_no_partition_until_a_client_connects_and_what_is_sent_before_is_lost() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let insert = format!("insert into public.leads (org_id, client_name) values ('{NORD}', 'Greta')");
+        let partitions = "select count(*) from pg_inherits where inhparent = 'realtime.messages'::regclass";
+        let partitioned = "select count(*) from pg_class where oid = 'realtime.messages'::regclass and relkind = 'p'";
+        assert_eq!((db.count(partitioned).await, db.count(partitions).await), (1, 0), "{server:?}");
+        assert_eq!(db.change(&Actor::person(&ADAM), &insert).await, Ok(1));
+        assert_eq!(db.count("select count(*) from realtime.messages").await, 0);
+
+        db.connect_to_realtime().await;
+        assert_eq!(db.change(&Actor::person(&ADAM), &insert).await, Ok(1));
+        // One of the lead and one of its entry in the audit log; each carries its own id, as Supabase adds it.
+        let sent = "select count(*) from realtime.messages where payload ->> 'id' = id::text and private and extension = 'broadcast'";
+        assert_eq!(db.count(sent).await, 2);
+    }
+}
+
 /// What was broadcast of a table, as topic, operation and ids; then forgotten.
 async fn broadcast(db: &TestDatabase, table: &str) -> BTreeSet<(String, String, String)> {
     let rows = db

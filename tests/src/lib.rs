@@ -26,6 +26,19 @@ fn told(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with ./spine test"))
 }
 
+/// What Supabase does when a client connects to Realtime: partitions of messages, from yesterday to three days ahead.
+pub const CONNECT_TO_REALTIME: &str = "
+    do $$
+    declare
+        day date;
+    begin
+        for day in select generate_series(current_date - 1, current_date + 3, interval '1 day') loop
+            execute format('create table if not exists realtime.%I partition of realtime.messages for values from (%L) to (%L)',
+                           'messages_' || to_char(day, 'YYYY_MM_DD'), day, day + 1);
+        end loop;
+    end
+    $$";
+
 /// Which Postgres a test runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
@@ -102,6 +115,11 @@ impl TestDatabase {
     /// One number, asked as superuser.
     pub async fn count(&self, query: &str) -> i64 {
         sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut self.admin().await).await.unwrap()
+    }
+
+    /// Has a client connect to Realtime, which keeps what is sent from then on.
+    pub async fn connect_to_realtime(&self) {
+        self.run(CONNECT_TO_REALTIME).await;
     }
 
     /// Runs a statement as superuser.
