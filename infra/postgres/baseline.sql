@@ -114,30 +114,53 @@ $$;
 create schema if not exists realtime;
 grant usage on schema realtime to anon, authenticated, service_role;
 
-create table if not exists realtime.messages (
-    id          uuid        not null default gen_random_uuid(),
-    topic       text        not null,
-    extension   text        not null,
-    payload     jsonb,
-    event       text,
-    private     boolean              default false,
-    inserted_at timestamp   not null default now(),
-    updated_at  timestamp   not null default now(),
-    primary key (id, inserted_at)
-);
+-- Partitioned by day, and without a partition: Realtime makes those of a few days when a client connects, and drops them later.
+do $$
+declare
+    v_policies text[];
+    v_policy   text;
+begin
+    -- An earlier baseline made it one table. What was sent is gone within days anyway; who may hear it stays.
+    if exists (select from pg_catalog.pg_class where oid = to_regclass('realtime.messages') and relkind = 'r') then
+        select array_agg(format('create policy %I on realtime.messages as %s for %s to %s', policyname, permissive, cmd,
+                                (select string_agg(quote_ident(r), ', ') from unnest(roles) r))
+                         || coalesce(' using (' || qual || ')', '') || coalesce(' with check (' || with_check || ')', ''))
+          into v_policies from pg_catalog.pg_policies where schemaname = 'realtime' and tablename = 'messages';
+        drop table realtime.messages;
+    end if;
+    create table if not exists realtime.messages (
+        id          uuid        not null default gen_random_uuid(),
+        topic       text        not null,
+        extension   text        not null,
+        payload     jsonb,
+        event       text,
+        private     boolean              default false,
+        inserted_at timestamp   not null default now(),
+        updated_at  timestamp   not null default now(),
+        primary key (id, inserted_at)
+    ) partition by range (inserted_at);
+    foreach v_policy in array coalesce(v_policies, '{}') loop
+        execute v_policy;
+    end loop;
+end
+$$;
 alter table realtime.messages enable row level security;
-grant select, insert on realtime.messages to anon, authenticated, service_role;
+grant select, insert, update on realtime.messages to anon, authenticated, service_role;
 
 create or replace function realtime.topic() returns text language sql stable as $$
     select nullif(current_setting('realtime.topic', true), '')
 $$;
 
--- Who listens to a private topic is asked by the policies of messages. Failing to tell must not fail what is told of.
+-- Who listens to a private topic is asked by the policies of messages. What cannot be kept is lost with a warning.
 create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true) returns void
     language plpgsql as $$
+declare
+    v_id uuid := gen_random_uuid();
 begin
-    insert into realtime.messages (payload, event, topic, private, extension) values (payload, event, topic, private, 'broadcast');
+    perform set_config('realtime.topic', topic, true);
+    insert into realtime.messages (id, payload, event, topic, private, extension)
+    values (v_id, case when payload ? 'id' then payload else jsonb_set(payload, '{id}', to_jsonb(v_id)) end, event, topic, private, 'broadcast');
 exception when others then
-    raise warning 'realtime.send: %', sqlerrm;
+    raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;
 end
 $$;

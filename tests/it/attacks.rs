@@ -270,7 +270,7 @@ async fn a_statement_over_many_rows_is_told_by_one_message() {
         "insert into leads (org_id, client_name) select '{NORD}', 'Lead ' || n from generate_series(1, 500) n"
     ))
     .await;
-    db.run("delete from realtime.messages").await;
+    db.connect_to_realtime().await;
     db.change(&Actor::person(&OLGA), "update public.leads set source = 'event'").await.unwrap();
     let told = db
         .ask(

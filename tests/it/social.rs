@@ -10,6 +10,7 @@ use integration_tests::{
         ADAM, BRICK, CLEO, DAN, DORA, HARBOUR, LAKESIDE, LOFT, NORD, OLGA, OSCAR, Person, RENATA, RUFUS, SVEN, UMA,
     },
 };
+use local::{database, home};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use uuid::Uuid;
@@ -291,6 +292,37 @@ async fn messages_have_no_partition_until_a_client_connects_and_what_is_sent_bef
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_an_earlier_baseline_left_in_one_table_get_partitions_and_keep_their_policies() {
+    let policies = "select policyname, permissive, roles::text, cmd, qual, with_check from pg_policies where tablename = 'messages' order by 1";
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let operator = Actor::role("postgres");
+        db.run(
+            "create table realtime.one (like realtime.messages including all);
+             alter table realtime.one enable row level security;
+             create policy spine_topics_select on realtime.one for select to authenticated
+                 using (extension = 'broadcast' and topic = (select realtime.topic()) and (select app.may_hear((select realtime.topic()))));
+             create policy others on realtime.one as restrictive to public using (false) with check (private);
+             create policy writers on realtime.one for insert to service_role with check (true);
+             drop table realtime.messages;
+             alter table realtime.one rename to messages;",
+        )
+        .await;
+        let before = db.ask(&operator, policies).await.unwrap();
+        assert_eq!(before.as_array().unwrap().len(), 3);
+        database::migrate(&home::root(), &db.url).await.unwrap();
+        assert_eq!(db.ask(&operator, policies).await.unwrap(), before);
+        let made = "select count(*) from pg_class where oid = 'realtime.messages'::regclass and relkind = 'p' and relrowsecurity";
+        assert_eq!(db.count(made).await, 1);
+        // Once it is partitioned it stays as it is, with what it holds.
+        db.connect_to_realtime().await;
+        db.run("select realtime.send('{}', 'e', 't')").await;
+        database::migrate(&home::root(), &db.url).await.unwrap();
+        assert_eq!(db.count("select count(*) from realtime.messages").await, 1);
+    }
+}
+
 /// What was broadcast of a table, as topic, operation and ids; then forgotten.
 async fn broadcast(db: &TestDatabase, table: &str) -> BTreeSet<(String, String, String)> {
     let rows = db
@@ -304,7 +336,8 @@ async fn broadcast(db: &TestDatabase, table: &str) -> BTreeSet<(String, String, 
         .map(|row| {
             assert_eq!((&row["private"], &row["extension"]), (&json!(true), &json!("broadcast")));
             let payload = row["payload"].as_object().unwrap();
-            assert_eq!(payload.keys().collect::<Vec<_>>(), ["count", "ids", "operation", "table"]);
+            // Supabase adds the message's own id.
+            assert_eq!(payload.keys().collect::<Vec<_>>(), ["count", "id", "ids", "operation", "table"]);
             let of = |name: &str| row[name].as_str().unwrap().to_owned();
             (of("topic"), of("event"), payload["ids"].to_string())
         })
@@ -315,7 +348,7 @@ async fn broadcast(db: &TestDatabase, table: &str) -> BTreeSet<(String, String, 
 async fn changes_are_told_to_the_organisation_and_to_whose_row_it_is_by_id_and_nothing_else() {
     for server in SERVERS {
         let db = with_accounts(server).await;
-        db.run("delete from realtime.messages").await;
+        db.connect_to_realtime().await;
         make_month(&db, "2024-01-01").await;
         let check = async |actor: &Actor, statement: String, table: &str, event: &str, topics: &[String], row: Uuid| {
             assert!(db.change(actor, &statement).await.unwrap() > 0, "{statement}");
@@ -442,8 +475,8 @@ async fn each_topic_is_heard_by_those_it_is_declared_for_and_filled_by_nobody() 
             topics.insert(format!("{org}:leads"));
         }
         topics.extend(["org::leads", "org:*:leads", "org", "leads", "%"].map(str::to_owned));
+        db.connect_to_realtime().await;
         let mut admin = db.admin().await;
-        admin.execute("delete from realtime.messages").await.unwrap();
         for topic in &topics {
             sqlx::query("insert into realtime.messages (topic, extension, event, payload, private) values ($1, 'broadcast', 'x', '{}', true), ($1, 'presence', 'x', '{}', true)")
                 .bind(topic)

@@ -1,6 +1,6 @@
 //! The migrations ask for no more than the role `postgres` of a Supabase project may do.
 
-use integration_tests::OwnServer;
+use integration_tests::{CONNECT_TO_REALTIME, OwnServer};
 use local::database;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
@@ -50,6 +50,7 @@ async fn the_migrations_run_as_a_role_that_is_no_superuser() {
     .unwrap();
     assert_eq!(owned, ["_sqlx_migrations"]);
     // What is told is told in the name of the one role that may tell it.
+    admin.execute(CONNECT_TO_REALTIME).await.unwrap();
     admin.execute("insert into public.organizations (name, slug) values ('Some', 'some')").await.unwrap();
     let told: Vec<String> =
         sqlx::query_scalar("select payload ->> 'table' from realtime.messages").fetch_all(&mut admin).await.unwrap();
