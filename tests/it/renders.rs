@@ -53,6 +53,9 @@ async fn a_photo_becomes_a_stored_render_with_its_cost_and_its_trail() {
     assert_eq!(document["path"], format!("orgs/{NORD}/agent_outputs/{id}"));
     let job = app.get(admitted["job"]["href"].as_str().unwrap(), &token).await.expect(200);
     assert_eq!(job["status"], "succeeded");
+    // Nobody is connected to Realtime, as mostly: functions must not log a warning for each row they write.
+    assert_eq!(count("select count(*) from pg_inherits where inhparent = 'realtime.messages'::regclass").await, 0);
+    assert!(!app.logs().contains("WarnSendingBroadcastMessage"), "{}", app.logs());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -323,6 +323,66 @@ async fn messages_that_an_earlier_baseline_left_in_one_table_get_partitions_and_
     }
 }
 
+/// How Realtime can be of no use, and what brings each about, one after another.
+const USELESS: [(&str, &str); 4] = [
+    ("no client has connected", "select"),
+    ("the table of messages is held", "begin; lock table realtime.messages in access exclusive mode"),
+    (
+        "sending is refused",
+        "rollback; create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
+             returns void language plpgsql as $$ begin raise 'not now'; end $$",
+    ),
+    ("there is nothing to send with", "drop schema realtime cascade"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_that_cannot_be_sent_fails_no_write() {
+    let (lead, job, render, said) = (id(0x60), id(0x61), id(0x62), id(0x63));
+    let writes = [
+        format!(
+            "insert into leads (id, org_id, client_name, assigned_to) values ('{lead}', '{NORD}', 'Greta', '{}')",
+            SVEN.id
+        ),
+        format!(
+            "insert into jobs (id, org_id, job_type, created_by) values ('{job}', '{NORD}', 'render', '{}')",
+            DORA.id
+        ),
+        format!(
+            "insert into render_requests (id, org_id, user_id, project_id, job_id, input_file_path, model)
+             values ('{render}', '{NORD}', '{}', '{LAKESIDE}', '{job}', 'b/{NORD}/x', 'm')",
+            DORA.id
+        ),
+        message(said, NORD, ACCOUNT, "2024-01-02"),
+        format!("update leads set assigned_to = '{}' where id = '{lead}'", DORA.id),
+        format!("update jobs set status = 'cancelled', finished_at = now() where id = '{job}'"),
+        format!("update render_requests set status = 'cancelled', completed_at = now() where id = '{render}'"),
+        format!("update social_messages set status = 'read' where id = '{said}'"),
+        format!("delete from social_messages where id = '{said}'"),
+        format!("delete from render_requests where id = '{render}'"),
+        format!("delete from jobs where id = '{job}'"),
+        format!("delete from leads where id = '{lead}'"),
+    ];
+    for server in SERVERS {
+        let db = with_accounts(server).await;
+        make_month(&db, "2024-01-01").await;
+        let (mut other, mut writer) = (db.admin().await, db.admin().await);
+        // What would wait for ever is cut off.
+        writer.execute("set statement_timeout = '10s'").await.unwrap();
+        for (why, how) in USELESS {
+            other.execute(how).await.unwrap();
+            let before = db.count("select count(*) from audit_log").await;
+            for write in &writes {
+                let done = writer.execute(AssertSqlSafe(write.clone())).await;
+                let done = done.unwrap_or_else(|error| panic!("{server:?}, {why}: {write}: {error}"));
+                assert_eq!(done.rows_affected(), 1, "{server:?}, {why}: {write}");
+            }
+            // The audit log has what was done to the lead, though its own broadcast failed as well.
+            let entries = db.count("select count(*) from audit_log").await - before;
+            assert_eq!(entries, 3, "{server:?}, {why}");
+        }
+    }
+}
+
 /// What was broadcast of a table, as topic, operation and ids; then forgotten.
 async fn broadcast(db: &TestDatabase, table: &str) -> BTreeSet<(String, String, String)> {
     let rows = db
