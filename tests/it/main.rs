@@ -9,6 +9,7 @@ mod assign;
 mod attacks;
 mod audit;
 mod aws;
+mod commands;
 mod crashes;
 mod database;
 mod documents;

@@ -117,6 +117,11 @@ impl TestDatabase {
         sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut self.admin().await).await.unwrap()
     }
 
+    /// One text, asked as superuser.
+    pub async fn text(&self, query: &str) -> String {
+        sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut self.admin().await).await.unwrap()
+    }
+
     /// Has a client connect to Realtime, which keeps what is sent from then on.
     pub async fn connect_to_realtime(&self) {
         self.run(CONNECT_TO_REALTIME).await;
@@ -145,6 +150,11 @@ impl OwnServer {
 
     fn admin_url(&self) -> &str {
         &self.postgres.as_ref().unwrap().admin_url
+    }
+
+    /// Where the superuser logs in.
+    pub fn url(&self) -> String {
+        self.admin_url().to_owned()
     }
 
     /// A database with nothing in it, by this name. Its URL.
