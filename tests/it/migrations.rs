@@ -303,3 +303,33 @@ async fn a_login_that_is_no_superuser_migrates_or_is_told_which_right_it_lacks_a
         assert!(missing(&error).iter().any(|(named, _)| named == right), "{right}: {error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_in_the_database_beside_spine_is_granted_to_nobody() {
+    let old = "alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
+               alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
+               alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
+               delete from _sqlx_migrations where version = 20261129010100";
+    let theirs =
+        "create table public.theirs (id bigserial); create function public.theirs() returns int language sql return 1;
+                  revoke execute on function public.theirs() from public";
+    let open = "select count(*) from unnest(array['anon', 'authenticated', 'service_role', 'spine_caller', 'spine_service']) r
+                 where has_table_privilege(r, 'public.theirs', 'select, insert, update, delete')
+                    or has_sequence_privilege(r, 'public.theirs_id_seq', 'usage, select') or has_function_privilege(r, 'public.theirs()', 'execute')";
+    let kept = "select coalesce(string_agg(distinct defaclrole::regrole::text, ',' order by defaclrole::regrole::text), '') from pg_default_acl";
+    for server in SERVERS {
+        // A new database, and one that an earlier release has migrated.
+        for earlier in [false, true] {
+            let db = TestDatabase::empty(server).await;
+            database::migrate(&home::root(), &db.url).await.unwrap();
+            if earlier {
+                db.run(old).await;
+                database::migrate(&home::root(), &db.url).await.unwrap();
+            }
+            db.run(theirs).await;
+            assert_eq!(db.count(open).await, 0, "{server:?}, earlier: {earlier}");
+            // What is ours to say is of what our own roles make.
+            assert_eq!(db.text(kept).await, "spine_definer,spine_owner");
+        }
+    }
+}
