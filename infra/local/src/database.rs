@@ -5,44 +5,246 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, SqlStr,
-    migrate::{Migrate, Migrator},
+    migrate::{Migrate, MigrateError, Migration, Migrator},
 };
 use url::Url;
 
 use crate::lint;
 
-/// What has been applied.
-const TABLE: &str = "_sqlx_migrations";
+/// What has been applied. By its full name: of a login that is called like a schema, such as `app`, that schema comes first.
+const TABLE: &str = "public._sqlx_migrations";
+
+/// The roles that migrations make, which belong to the whole server.
+const ROLES: [&str; 6] =
+    ["spine_agent", "spine_caller", "spine_definer", "spine_functions", "spine_owner", "spine_service"];
+
+/// The roles that the baseline makes.
+const PLATFORM_ROLES: [&str; 5] = ["anon", "authenticated", "authenticator", "service_role", "supabase_auth_admin"];
+
+/// The schemas that the baseline makes.
+const PLATFORM_SCHEMAS: [&str; 4] = ["auth", "extensions", "realtime", "storage"];
 
 /// What was done to a database.
 #[derive(Debug, Default)]
 pub struct Migrated {
-    /// Migrations applied now, by description.
+    /// Migrations applied now, by file name without its end.
     pub applied: Vec<String>,
     /// Migrations that had been applied before.
     pub before: usize,
 }
 
-/// Applies the baseline where the server is no Supabase, then every migration that is missing.
+/// Applies the baseline where the server is no Supabase, then every migration that is missing, each in a transaction of its own.
 ///
 /// # Errors
-/// Names the migration that failed, or the package that gives `vector` where that is missing.
+/// Names the rights that the login lacks, or the package that gives `vector` where that is missing; then nothing was done. Else names the
+/// migration that it stopped at, and says what was applied.
 pub async fn migrate(root: &Path, url: &str) -> Result<Migrated> {
     let mut conn = PgConnection::connect(url).await.context("the database cannot be reached")?;
-    check_vector(&mut conn).await?;
     let migrator = Migrator::new(root.join("migrations").as_path()).await?;
+    conn.lock().await?;
+    check_rights(&mut conn).await?;
     let mut tx = conn.begin().await?;
     provide(&mut tx, root).await?;
     tx.commit().await?;
-    let before = conn.list_applied_migrations(TABLE).await?;
-    migrator.run(&mut conn).await.context("a migration failed")?;
-    let applied = migrator
-        .iter()
-        .filter(|migration| !before.iter().any(|known| known.version == migration.version))
-        .map(|migration| migration.description.to_string())
-        .collect();
+    let (before, pending) = pending(&mut conn, &migrator).await?;
+    let mut applied = Vec::new();
+    for migration in &pending {
+        if let Err(error) = conn.apply(TABLE, migration).await {
+            let left = if migration.no_tx {
+                "It runs without a transaction, so part of it may be done"
+            } else {
+                "Nothing of it was done"
+            };
+            bail!(
+                "stopped at {}: {}. {left}. Applied: {} in this run, {before} before it; not begun: {}. `migrate` goes on from there",
+                file_name(migration),
+                why(&error),
+                applied.len(),
+                pending.len() - applied.len() - 1,
+            );
+        }
+        applied.push(file_name(migration));
+    }
+    conn.unlock().await?;
     conn.close().await?;
-    Ok(Migrated { applied, before: before.len() })
+    Ok(Migrated { applied, before })
+}
+
+fn file_name(migration: &Migration) -> String {
+    format!("{}_{}", migration.version, migration.description.replace(' ', "_"))
+}
+
+/// The server's own words: sqlx adds a line of the server's source, which reads like one of the migration's.
+fn why(error: &MigrateError) -> String {
+    match error {
+        MigrateError::ExecuteMigration(error, _) | MigrateError::Execute(error) => {
+            error.as_database_error().map_or_else(|| error.to_string(), |told| told.message().to_owned())
+        }
+        other => other.to_string(),
+    }
+}
+
+/// How many migrations have been applied, and which have not.
+async fn pending<'a>(conn: &mut PgConnection, migrator: &'a Migrator) -> Result<(usize, Vec<&'a Migration>)> {
+    if let Some(version) = conn.dirty_version(TABLE).await? {
+        bail!("migration {version} was begun and not finished");
+    }
+    let applied = conn.list_applied_migrations(TABLE).await?;
+    for applied in &applied {
+        match migrator.iter().find(|migration| migration.version == applied.version) {
+            None => bail!("migration {} was applied, and there is no file of it", applied.version),
+            Some(file) if file.checksum != applied.checksum => {
+                bail!("migration {} was applied, and its file has changed since", applied.version)
+            }
+            Some(_) => {}
+        }
+    }
+    let known = |migration: &&Migration| !applied.iter().any(|known| known.version == migration.version);
+    Ok((applied.len(), migrator.iter().filter(known).collect()))
+}
+
+/// What `migrate` would do to a database and to its server, a line each, for people to read before it is done. Changes nothing.
+///
+/// # Errors
+/// If the database cannot be reached, or what was applied to it is not what the files say.
+pub async fn plan(root: &Path, url: &str) -> Result<Vec<String>> {
+    let mut conn = PgConnection::connect(url).await.context("the database cannot be reached")?;
+    let migrator = Migrator::new(root.join("migrations").as_path()).await?;
+    let at = At::read(&mut conn).await?;
+    let mut roles = ROLES.to_vec();
+    let mut plan = vec![format!(
+        "database {} on Postgres {}, as {}, which is {} superuser",
+        at.database,
+        at.version,
+        at.login,
+        if at.superuser { "a" } else { "no" }
+    )];
+    if at.supabase {
+        plan.push("baseline: none, since this is a Supabase project".to_owned());
+    } else {
+        roles.extend(PLATFORM_ROLES);
+        plan.push(format!(
+            "baseline: what Supabase would provide, in the schemas {} (infra/postgres/baseline.sql)",
+            PLATFORM_SCHEMAS.join(", ")
+        ));
+    }
+    let (present, new) = roles.into_iter().partition::<Vec<_>, _>(|role| at.roles.iter().any(|there| there == role));
+    let list = |names: &[&str]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    plan.push(format!("roles of the whole server: to be made: {}; there already: {}", list(&new), list(&present)));
+    plan.push(
+        "passwords: none is set or changed; `alter role spine_functions password …` is for whoever runs the server"
+            .to_owned(),
+    );
+    plan.push(
+        "default privileges: only that what spine_owner and spine_definer make is executable by nobody else; none for tables, and none \
+         for other roles"
+            .to_owned(),
+    );
+    if at.begun && !at.readable {
+        plan.push(format!("migrations: {} may not read which were applied", at.login));
+    } else {
+        let (before, pending) =
+            if at.begun { pending(&mut conn, &migrator).await? } else { (0, migrator.iter().collect()) };
+        let names: String = pending.iter().map(|migration| format!("\n    {}", file_name(migration))).collect();
+        plan.push(format!("migrations: {before} applied before, {} to apply{names}", pending.len()));
+    }
+    conn.close().await?;
+    Ok(plan)
+}
+
+/// Who asks, and what is there.
+#[derive(Debug, sqlx::FromRow)]
+struct At {
+    database: String,
+    login: String,
+    version: String,
+    superuser: bool,
+    supabase: bool,
+    /// Whether the first migration has been applied.
+    begun: bool,
+    /// Whether the login may read which were.
+    readable: bool,
+    roles: Vec<String>,
+}
+
+impl At {
+    async fn read(conn: &mut PgConnection) -> Result<Self> {
+        Ok(sqlx::query_as(
+            "select current_database()::text as database, current_user::text as login, current_setting('server_version') as version,
+                    rolsuper as superuser, exists (select from pg_roles where rolname = 'supabase_admin') as supabase,
+                    to_regnamespace('app') is not null as begun,
+                    coalesce(has_table_privilege(to_regclass('public._sqlx_migrations'), 'select'), false) as readable,
+                    array(select rolname::text from pg_roles) as roles
+               from pg_roles where rolname = current_user",
+        )
+        .fetch_one(conn)
+        .await?)
+    }
+}
+
+/// Rights that the login lacks, each with the statement that gives it. `$1`: roles to be made or used; `$2`: those of them that are
+/// ours; `$3`: schemas to be made or used; `$4`: whether the baseline is applied; `$5`: whether a migration has been.
+const MISSING: &str = "
+    with me as (select * from pg_roles where rolname = current_user)
+    select format('CREATEROLE, to make the roles %s', string_agg(w, ', ')), format('alter role %I createrole', current_user)
+      from unnest($1) w where not exists (select from pg_roles where rolname = w)
+    having count(*) > 0 and (select not rolsuper and not rolcreaterole from me)
+    union all
+    -- Roles that another login made, for another database of this server.
+    select format('the role %s with admin option', r.rolname), format('grant %I to %I with admin option', r.rolname, current_user)
+      from pg_roles r
+     where not $5 and (r.rolname = any ($2) or r.rolname = 'authenticated') and not pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION')
+    union all
+    select format('the role %s', r.rolname), format('grant %I to %I', r.rolname, current_user)
+      from pg_roles r
+     where $5 and r.rolname in ('spine_owner', 'spine_definer')
+       and not case when current_setting('server_version_num')::integer >= 160000 then pg_has_role(r.oid, 'SET') else pg_has_role(r.oid, 'MEMBER') end
+    union all
+    select format('CREATE on the database, to make the schemas %s', string_agg(w, ', ')),
+           format('grant create on database %I to %I', current_database(), current_user)
+      from unnest($3) w where to_regnamespace(w) is null
+    having count(*) > 0 and not has_database_privilege(current_database(), 'CREATE')
+    union all
+    select format('%s on the schema public, with grant option', wanted), format('grant usage, create on schema public to %I with grant option', current_user)
+      from (values ('USAGE'), ('CREATE')) v (wanted)
+     where case wanted when 'USAGE' then $4 or not $5 else not $5 end and not has_schema_privilege('public', wanted || ' WITH GRANT OPTION')
+    union all
+    select format('ownership of the schema %s', nspname), format('alter schema %I owner to %I', nspname, current_user)
+      from pg_namespace where $4 and nspname = any ($3) and nspname <> 'app' and not pg_has_role(nspowner, 'USAGE')
+    union all
+    select 'a superuser, to make the extension vector',
+           format('create schema if not exists extensions authorization %I; create extension vector with schema extensions', current_user)
+      from pg_available_extensions a join pg_available_extension_versions v on v.name = a.name and v.version = a.default_version
+     where a.name = 'vector' and a.installed_version is null and v.superuser and not v.trusted and (select not rolsuper from me)
+    union all
+    select format('the extension vector in the schema extensions, since it is in %s', n.nspname), 'alter extension vector set schema extensions'
+      from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector' and n.nspname <> 'extensions'
+    union all
+    select 'ownership of the table public._sqlx_migrations', format('alter table public._sqlx_migrations owner to %I', current_user)
+      from pg_class where oid = to_regclass('public._sqlx_migrations') and not pg_has_role(relowner, 'USAGE')";
+
+/// Checks everything that can be before anything is done: roles belong to the server, and are not taken back with a database.
+async fn check_rights(conn: &mut PgConnection) -> Result<()> {
+    check_vector(conn).await?;
+    let at = At::read(conn).await?;
+    let (mut roles, mut schemas) = (ROLES.to_vec(), vec!["app", "extensions"]);
+    if !at.supabase {
+        roles.extend(PLATFORM_ROLES);
+        schemas.extend(PLATFORM_SCHEMAS.iter().filter(|schema| **schema != "extensions"));
+    }
+    let missing: Vec<(String, String)> = sqlx::query_as(MISSING)
+        .bind(roles)
+        .bind(ROLES.as_slice())
+        .bind(schemas)
+        .bind(!at.supabase)
+        .bind(at.begun)
+        .fetch_all(&mut *conn)
+        .await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let lines: String = missing.iter().map(|(right, remedy)| format!("\n  {right}: {remedy}")).collect();
+    bail!("nothing was done, since {} lacks what an administrator can give:{lines}", at.login)
 }
 
 /// What migrations are tried with, whatever the last one has set.
@@ -77,27 +279,14 @@ pub struct DryRun {
 /// If the database cannot be reached, or what was applied to it is not what the files say.
 pub async fn dry_run(root: &Path, url: &str) -> Result<DryRun> {
     let mut conn = PgConnection::connect(url).await.context("the database cannot be reached")?;
-    check_vector(&mut conn).await?;
+    check_rights(&mut conn).await?;
     let migrator = Migrator::new(root.join("migrations").as_path()).await?;
     let mut tx = conn.begin().await?;
     tx.execute(SETTINGS).await?;
     provide(&mut tx, root).await?;
-    if let Some(version) = tx.dirty_version(TABLE).await? {
-        bail!("migration {version} was begun and not finished");
-    }
-    let before = tx.list_applied_migrations(TABLE).await?;
-    for applied in &before {
-        match migrator.iter().find(|migration| migration.version == applied.version) {
-            None => bail!("migration {} was applied, and there is no file of it", applied.version),
-            Some(file) if file.checksum != applied.checksum => {
-                bail!("migration {} was applied, and its file has changed since", applied.version)
-            }
-            Some(_) => {}
-        }
-    }
+    let (before, missing) = pending(&mut tx, &migrator).await?;
     let mut pending: Vec<(String, Outcome)> = Vec::new();
-    for migration in migrator.iter().filter(|migration| !before.iter().any(|known| known.version == migration.version))
-    {
+    for migration in missing {
         let outcome = if migration.no_tx {
             Outcome::Untried("it begins with -- no-transaction")
         } else if lint::ends_transaction(migration.sql.as_str()) {
@@ -106,14 +295,14 @@ pub async fn dry_run(root: &Path, url: &str) -> Result<DryRun> {
             attempt(&mut tx, migration.sql.clone()).await
         };
         let failed = matches!(outcome, Outcome::Fails(_));
-        pending.push((format!("{}_{}", migration.version, migration.description.replace(' ', "_")), outcome));
+        pending.push((file_name(migration), outcome));
         if failed {
             break;
         }
     }
     tx.rollback().await?;
     conn.close().await?;
-    Ok(DryRun { pending, before: before.len() })
+    Ok(DryRun { pending, before })
 }
 
 async fn attempt(tx: &mut PgConnection, sql: SqlStr) -> Outcome {
@@ -126,10 +315,7 @@ async fn attempt(tx: &mut PgConnection, sql: SqlStr) -> Outcome {
     };
     match tried.await {
         Ok(_) => Outcome::Works,
-        // The server's own words: sqlx adds a line of the server's source, which reads like one of the migration's.
-        Err(error) => Outcome::Fails(
-            error.as_database_error().map_or_else(|| error.to_string(), |told| told.message().to_owned()),
-        ),
+        Err(error) => Outcome::Fails(why(&error.into())),
     }
 }
 
@@ -140,7 +326,9 @@ async fn provide(conn: &mut PgConnection, root: &Path) -> Result<()> {
         .await?;
     if !supabase {
         let baseline = std::fs::read_to_string(root.join("infra/postgres/baseline.sql"))?;
-        conn.execute(AssertSqlSafe(baseline)).await.context("baseline.sql failed")?;
+        conn.execute(AssertSqlSafe(baseline))
+            .await
+            .context("infra/postgres/baseline.sql failed, and nothing was done")?;
     }
     conn.ensure_migrations_table(TABLE).await?;
     // Made by whoever migrates, in a schema that the Data API serves: on Supabase it would be everybody's to write.
@@ -162,7 +350,7 @@ async fn check_vector(conn: &mut PgConnection) -> Result<()> {
         let major = row.1.get(..2).unwrap_or("16");
         bail!(
             "this Postgres has no extension `vector`. Install pgvector: the package postgresql-{major}-pgvector on Debian and \
-             Ubuntu, pgvector_{major} on Red Hat, pgvector in Homebrew; or leave DATABASE_URL unset for the embedded server."
+             Ubuntu, pgvector_{major} on Red Hat, pgvector in Homebrew."
         );
     }
     Ok(())

@@ -129,7 +129,7 @@ enum Command {
         #[arg(long)]
         org: String,
     },
-    /// Applies migrations to DATABASE_URL, and gives MONGODB_URI its collections: to both, or to the one that is set.
+    /// Says what it will do to DATABASE_URL, and applies migrations; gives MONGODB_URI its collections. To both, or to the one that is set.
     Migrate {
         /// Tells what it would apply and tries it in one transaction that is taken back, holding its locks meanwhile.
         #[arg(long)]
@@ -202,6 +202,7 @@ async fn run(command: Command) -> Result<ExitCode> {
                 return try_migrations(&url).await;
             }
             if let Some(url) = postgres {
+                tell_plan(&url).await?;
                 let done = database::migrate(&home::root(), &url).await?;
                 for name in &done.applied {
                     report::line(&format!("applied {name}"));
@@ -227,7 +228,15 @@ async fn prepare_documents(uri: &str) -> Result<()> {
     Ok(())
 }
 
+async fn tell_plan(url: &str) -> Result<()> {
+    for step in database::plan(&home::root(), url).await? {
+        report::line(&step);
+    }
+    Ok(())
+}
+
 async fn try_migrations(url: &str) -> Result<ExitCode> {
+    tell_plan(url).await?;
     let tried = database::dry_run(&home::root(), url).await?;
     let mut code = ExitCode::SUCCESS;
     for (name, outcome) in &tried.pending {
