@@ -33,11 +33,9 @@ $$;
 create schema if not exists extensions;
 grant usage on schema extensions to anon, authenticated, service_role;
 
--- Everything made in public is granted to the API roles, as on Supabase: a table that forgets its policies must fail here too.
+-- Supabase also grants the API roles everything that is made in public from then on. Not here, where the database may be shared with
+-- tables that are not Spine's; Spine's own are spine_owner's, and open to nobody on either.
 grant usage on schema public to anon, authenticated, service_role;
-alter default privileges in schema public grant all on tables to anon, authenticated, service_role;
-alter default privileges in schema public grant all on sequences to anon, authenticated, service_role;
-alter default privileges in schema public grant all on functions to anon, authenticated, service_role;
 
 -- auth ----------------------------------------------------------------------------------------------------------------
 

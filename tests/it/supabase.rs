@@ -13,6 +13,10 @@ const PROJECT: &str = "
     grant usage, create on schema public to project with grant option;
     grant usage on schema extensions to project with grant option;
     create extension vector with schema extensions;
+    -- Everything that the project makes in public is granted to the API roles.
+    alter default privileges for role project in schema public grant all on tables to anon, authenticated, service_role;
+    alter default privileges for role project in schema public grant all on sequences to anon, authenticated, service_role;
+    alter default privileges for role project in schema public grant all on functions to anon, authenticated, service_role;
     grant usage on schema auth, storage, realtime to project with grant option;
     grant references (id), trigger on auth.users to project;
     -- What its own tool lends it: making policies on these, and buckets.
@@ -49,6 +53,11 @@ async fn the_migrations_run_as_a_role_that_is_no_superuser() {
     .await
     .unwrap();
     assert_eq!(owned, ["_sqlx_migrations"]);
+    // That is closed all the same; what the platform grants of other things stays.
+    let open = "select has_table_privilege('anon', 'public._sqlx_migrations', 'select, insert, update, delete')";
+    assert!(!sqlx::query_scalar::<_, bool>(open).fetch_one(&mut admin).await.unwrap());
+    let platforms = "select count(*) from pg_default_acl where defaclrole = 'project'::regrole and 'anon'::regrole in (select grantee from aclexplode(defaclacl))";
+    assert_eq!(sqlx::query_scalar::<_, i64>(platforms).fetch_one(&mut admin).await.unwrap(), 3);
     // What is told is told in the name of the one role that may tell it.
     admin.execute(CONNECT_TO_REALTIME).await.unwrap();
     admin.execute("insert into public.organizations (name, slug) values ('Some', 'some')").await.unwrap();
