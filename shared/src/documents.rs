@@ -214,6 +214,25 @@ impl Documents {
         OrgDocuments { documents: self, org_id }
     }
 
+    /// An organisation that has documents here and is none of `known`, for commands that must not touch anybody else's. As its `org_id`
+    /// is written; `?` for a document that has none.
+    ///
+    /// # Errors
+    /// [`DocumentError`].
+    pub async fn other_than(&self, known: &[Uuid]) -> Result<Option<String>, DocumentError> {
+        let known: Vec<String> = known.iter().map(Uuid::to_string).collect();
+        self.call(async |database| {
+            for collection in Collection::ALL {
+                let documents = database.collection::<Document>(collection.name());
+                if let Some(other) = documents.find_one(doc! { "org_id": { "$nin": &known } }).await? {
+                    return Ok(Some(other.get("org_id").map_or_else(|| "?".to_owned(), ToString::to_string)));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
     /// Creates collections with their validators and indexes, and mends what differs, for the migration command. What it did,
     /// in words; nothing, when it is run again.
     ///

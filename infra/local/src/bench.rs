@@ -131,7 +131,9 @@ pub(crate) async fn run(part: Option<Part>, json: bool) -> Result<ExitCode> {
         bail!("functions are built for Linux, so they are measured on Linux");
     }
     if platform::env("DATABASE_URL").or(platform::env("MONGODB_URI")).is_some() {
-        bail!("bench fills and empties tables: unset DATABASE_URL and MONGODB_URI, and it starts servers of its own");
+        let why =
+            "bench fills and empties tables: unset DATABASE_URL and MONGODB_URI, and it starts servers of its own";
+        return Err(platform::Refused(why.to_owned()).into());
     }
     let home = Home::open()?;
     let mut told = Told { json, missed: Vec::new() };
@@ -173,7 +175,7 @@ async fn deployed(home: &Home, told: &mut Told) -> Result<()> {
     let zips = home.run.join("zips");
     build::bootstraps(&home.root, Arch::HOST, build::binaries(), &zips, true)?;
 
-    let databases = platform::Databases::start(home, None).await?;
+    let databases = platform::Databases::start(home, None, platform::Given::default()).await?;
     for binary in build::binaries() {
         // More where it also needs MongoDB, pictures or object storage.
         let lean = matches!(binary, "jobs" | "stripe_webhook" | "assign_leads" | "generate_ai_insights");

@@ -29,6 +29,11 @@ const TEMPLATE: &str = "spine_template";
 
 pub(crate) async fn test(args: &[String]) -> Result<ExitCode> {
     let begun = Instant::now();
+    for variable in ["DATABASE_URL", "MONGODB_URI"] {
+        if env(variable).is_some() {
+            report::line(&format!("{variable} is set and not used: tests run on servers of their own"));
+        }
+    }
     let home = Home::open()?;
     let timed = Timed::start("start Postgres 18 and 16, the MongoDB-wire server and moto");
     let newest = Postgres::start(&home, Version::V18, None).await?;

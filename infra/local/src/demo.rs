@@ -31,11 +31,12 @@ const STRANGER: (&str, &str) = ("01900000-0000-7000-8000-000000000203", "dan@bri
 /// How long the render may take.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-pub(crate) async fn run(json: bool) -> Result<ExitCode> {
+pub(crate) async fn run(json: bool, given: platform::Given) -> Result<ExitCode> {
+    given.check().await?;
     let begun = Instant::now();
     let home = Home::open()?;
-    let databases = platform::Databases::start(&home, None).await?;
-    let stack = platform::bring_up(&home, &databases, home.run.clone(), 0).await?;
+    let databases = platform::Databases::start(&home, None, given).await?;
+    let (_login, stack) = platform::bring_up(&home, &databases, home.run.clone(), 0).await?;
     let pictures = home.state.join("demo");
     fs::create_dir_all(&pictures)?;
     let mut steps = Steps { json, failed: 0 };

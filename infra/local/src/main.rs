@@ -38,14 +38,18 @@ enum Command {
         /// One JSON object a step.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        given: platform::Given,
     },
     /// Runs the whole back office until stopped.
     Up {
         /// The gateway's port; any free one without it.
         #[arg(long, default_value_t = 0)]
         port: u16,
+        #[command(flatten)]
+        given: platform::Given,
     },
-    /// Runs everything CI runs; arguments are passed to `cargo test`.
+    /// Runs everything CI runs, on servers of its own; arguments are passed to `cargo test`.
     Test {
         /// As in `./spine test a_stale_lease`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -155,15 +159,15 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             report::line(&format!("spine: {error:#}"));
-            ExitCode::FAILURE
+            if error.is::<platform::Refused>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
 
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Demo { json } => platform::until_stopped(demo::run(json)).await,
-        Command::Up { port } => platform::until_stopped(up::run(port)).await,
+        Command::Demo { json, given } => platform::until_stopped(demo::run(json, given)).await,
+        Command::Up { port, given } => platform::until_stopped(up::run(port, given)).await,
         Command::Test { args } => platform::until_stopped(check::test(&args)).await,
         Command::Prepare => platform::until_stopped(check::prepare()).await,
         Command::Lint => platform::until_stopped(check::lint()).await,

@@ -362,6 +362,14 @@ pub async fn prepare_documents(uri: &str, database: &str) -> Result<Vec<String>>
     documents(uri, database)?.ensure_schema().await.context("MongoDB's collections cannot be made")
 }
 
+/// An organisation that has documents on the server and is none of `known`, if there is one.
+///
+/// # Errors
+/// If the server refuses or cannot be reached.
+pub async fn other_documents(uri: &str, database: &str, known: &[uuid::Uuid]) -> Result<Option<String>> {
+    documents(uri, database)?.other_than(known).await.context("MongoDB cannot be read")
+}
+
 fn documents(uri: &str, database: &str) -> Result<Documents> {
     let env = Env::from_iter([("MONGODB_URI", uri), ("MONGODB_DATABASE", database)]);
     let secrets = Arc::new(Secrets::from_env(&env)?);

@@ -7,7 +7,8 @@ use local::{home::Home, scheduler::Scheduler};
 
 use crate::{control, platform, report};
 
-pub(crate) async fn run(port: u16) -> Result<ExitCode> {
+pub(crate) async fn run(port: u16, given: platform::Given) -> Result<ExitCode> {
+    given.check().await?;
     let home = Home::open()?;
     // The kept data is one run's at a time; another gets its own, which goes with it.
     let lock = File::create(home.servers.join("up.lock"))?;
@@ -18,9 +19,10 @@ pub(crate) async fn run(port: u16) -> Result<ExitCode> {
             "another `up` holds the kept data: this one starts empty, keeps nothing, and answers to no other command",
         ),
     }
-    let databases = platform::Databases::start(&home, kept.as_deref()).await?;
+    let databases = platform::Databases::start(&home, kept.as_deref(), given).await?;
     let directory = kept.clone().unwrap_or_else(|| home.run.clone());
-    let stack = Arc::new(platform::bring_up(&home, &databases, directory, port).await?);
+    let (_login, stack) = platform::bring_up(&home, &databases, directory, port).await?;
+    let stack = Arc::new(stack);
     let _scheduler = Scheduler::start(&stack.functions);
     // One `up` answers to `token`, `trigger` and `psql`: the one that holds the kept data.
     let _control = match &kept {

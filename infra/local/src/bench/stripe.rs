@@ -66,7 +66,7 @@ pub(super) async fn measure_alone(home: &Home, told: &mut Told) -> Result<()> {
     let release = home.root.join(RELEASE);
     report::line("building the function as it is deployed");
     build::bootstraps(&home.root, build::Arch::HOST, ["stripe_webhook", "bench_stripe"], &release, false)?;
-    let databases = platform::Databases::start(home, None).await?;
+    let databases = platform::Databases::start(home, None, platform::Given::default()).await?;
     Bench::prepare(home, &databases, &release).await?.stripe(told).await
 }
 
