@@ -3,51 +3,67 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use chrono::{DateTime, Datelike, Days, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 use uuid::Uuid;
 
-use super::{Demo, ORG, OWNER, PATIENCE, Steps};
+use super::{Demo, ORG, OWNER, PATIENCE, Steps, judge};
 
-const SALES: &str = "01900000-0000-7000-8000-000000000104";
+/// Who takes leads, and knows kitchens.
+pub(super) const SALES: &str = "01900000-0000-7000-8000-000000000104";
 const ADMIN: &str = "01900000-0000-7000-8000-000000000102";
 /// What must never leave the house.
 const PERSONAL: [&str; 3] = ["Greta", "greta@lakeside.example", "555 01 99"];
+/// How far back the dry run looks: to before the first lead.
+const DAYS: u32 = 60;
 
-/// Three weeks of leads, forty of them, a third of which ended; and two people who take leads, one of whom knows kitchens.
+/// Leads of those times, a third of which ended, by three sources.
 const LEADS: &str = "
-    insert into public.lead_capacity (org_id, user_id, max_open, skills) values ('{ORG}', '{SALES}', 20, '{kitchen}'), ('{ORG}', '{ADMIN}', 20, '{}');
     insert into public.leads (org_id, client_name, email, phone, source, status, closed_at, created_at)
-    select '{ORG}', 'Greta ' || n, 'greta@lakeside.example', '+46 70 555 01 99', (array['referral', 'website', 'ads'])[1 + n % 3],
-           case n % 6 when 0 then 'won' when 3 then 'lost' else 'new' end, case when n % 3 = 0 then now() end,
-           date_trunc('week', now(), 'UTC') - interval '1 week' * (1 + n % 3) + interval '1 hour' * n
-      from generate_series(1, 40) n";
+    select $1::uuid, 'Greta ' || n, 'greta@lakeside.example', '+46 70 555 01 99', (array['referral', 'website', 'ads'])[1 + n % 3],
+           case n % 6 when 0 then 'won' when 3 then 'lost' else 'new' end, case when n % 3 = 0 then now() end, created_at
+      from unnest($2::timestamptz[]) with ordinality t (created_at, n)";
+
+/// When forty leads came, as seen at `now`: in the three weeks before this one.
+fn lead_times(now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+    let monday = now.date_naive() - Days::new(now.weekday().num_days_from_monday().into());
+    let week = monday.and_time(chrono::NaiveTime::MIN).and_utc();
+    (1..=40).map(|n| week - TimeDelta::weeks(1 + n % 3) + TimeDelta::hours(n)).collect()
+}
 
 impl Demo<'_> {
     pub(super) async fn tell_agents(&self, steps: &mut Steps) -> Result<()> {
         let token = self.sign_in(OWNER, ORG)?;
-        let leads = LEADS.replace("{ORG}", ORG).replace("{SALES}", SALES).replace("{ADMIN}", ADMIN);
+        let asked = self.stack.sandbox.anthropic.asked().len();
         let mut admin = PgConnection::connect(self.admin_url).await?;
-        admin.execute(sqlx::AssertSqlSafe(leads)).await?;
+        let people = "insert into public.lead_capacity (org_id, user_id, max_open, skills)
+                      values ($1::uuid, $2::uuid, 20, '{kitchen}'), ($1::uuid, $3::uuid, 20, '{}')";
+        sqlx::query(people).bind(ORG).bind(SALES).bind(ADMIN).execute(&mut admin).await?;
+        let now: DateTime<Utc> = sqlx::query_scalar("select now()").fetch_one(&mut admin).await?;
+        sqlx::query(LEADS).bind(ORG).bind(lead_times(now)).execute(&mut admin).await?;
 
-        let tried = self.post("/v1/leads/assignments/dry-run", &token, &json!({})).await?;
-        steps.step(
-            "leads-dry-run",
-            Ok(format!(
-                "of {} leads {} would have been given to somebody; nothing was written",
-                tried["leads"], tried["given"]
-            )),
-        );
+        steps.judge("leads-dry-run", judge::leads_dry_run, self.see_dry_run(&token).await);
         self.post("/v1/leads/assignments/settings", &token, &json!({ "ai_bound": 10 })).await?;
-        steps.step("lead-assigned", self.check_assigned(&token).await);
-        steps.step("insight-written", self.check_insight(&token).await);
-        steps.step("nothing-personal", self.check_told());
-        steps.step("limit-reached", self.check_limit(&token).await);
+        steps.judge("lead-assigned", judge::lead_assigned, self.see_assigned(&token).await);
+        steps.judge("insight-written", judge::insight_written, self.see_insight(&token).await);
+        steps.judge("nothing-personal", judge::nothing_personal, self.see_told(asked).await);
+        steps.judge("limit-reached", judge::limit_reached, self.see_limit(&token).await);
         Ok(())
     }
 
+    async fn see_dry_run(&self, token: &str) -> Result<Value> {
+        let tried = self.post("/v1/leads/assignments/dry-run", token, &json!({ "days": DAYS })).await?;
+        let (there, written): (i64, i64) = sqlx::query_as(
+            "select (select count(*) from public.leads), (select count(*) from public.lead_assignments)",
+        )
+        .fetch_one(&mut self.as_owner().await?)
+        .await?;
+        Ok(json!({ "there": there, "leads": tried["leads"], "given": tried["given"], "written": written }))
+    }
+
     /// A lead that wants a kitchen goes to whoever knows them, with a score that a model moved no further than it may.
-    async fn check_assigned(&self, token: &str) -> Result<String> {
+    async fn see_assigned(&self, token: &str) -> Result<Value> {
         let mut owner = self.as_owner().await?;
         let lead: Uuid = sqlx::query_scalar(
             "insert into public.leads (org_id, client_name, email, source, wanted_skills)
@@ -56,56 +72,54 @@ impl Demo<'_> {
         .bind(ORG)
         .fetch_one(&mut owner)
         .await?;
-        let rules: String =
-            sqlx::query_scalar("select public.update_lead_score($1)::text").bind(lead).fetch_one(&mut owner).await?;
         owner.execute("commit").await?;
         let admitted = self.post(&format!("/v1/leads/{lead}/assign"), token, &json!({})).await?;
         let job = self.ended(admitted["job"]["href"].as_str().context("no job")?, token).await?;
-        let told = &job["result"];
-        let assignment = &told["assignment"];
-        ensure!(
-            told["served_by"] == "model" && assignment["assigned_to"] == SALES,
-            "it was not assigned as it should: {job}"
-        );
-        let moved = assignment["reason"]["ai_moved"].as_f64().context("no reason")?;
-        ensure!(moved.abs() <= 10.0, "the model moved the score by {moved}");
-        Ok(format!("score {} by rules, moved by {moved}: given to sven, who knows kitchens", rules))
+        let (told, assignment) = (&job["result"], &job["result"]["assignment"]);
+        let reason = &assignment["reason"];
+        Ok(json!({
+            "served_by": told["served_by"], "assigned_to": assignment["assigned_to"],
+            "by_rules": reason["rules_score"], "moved": reason["ai_moved"], "score": reason["score"],
+        }))
     }
 
-    /// Every figure is what SQL counts, and the text has no other number.
-    async fn check_insight(&self, token: &str) -> Result<String> {
+    /// Every figure is what SQL counts, and the text tells it.
+    async fn see_insight(&self, token: &str) -> Result<Value> {
         self.post("/v1/insights/leads", token, &json!({ "period": "week" })).await?;
         let insight = self.insight("week", token).await?;
-        ensure!(insight["served_by"] == "model", "no model wrote it: {insight}");
+        // By the insight's own week: another may have begun meanwhile.
         let counted: i64 = sqlx::query_scalar(
-            "select count(*) from public.leads
-              where created_at >= date_trunc('week', now(), 'UTC') - interval '1 week' and created_at < date_trunc('week', now(), 'UTC')",
+            "select count(*) from public.leads where created_at >= $1::timestamptz and created_at < $2::timestamptz",
         )
+        .bind(insight["period_start"].as_str())
+        .bind(insight["period_end"].as_str())
         .fetch_one(&mut self.as_owner().await?)
         .await?;
-        let figures = insight["figures"].as_array().context("no figures")?;
-        let total = figures.iter().find(|figure| figure["id"] == "total.current").context("no total")?;
-        ensure!(total["value"] == counted, "{total} of {counted}");
-        Ok(format!("{} figures, {}", figures.len(), insight["headline"].as_str().unwrap_or_default()))
+        Ok(json!({
+            "served_by": insight["served_by"], "figures": insight["figures"].as_array().map(Vec::len),
+            "total": total(&insight), "counted": counted, "headline": insight["headline"],
+        }))
     }
 
-    /// The provider was told of leads without who they are.
-    fn check_told(&self) -> Result<String> {
+    /// What the provider was told since it had been asked so often.
+    async fn see_told(&self, before: usize) -> Result<Value> {
         let asked = self.stack.sandbox.anthropic.asked();
-        let of_agents = asked.iter().map(Value::to_string).filter(|told| told.contains("lead"));
-        let mut count = 0;
-        for told in of_agents {
-            count += 1;
-            for personal in PERSONAL {
-                ensure!(!told.contains(personal), "{personal} was told: {told}");
-            }
-        }
-        ensure!(count >= 2, "the provider was asked {count} times");
-        Ok(format!("{count} calls, and no name, address or number in them"))
+        let asked: Vec<String> = asked.iter().skip(before).map(Value::to_string).collect();
+        let readable: Vec<&str> =
+            PERSONAL.into_iter().filter(|personal| asked.iter().any(|told| told.contains(personal))).collect();
+        let (recorded, people): (i64, i64) = sqlx::query_as(
+            "select (select count(*) from public.provider_calls where purpose in ('lead_adjustment', 'insight_summary')),
+                    (select count(*) from public.leads where client_name like $1 || '%' and email = $2)",
+        )
+        .bind(PERSONAL[0])
+        .bind(PERSONAL[1])
+        .fetch_one(&mut self.as_owner().await?)
+        .await?;
+        Ok(json!({ "calls": asked.len(), "recorded": recorded, "people": people, "readable": readable }))
     }
 
     /// With its limit spent the analyst calls nobody, and the template tells the figures.
-    async fn check_limit(&self, token: &str) -> Result<String> {
+    async fn see_limit(&self, token: &str) -> Result<Value> {
         let mut owner = self.as_owner().await?;
         sqlx::query(
             "update public.agent_limits set max_requests = 1 where org_id = $1::uuid and agent = 'analyst' and period = 'month'",
@@ -117,18 +131,15 @@ impl Demo<'_> {
         let asked = self.stack.sandbox.anthropic.asked().len();
         self.post("/v1/insights/leads", token, &json!({ "period": "month" })).await?;
         let insight = self.insight("month", token).await?;
-        ensure!(
-            insight["served_by"] == "default_template" && self.stack.sandbox.anthropic.asked().len() == asked,
-            "it was not the template: {insight}"
-        );
-        let (state, percent): (String, String) = sqlx::query_as(
-            "select state, percent::text from public.usage_report where agent = 'analyst' and scope = 'agent' and period = 'month'",
+        let (state, percent): (String, Option<f64>) = sqlx::query_as(
+            "select state, percent::float8 from public.usage_report where agent = 'analyst' and scope = 'agent' and period = 'month'",
         )
         .fetch_one(&mut self.as_owner().await?)
         .await?;
-        ensure!(state == "reached", "the limit is {state}");
-        let because = insight["instead_because"].as_str().unwrap_or("?");
-        Ok(format!("{percent} % of the analyst's limit used: served by default_template, {because}"))
+        Ok(json!({
+            "state": state, "percent": percent, "total": total(&insight), "served_by": insight["served_by"],
+            "because": insight["instead_because"], "called": self.stack.sandbox.anthropic.asked().len() - asked,
+        }))
     }
 
     async fn ended(&self, href: &str, token: &str) -> Result<Value> {
@@ -160,4 +171,10 @@ impl Demo<'_> {
             }
         }
     }
+}
+
+/// How many rows the insight says there are.
+fn total(insight: &Value) -> &Value {
+    let figures = insight["figures"].as_array().map_or([].as_slice(), Vec::as_slice);
+    figures.iter().find(|figure| figure["id"] == "total.current").map_or(&Value::Null, |figure| &figure["value"])
 }

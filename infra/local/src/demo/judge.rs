@@ -1,0 +1,200 @@
+//! What each step of the demo saw, and whether that is right.
+//!
+//! A step gathers what it saw as JSON. Its judge says in a sentence what was checked, with the figures, or what is wrong. Judges are pure:
+//! tests spoil each figure by itself, and the step must fail.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use super::{agents::SALES, billing::PRICE_MINOR};
+
+fn text<'a>(seen: &'a Value, name: &str) -> Result<&'a str> {
+    Ok(seen[name].as_str().unwrap_or("?"))
+}
+
+fn count(seen: &Value, name: &str) -> Result<i64> {
+    Ok(seen[name].as_i64().unwrap_or(0))
+}
+
+fn decimal(seen: &Value, name: &str) -> Result<f64> {
+    Ok(seen[name].as_f64().unwrap_or(0.0))
+}
+
+fn flag(seen: &Value, name: &str) -> Result<bool> {
+    Ok(seen[name].as_bool().unwrap_or(false))
+}
+
+/// A list of texts, separated by commas.
+fn list(seen: &Value, name: &str) -> Result<String> {
+    let items = seen[name].as_array().map_or([].as_slice(), Vec::as_slice);
+    Ok(items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "))
+}
+
+pub(super) fn sign_in(seen: &Value) -> Result<String> {
+    let (alg, email) = (text(seen, "alg")?, text(seen, "email")?);
+    Ok(format!("{email} of Atelier Nord has an {alg} token"))
+}
+
+pub(super) fn photo_upload(seen: &Value) -> Result<String> {
+    let bytes = count(seen, "bytes")?;
+    Ok(format!("{} KB, on its side, with a position in its EXIF", bytes / 1024))
+}
+
+pub(super) fn render_admitted(seen: &Value) -> Result<String> {
+    let (status, job) = (count(seen, "status")?, text(seen, "job")?);
+    Ok(format!("{status}, job {job}"))
+}
+
+pub(super) fn render_completed(seen: &Value) -> Result<String> {
+    let (pictures, width, height) = (count(seen, "pictures")?, count(seen, "width")?, count(seen, "height")?);
+    let (mime, model, served_by) = (text(seen, "mime")?, text(seen, "model")?, text(seen, "served_by")?);
+    let (tokens, cost) = (count(seen, "tokens")?, count(seen, "cost")?);
+    Ok(format!(
+        "{pictures} picture, {width}x{height} {mime} by {model}, {tokens} tokens, {cost} micro-USD, served by {served_by}"
+    ))
+}
+
+pub(super) fn render_picture(seen: &Value) -> Result<String> {
+    let (width, height, mark) = (count(seen, "width")?, count(seen, "height")?, text(seen, "mark")?);
+    ensure!(flag(seen, "photo_has_position")?, "the photo has no position to lose");
+    ensure!(!flag(seen, "has_position")?, "the picture tells where it was taken");
+    ensure!(!flag(seen, "is_the_photo")?, "it is the photo");
+    Ok(format!("{width}x{height} as told, upright, no position, marked {mark}"))
+}
+
+pub(super) fn render_cost(seen: &Value) -> Result<String> {
+    let (calls, cost) = (count(seen, "calls")?, count(seen, "usage_times_price")?);
+    let (told, billed) = (count(seen, "told")?, count(seen, "billed")?);
+    ensure!(calls == 2 && cost == told && billed == told, "the cost is not what it should be: {seen}");
+    Ok(format!("{cost} micro-USD over {calls} model calls = usage x price = what is told = what is billed"))
+}
+
+pub(super) fn usage_settled(seen: &Value) -> Result<String> {
+    let (used, reserved, open) = (count(seen, "used")?, count(seen, "reserved")?, count(seen, "open")?);
+    ensure!(used >= 1 && reserved == 0 && open == 0, "use is not settled: {seen}");
+    Ok(format!("requests used: {used}, still reserved: {reserved}; open reservations: {open}"))
+}
+
+pub(super) fn audit_trail(seen: &Value) -> Result<String> {
+    let (actions, parts, readable) = (list(seen, "actions")?, list(seen, "parts")?, list(seen, "readable")?);
+    let entries = count(seen, "entries")?;
+    ensure!(actions == "render.requested, render.completed", "the trail is {actions}");
+    ensure!(parts == "input, decision, output", "of an entry there is only {parts}");
+    ensure!(readable.is_empty(), "a personal value is readable: {readable}");
+    ensure!(flag(seen, "sealed")?, "the wishes are not sealed");
+    Ok(format!("{entries} entries, {actions}: {parts}, wishes sealed, no personal value readable"))
+}
+
+pub(super) fn mongo_document(seen: &Value) -> Result<String> {
+    let path = text(seen, "path")?;
+    ensure!(!flag(seen, "another_finds_it")?, "another organisation finds it");
+    Ok(format!("{path}; another organisation does not find it"))
+}
+
+pub(super) fn isolation(seen: &Value) -> Result<String> {
+    let (status, code) = (count(seen, "status")?, text(seen, "code")?);
+    ensure!(status == 404, "a stranger got {status}");
+    Ok(format!("a designer of Brick & Beam gets {status} {code}"))
+}
+
+pub(super) fn leads_dry_run(seen: &Value) -> Result<String> {
+    let (there, leads, given) = (count(seen, "there")?, count(seen, "leads")?, count(seen, "given")?);
+    let written = count(seen, "written")?;
+    Ok(format!(
+        "of {there} leads {leads} were looked at, {given} would have been given to somebody; assignments written: {written}"
+    ))
+}
+
+pub(super) fn lead_assigned(seen: &Value) -> Result<String> {
+    let (by_rules, moved, score) = (decimal(seen, "by_rules")?, decimal(seen, "moved")?, decimal(seen, "score")?);
+    ensure!(
+        text(seen, "served_by")? == "model" && text(seen, "assigned_to")? == SALES,
+        "it was not assigned as it should: {seen}"
+    );
+    ensure!(moved.abs() <= 10.0, "the model moved the score by {moved}");
+    Ok(format!("score {by_rules} by rules, moved by {moved} to {score}: given to sven, who knows kitchens"))
+}
+
+pub(super) fn insight_written(seen: &Value) -> Result<String> {
+    let (total, counted, figures) = (count(seen, "total")?, count(seen, "counted")?, count(seen, "figures")?);
+    let headline = text(seen, "headline")?;
+    ensure!(text(seen, "served_by")? == "model", "no model wrote it: {seen}");
+    ensure!(total == counted, "the figures are not what is stored: {seen}");
+    Ok(format!("{figures} figures; {total} of {counted} leads in it: {headline}"))
+}
+
+pub(super) fn nothing_personal(seen: &Value) -> Result<String> {
+    let (calls, recorded, people) = (count(seen, "calls")?, count(seen, "recorded")?, count(seen, "people")?);
+    let readable = list(seen, "readable")?;
+    ensure!(calls >= 2, "the provider was asked {calls} times");
+    ensure!(readable.is_empty(), "the provider was told {readable}");
+    Ok(format!("{calls} calls made, {recorded} recorded, and no name, address or number of {people} people in them"))
+}
+
+pub(super) fn limit_reached(seen: &Value) -> Result<String> {
+    let (percent, total, called) = (decimal(seen, "percent")?, count(seen, "total")?, count(seen, "called")?);
+    let (state, served_by, because) = (text(seen, "state")?, text(seen, "served_by")?, text(seen, "because")?);
+    ensure!(served_by == "default_template" && called == 0, "it was not the template: {seen}");
+    ensure!(state == "reached", "the limit is {state}");
+    Ok(format!(
+        "{percent} % of the analyst's limit used: {total} leads told by {served_by}, {because}, models called: {called}"
+    ))
+}
+
+pub(super) fn billing_checkout(seen: &Value) -> Result<String> {
+    let (status, price, session) = (count(seen, "status")?, text(seen, "price")?, text(seen, "session")?);
+    Ok(format!("a page for {price}, which answers {status}, in session {}…", session.get(..11).unwrap_or(session)))
+}
+
+pub(super) fn billing_subscribed(seen: &Value) -> Result<String> {
+    let (deliveries, events) = (count(seen, "deliveries")?, count(seen, "events")?);
+    let (before, plan, state) = (text(seen, "before")?, text(seen, "plan")?, text(seen, "state")?);
+    ensure!(plan == "studio", "the plan is {plan}");
+    Ok(format!("{deliveries} deliveries of {events} events in any order; the plan was {before}, is {plan}, {state}"))
+}
+
+pub(super) fn billing_unpaid(seen: &Value) -> Result<String> {
+    let (state, plan, currency) = (text(seen, "state")?, text(seen, "plan")?, text(seen, "currency")?);
+    let amount = count(seen, "open")?;
+    ensure!(amount == PRICE_MINOR, "what is open is not told: {seen}");
+    ensure!(plan == "studio", "the plan was lost while Stripe still tries");
+    Ok(format!("a renewal failed: {state}, {amount} hundredths of {currency} open, the plan still {plan}"))
+}
+
+pub(super) fn billing_paid(seen: &Value) -> Result<String> {
+    let (state, plan, open) = (text(seen, "state")?, text(seen, "plan")?, count(seen, "open")?);
+    ensure!(open == 0, "something is open still: {seen}");
+    Ok(format!("the next attempt was paid: {state}, {open} open, the plan {plan}"))
+}
+
+pub(super) fn billing_portal(seen: &Value) -> Result<String> {
+    let status = count(seen, "status")?;
+    ensure!((200..300).contains(&status), "the page answered {status}");
+    Ok(format!("a page to change card and plan, or to cancel, which answers {status}"))
+}
+
+pub(super) fn billing_stranger(seen: &Value) -> Result<String> {
+    let (event, subscriptions, plans) =
+        (text(seen, "event")?, count(seen, "subscriptions")?, count(seen, "plans_changed")?);
+    ensure!(
+        event == "unowned" && !flag(seen, "owned")? && subscriptions == 0,
+        "a stranger's event is somebody's: {seen}"
+    );
+    ensure!(plans == 0, "a stranger's event changed a plan");
+    Ok(format!(
+        "a stranger's event that names Atelier Nord is {event}; subscriptions made: {subscriptions}, plans changed: {plans}"
+    ))
+}
+
+pub(super) fn billing_forged(seen: &Value) -> Result<String> {
+    let (status, code, rows) = (count(seen, "status")?, text(seen, "code")?, count(seen, "rows")?);
+    ensure!(status == 400 && rows == 0, "a forged event was taken: {seen}");
+    Ok(format!("a forged signature gets {status} {code} and leaves {rows} rows"))
+}
+
+pub(super) fn billing_rebuilt(seen: &Value) -> Result<String> {
+    let (events, stored) = (count(seen, "events")?, count(seen, "stored")?);
+    let changes = list(seen, "changes")?;
+    ensure!(changes.is_empty(), "it is other than it was: {changes}");
+    Ok(format!("of {stored} stored events {events} applied again make the same billing"))
+}
