@@ -144,6 +144,9 @@ async fn a_demo_on_servers_that_are_named_changes_no_password_and_leaves_no_logi
     assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.said);
     let steps: Vec<Value> = ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(steps.len() > 20 && steps.iter().all(|step| step["ok"] == true), "{}", ended.out);
+    for step in steps {
+        assert!(step["detail"].as_str().unwrap().contains(|digit: char| digit.is_ascii_digit()), "{step}");
+    }
     assert_eq!(state().await, before);
     // It ran there, and nowhere else.
     assert_eq!(db.count("select count(*) from render_requests where status = 'completed'").await, 1);

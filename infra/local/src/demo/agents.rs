@@ -178,3 +178,39 @@ fn total(insight: &Value) -> &Value {
     let figures = insight["figures"].as_array().map_or([].as_slice(), Vec::as_slice);
     figures.iter().find(|figure| figure["id"] == "total.current").map_or(&Value::Null, |figure| &figure["value"])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of them lie between.
+    fn within(times: &[DateTime<Utc>], from: DateTime<Utc>, until: DateTime<Utc>) -> usize {
+        times.iter().filter(|time| (from..until).contains(*time)).count()
+    }
+
+    #[test]
+    fn on_any_date_leads_came_in_the_last_whole_week_and_month_and_none_is_yet_to_come() {
+        // Leap years, years of 53 weeks, and each weekday as the first of a month among them.
+        let first = chrono::NaiveDate::from_ymd_opt(2024, 1, 1).unwrap();
+        for day in first.iter_days().take(8 * 366) {
+            for seconds in [0, 1, 43_200, 86_399] {
+                let now = day.and_time(chrono::NaiveTime::MIN).and_utc() + TimeDelta::seconds(seconds);
+                let times = lead_times(now);
+                let midnight = day.and_time(chrono::NaiveTime::MIN).and_utc();
+                let week = midnight - Days::new(day.weekday().num_days_from_monday().into());
+                let month = midnight - Days::new(day.day0().into());
+                // Fewer than five are told of nobody.
+                for (what, from, until) in [
+                    ("week", week - Days::new(7), week),
+                    ("week before", week - Days::new(14), week - Days::new(7)),
+                    ("month", month - chrono::Months::new(1), month),
+                ] {
+                    let came = within(&times, from, until);
+                    assert!(came >= 5, "{now}: {came} in the last {what}");
+                }
+                let looked_at = now - Days::new(DAYS.into());
+                assert_eq!(within(&times, looked_at, now), 40, "{now}");
+            }
+        }
+    }
+}

@@ -198,3 +198,161 @@ pub(super) fn billing_rebuilt(seen: &Value) -> Result<String> {
     ensure!(changes.is_empty(), "it is other than it was: {changes}");
     Ok(format!("of {stored} stored events {events} applied again make the same billing"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::demo::{DESIGNER, ORG};
+
+    type Judge = fn(&Value) -> Result<String>;
+
+    /// Every step, with what it sees where all is well.
+    fn steps() -> Vec<(&'static str, Judge, Value)> {
+        let path = format!("orgs/{ORG}/agent_outputs/01a2292e");
+        vec![
+            ("sign-in", sign_in, json!({ "alg": "ES256", "email": DESIGNER.1, "with": 200, "without": 401 })),
+            (
+                "photo-upload",
+                photo_upload,
+                json!({ "bytes": 238_971, "stored": 238_971, "orientation": 6, "position": true }),
+            ),
+            ("render-admitted", render_admitted, json!({ "status": 202, "job": "queued" })),
+            (
+                "render-completed",
+                render_completed,
+                json!({
+                    "pictures": 1, "width": 1024, "height": 768, "mime": "image/png", "model": "gemini-2.5-flash-image",
+                    "served_by": "model", "tokens": 1866, "cost": 38_875,
+                }),
+            ),
+            (
+                "render-picture",
+                render_picture,
+                json!({
+                    "width": 1024, "height": 768, "told_width": 1024, "told_height": 768, "photo_has_position": true,
+                    "has_position": false, "is_the_photo": false, "mark": "compositeWithTrainedAlgorithmicMedia",
+                }),
+            ),
+            (
+                "render-cost",
+                render_cost,
+                json!({ "calls": 2, "usage_times_price": 38_875, "told": 38_875, "billed": 38_875 }),
+            ),
+            ("usage-settled", usage_settled, json!({ "used": 1, "reserved": 0, "open": 0 })),
+            (
+                "audit-trail",
+                audit_trail,
+                json!({
+                    "entries": 2, "actions": ["render.requested", "render.completed"],
+                    "parts": ["input", "decision", "output"], "readable": [], "sealed": true,
+                }),
+            ),
+            ("mongo-document", mongo_document, json!({ "id": "01a2292e", "path": path, "another_finds_it": false })),
+            ("isolation", isolation, json!({ "status": 404, "code": "render_request_not_found" })),
+            ("leads-dry-run", leads_dry_run, json!({ "there": 40, "leads": 40, "given": 40, "written": 0 })),
+            (
+                "lead-assigned",
+                lead_assigned,
+                json!({ "served_by": "model", "assigned_to": SALES, "by_rules": 47.13, "moved": 1.0, "score": 48.13 }),
+            ),
+            (
+                "insight-written",
+                insight_written,
+                json!({
+                    "served_by": "model", "figures": 9, "total": 13, "counted": 13,
+                    "headline": "Analyst: new leads in the period: 13.",
+                }),
+            ),
+            ("nothing-personal", nothing_personal, json!({ "calls": 2, "recorded": 2, "people": 41, "readable": [] })),
+            (
+                "limit-reached",
+                limit_reached,
+                json!({
+                    "state": "reached", "percent": 100.0, "total": 10, "served_by": "default_template",
+                    "because": "limit_reached", "called": 0,
+                }),
+            ),
+            (
+                "billing-checkout",
+                billing_checkout,
+                json!({ "status": 200, "price": "price_sandbox", "session": "cs_test_1234" }),
+            ),
+            (
+                "billing-subscribed",
+                billing_subscribed,
+                json!({ "deliveries": 20, "events": 10, "before": "free", "plan": "studio", "state": "active" }),
+            ),
+            (
+                "billing-unpaid",
+                billing_unpaid,
+                json!({ "state": "past_due", "plan": "studio", "open": PRICE_MINOR, "currency": "SEK" }),
+            ),
+            ("billing-paid", billing_paid, json!({ "state": "active", "plan": "studio", "open": 0 })),
+            ("billing-portal", billing_portal, json!({ "status": 200 })),
+            (
+                "billing-stranger",
+                billing_stranger,
+                json!({ "event": "unowned", "owned": false, "subscriptions": 0, "plans_changed": 0 }),
+            ),
+            ("billing-forged", billing_forged, json!({ "status": 400, "code": "signature_invalid", "rows": 0 })),
+            ("billing-rebuilt", billing_rebuilt, json!({ "stored": 24, "events": 24, "changes": [] })),
+        ]
+    }
+
+    /// What could stand in place of a value, and be wrong.
+    fn spoilt(value: &Value) -> Vec<Value> {
+        let wrong = match value {
+            Value::Number(number) if number.as_f64() == Some(0.0) => vec![json!(1)],
+            Value::Number(_) => vec![json!(0), json!(-1)],
+            Value::String(_) => vec![json!(""), json!("other"), json!("?")],
+            Value::Bool(value) => vec![json!(!value)],
+            Value::Array(items) if items.is_empty() => vec![json!(["other"])],
+            _ => vec![json!([]), json!(["other"])],
+        };
+        [vec![Value::Null], wrong].concat()
+    }
+
+    #[test]
+    fn every_single_thing_that_a_step_saw_can_fail_it() {
+        for (name, judge, seen) in steps() {
+            assert!(judge(&seen).is_ok(), "{name}: {:?}", judge(&seen));
+            for (part, value) in seen.as_object().unwrap() {
+                for wrong in spoilt(value) {
+                    let mut spoilt = seen.clone();
+                    spoilt[part] = wrong.clone();
+                    assert!(judge(&spoilt).is_err(), "{name} passes with {part} {wrong}: {:?}", judge(&spoilt));
+                }
+            }
+            assert!(judge(&json!({})).is_err(), "{name} passes having seen nothing");
+        }
+    }
+
+    #[test]
+    fn what_a_step_says_has_every_figure_that_it_checked() {
+        for (name, judge, seen) in steps() {
+            let said = judge(&seen).unwrap();
+            let mut figures = 0;
+            for (part, value) in seen.as_object().unwrap() {
+                let figure = match value {
+                    Value::Number(number) => number.as_f64().unwrap().to_string(),
+                    Value::String(text) if part == "path" => text.clone(),
+                    _ => continue,
+                };
+                assert!(said.contains(&figure), "{name} does not say {part}, {figure}: {said}");
+                figures += 1;
+            }
+            assert!(figures > 0, "{name} checks no figure");
+        }
+    }
+
+    #[test]
+    fn limit_reached_does_not_pass_where_there_was_nothing_to_tell() {
+        let seen = json!({
+            "state": "reached", "percent": 100.0, "total": 0, "served_by": "default_template",
+            "because": "nothing_to_tell", "called": 0,
+        });
+        assert!(limit_reached(&seen).is_err());
+    }
+}
