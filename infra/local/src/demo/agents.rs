@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use chrono::{DateTime, Datelike, Days, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, Days, NaiveTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};
 use uuid::Uuid;
@@ -25,11 +25,14 @@ const LEADS: &str = "
            case n % 6 when 0 then 'won' when 3 then 'lost' else 'new' end, case when n % 3 = 0 then now() end, created_at
       from unnest($2::timestamptz[]) with ordinality t (created_at, n)";
 
-/// When forty leads came, as seen at `now`: in the three weeks before this one.
+/// When forty leads came, as seen at `now`: thirty in the three weeks before this one, and ten towards the end of last month, which those
+/// weeks may not reach back to. So there is something to tell of the last whole week and of the last whole month.
 fn lead_times(now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
-    let monday = now.date_naive() - Days::new(now.weekday().num_days_from_monday().into());
-    let week = monday.and_time(chrono::NaiveTime::MIN).and_utc();
-    (1..=40).map(|n| week - TimeDelta::weeks(1 + n % 3) + TimeDelta::hours(n)).collect()
+    let midnight = now.date_naive().and_time(NaiveTime::MIN).and_utc();
+    let week = midnight - Days::new(now.weekday().num_days_from_monday().into());
+    let month = midnight - Days::new(now.day0().into());
+    let weekly = (1..=30).map(|n| week - TimeDelta::weeks(1 + n % 3) + TimeDelta::hours(n));
+    weekly.chain((1..=10).map(|n| month - TimeDelta::days(10) + TimeDelta::hours(n))).collect()
 }
 
 impl Demo<'_> {
@@ -194,9 +197,9 @@ mod tests {
         let first = chrono::NaiveDate::from_ymd_opt(2024, 1, 1).unwrap();
         for day in first.iter_days().take(8 * 366) {
             for seconds in [0, 1, 43_200, 86_399] {
-                let now = day.and_time(chrono::NaiveTime::MIN).and_utc() + TimeDelta::seconds(seconds);
+                let now = day.and_time(NaiveTime::MIN).and_utc() + TimeDelta::seconds(seconds);
                 let times = lead_times(now);
-                let midnight = day.and_time(chrono::NaiveTime::MIN).and_utc();
+                let midnight = day.and_time(NaiveTime::MIN).and_utc();
                 let week = midnight - Days::new(day.weekday().num_days_from_monday().into());
                 let month = midnight - Days::new(day.day0().into());
                 // Fewer than five are told of nobody.

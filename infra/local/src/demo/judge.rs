@@ -3,45 +3,55 @@
 //! A step gathers what it saw as JSON. Its judge says in a sentence what was checked, with the figures, or what is wrong. Judges are pure:
 //! tests spoil each figure by itself, and the step must fail.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{agents::SALES, billing::PRICE_MINOR};
+use super::{DESIGNER, ORG, agents::SALES, billing::PRICE_MINOR};
 
 fn text<'a>(seen: &'a Value, name: &str) -> Result<&'a str> {
-    Ok(seen[name].as_str().unwrap_or("?"))
+    seen[name].as_str().with_context(|| format!("{name} is no text: {seen}"))
 }
 
 fn count(seen: &Value, name: &str) -> Result<i64> {
-    Ok(seen[name].as_i64().unwrap_or(0))
+    seen[name].as_i64().with_context(|| format!("{name} is no whole number: {seen}"))
 }
 
 fn decimal(seen: &Value, name: &str) -> Result<f64> {
-    Ok(seen[name].as_f64().unwrap_or(0.0))
+    seen[name].as_f64().with_context(|| format!("{name} is no number: {seen}"))
 }
 
 fn flag(seen: &Value, name: &str) -> Result<bool> {
-    Ok(seen[name].as_bool().unwrap_or(false))
+    seen[name].as_bool().with_context(|| format!("{name} is neither true nor false: {seen}"))
 }
 
 /// A list of texts, separated by commas.
 fn list(seen: &Value, name: &str) -> Result<String> {
-    let items = seen[name].as_array().map_or([].as_slice(), Vec::as_slice);
+    let items = seen[name].as_array().with_context(|| format!("{name} is no list: {seen}"))?;
     Ok(items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "))
 }
 
 pub(super) fn sign_in(seen: &Value) -> Result<String> {
     let (alg, email) = (text(seen, "alg")?, text(seen, "email")?);
-    Ok(format!("{email} of Atelier Nord has an {alg} token"))
+    let (with, without) = (count(seen, "with")?, count(seen, "without")?);
+    ensure!(
+        alg == "ES256" && email == DESIGNER.1 && with == 200 && without == 401,
+        "the token is not as it should be: {seen}"
+    );
+    Ok(format!("{email} of Atelier Nord has an {alg} token: {with} with it, {without} without"))
 }
 
 pub(super) fn photo_upload(seen: &Value) -> Result<String> {
-    let bytes = count(seen, "bytes")?;
-    Ok(format!("{} KB, on its side, with a position in its EXIF", bytes / 1024))
+    let (bytes, stored, orientation) = (count(seen, "bytes")?, count(seen, "stored")?, count(seen, "orientation")?);
+    ensure!(bytes > 0 && stored == bytes, "{stored} of {bytes} bytes were stored");
+    ensure!(orientation == 6 && flag(seen, "position")?, "it is no photo as a phone stores it: {seen}");
+    Ok(format!(
+        "{bytes} bytes sent, {stored} stored, on its side (orientation {orientation}), with a position in its EXIF"
+    ))
 }
 
 pub(super) fn render_admitted(seen: &Value) -> Result<String> {
     let (status, job) = (count(seen, "status")?, text(seen, "job")?);
+    ensure!(status == 202 && job == "queued", "it was not admitted: {seen}");
     Ok(format!("{status}, job {job}"))
 }
 
@@ -49,6 +59,12 @@ pub(super) fn render_completed(seen: &Value) -> Result<String> {
     let (pictures, width, height) = (count(seen, "pictures")?, count(seen, "width")?, count(seen, "height")?);
     let (mime, model, served_by) = (text(seen, "mime")?, text(seen, "model")?, text(seen, "served_by")?);
     let (tokens, cost) = (count(seen, "tokens")?, count(seen, "cost")?);
+    ensure!(pictures == 1 && width > 0 && width * 3 == height * 4, "it is no picture of the photo's shape: {seen}");
+    ensure!(
+        mime == "image/png" && model == super::MODEL && served_by == "model",
+        "it is not what was asked for: {seen}"
+    );
+    ensure!(tokens > 0 && cost > 0, "it was for nothing: {seen}");
     Ok(format!(
         "{pictures} picture, {width}x{height} {mime} by {model}, {tokens} tokens, {cost} micro-USD, served by {served_by}"
     ))
@@ -59,26 +75,31 @@ pub(super) fn render_picture(seen: &Value) -> Result<String> {
     ensure!(flag(seen, "photo_has_position")?, "the photo has no position to lose");
     ensure!(!flag(seen, "has_position")?, "the picture tells where it was taken");
     ensure!(!flag(seen, "is_the_photo")?, "it is the photo");
+    ensure!(
+        width == count(seen, "told_width")? && height == count(seen, "told_height")?,
+        "it has another size than was told: {seen}"
+    );
+    ensure!(mark == "compositeWithTrainedAlgorithmicMedia", "it is not marked as AI-generated: {seen}");
     Ok(format!("{width}x{height} as told, upright, no position, marked {mark}"))
 }
 
 pub(super) fn render_cost(seen: &Value) -> Result<String> {
     let (calls, cost) = (count(seen, "calls")?, count(seen, "usage_times_price")?);
     let (told, billed) = (count(seen, "told")?, count(seen, "billed")?);
-    ensure!(calls == 2 && cost == told && billed == told, "the cost is not what it should be: {seen}");
+    ensure!(calls == 2 && cost > 0 && cost == told && billed == told, "the cost is not what it should be: {seen}");
     Ok(format!("{cost} micro-USD over {calls} model calls = usage x price = what is told = what is billed"))
 }
 
 pub(super) fn usage_settled(seen: &Value) -> Result<String> {
     let (used, reserved, open) = (count(seen, "used")?, count(seen, "reserved")?, count(seen, "open")?);
-    ensure!(used >= 1 && reserved == 0 && open == 0, "use is not settled: {seen}");
+    ensure!(used > 0 && reserved == 0 && open == 0, "use is not settled: {seen}");
     Ok(format!("requests used: {used}, still reserved: {reserved}; open reservations: {open}"))
 }
 
 pub(super) fn audit_trail(seen: &Value) -> Result<String> {
     let (actions, parts, readable) = (list(seen, "actions")?, list(seen, "parts")?, list(seen, "readable")?);
     let entries = count(seen, "entries")?;
-    ensure!(actions == "render.requested, render.completed", "the trail is {actions}");
+    ensure!(entries == 2 && actions == "render.requested, render.completed", "the trail is {seen}");
     ensure!(parts == "input, decision, output", "of an entry there is only {parts}");
     ensure!(readable.is_empty(), "a personal value is readable: {readable}");
     ensure!(flag(seen, "sealed")?, "the wishes are not sealed");
@@ -86,20 +107,23 @@ pub(super) fn audit_trail(seen: &Value) -> Result<String> {
 }
 
 pub(super) fn mongo_document(seen: &Value) -> Result<String> {
-    let path = text(seen, "path")?;
+    let (id, path) = (text(seen, "id")?, text(seen, "path")?);
+    ensure!(path == format!("orgs/{ORG}/agent_outputs/{id}"), "it is somewhere else: {seen}");
     ensure!(!flag(seen, "another_finds_it")?, "another organisation finds it");
     Ok(format!("{path}; another organisation does not find it"))
 }
 
 pub(super) fn isolation(seen: &Value) -> Result<String> {
     let (status, code) = (count(seen, "status")?, text(seen, "code")?);
-    ensure!(status == 404, "a stranger got {status}");
+    ensure!(status == 404 && code == "render_request_not_found", "a stranger gets something else: {seen}");
     Ok(format!("a designer of Brick & Beam gets {status} {code}"))
 }
 
 pub(super) fn leads_dry_run(seen: &Value) -> Result<String> {
     let (there, leads, given) = (count(seen, "there")?, count(seen, "leads")?, count(seen, "given")?);
     let written = count(seen, "written")?;
+    ensure!(leads > 0 && leads == there && given == leads, "not every lead would have been given to somebody: {seen}");
+    ensure!(written == 0, "it wrote: {seen}");
     Ok(format!(
         "of {there} leads {leads} were looked at, {given} would have been given to somebody; assignments written: {written}"
     ))
@@ -111,7 +135,11 @@ pub(super) fn lead_assigned(seen: &Value) -> Result<String> {
         text(seen, "served_by")? == "model" && text(seen, "assigned_to")? == SALES,
         "it was not assigned as it should: {seen}"
     );
-    ensure!(moved.abs() <= 10.0, "the model moved the score by {moved}");
+    ensure!(
+        by_rules > 0.0 && moved != 0.0 && moved.abs() <= 10.0,
+        "the model did not move the score, or too far: {seen}"
+    );
+    ensure!((by_rules + moved - score).abs() < 0.005, "the score is not that of the rules, moved: {seen}");
     Ok(format!("score {by_rules} by rules, moved by {moved} to {score}: given to sven, who knows kitchens"))
 }
 
@@ -119,14 +147,16 @@ pub(super) fn insight_written(seen: &Value) -> Result<String> {
     let (total, counted, figures) = (count(seen, "total")?, count(seen, "counted")?, count(seen, "figures")?);
     let headline = text(seen, "headline")?;
     ensure!(text(seen, "served_by")? == "model", "no model wrote it: {seen}");
-    ensure!(total == counted, "the figures are not what is stored: {seen}");
+    ensure!(counted > 0 && total == counted && figures > 0, "the figures are not what is stored: {seen}");
+    ensure!(headline.contains(&total.to_string()), "the text has another figure: {seen}");
     Ok(format!("{figures} figures; {total} of {counted} leads in it: {headline}"))
 }
 
 pub(super) fn nothing_personal(seen: &Value) -> Result<String> {
     let (calls, recorded, people) = (count(seen, "calls")?, count(seen, "recorded")?, count(seen, "people")?);
     let readable = list(seen, "readable")?;
-    ensure!(calls >= 2, "the provider was asked {calls} times");
+    ensure!(calls >= 2 && calls == recorded, "not every call was seen: {seen}");
+    ensure!(people > 0, "there is nobody to name");
     ensure!(readable.is_empty(), "the provider was told {readable}");
     Ok(format!("{calls} calls made, {recorded} recorded, and no name, address or number of {people} people in them"))
 }
@@ -134,8 +164,12 @@ pub(super) fn nothing_personal(seen: &Value) -> Result<String> {
 pub(super) fn limit_reached(seen: &Value) -> Result<String> {
     let (percent, total, called) = (decimal(seen, "percent")?, count(seen, "total")?, count(seen, "called")?);
     let (state, served_by, because) = (text(seen, "state")?, text(seen, "served_by")?, text(seen, "because")?);
-    ensure!(served_by == "default_template" && called == 0, "it was not the template: {seen}");
-    ensure!(state == "reached", "the limit is {state}");
+    ensure!(state == "reached" && percent >= 100.0, "the limit is not reached: {seen}");
+    ensure!(total > 0, "there was nothing to tell, so no model would have been asked: {seen}");
+    ensure!(
+        served_by == "default_template" && because == "limit_reached" && called == 0,
+        "it was not the template: {seen}"
+    );
     Ok(format!(
         "{percent} % of the analyst's limit used: {total} leads told by {served_by}, {because}, models called: {called}"
     ))
@@ -143,33 +177,38 @@ pub(super) fn limit_reached(seen: &Value) -> Result<String> {
 
 pub(super) fn billing_checkout(seen: &Value) -> Result<String> {
     let (status, price, session) = (count(seen, "status")?, text(seen, "price")?, text(seen, "session")?);
+    ensure!(
+        status == 200 && price == sandbox::stripe::PRICE && session.starts_with("cs_"),
+        "there is no page to pay on: {seen}"
+    );
     Ok(format!("a page for {price}, which answers {status}, in session {}…", session.get(..11).unwrap_or(session)))
 }
 
 pub(super) fn billing_subscribed(seen: &Value) -> Result<String> {
     let (deliveries, events) = (count(seen, "deliveries")?, count(seen, "events")?);
     let (before, plan, state) = (text(seen, "before")?, text(seen, "plan")?, text(seen, "state")?);
-    ensure!(plan == "studio", "the plan is {plan}");
+    ensure!(events > 0 && deliveries == 2 * events, "not every event came twice: {seen}");
+    ensure!(before == "free" && plan == "studio" && state == "active", "the plan does not follow: {seen}");
     Ok(format!("{deliveries} deliveries of {events} events in any order; the plan was {before}, is {plan}, {state}"))
 }
 
 pub(super) fn billing_unpaid(seen: &Value) -> Result<String> {
     let (state, plan, currency) = (text(seen, "state")?, text(seen, "plan")?, text(seen, "currency")?);
     let amount = count(seen, "open")?;
-    ensure!(amount == PRICE_MINOR, "what is open is not told: {seen}");
-    ensure!(plan == "studio", "the plan was lost while Stripe still tries");
+    ensure!(state == "past_due" && amount == PRICE_MINOR && currency == "SEK", "what is open is not told: {seen}");
+    ensure!(plan == "studio", "the plan was lost while Stripe still tries: {seen}");
     Ok(format!("a renewal failed: {state}, {amount} hundredths of {currency} open, the plan still {plan}"))
 }
 
 pub(super) fn billing_paid(seen: &Value) -> Result<String> {
     let (state, plan, open) = (text(seen, "state")?, text(seen, "plan")?, count(seen, "open")?);
-    ensure!(open == 0, "something is open still: {seen}");
+    ensure!(state == "active" && plan == "studio" && open == 0, "the payment is not seen: {seen}");
     Ok(format!("the next attempt was paid: {state}, {open} open, the plan {plan}"))
 }
 
 pub(super) fn billing_portal(seen: &Value) -> Result<String> {
     let status = count(seen, "status")?;
-    ensure!((200..300).contains(&status), "the page answered {status}");
+    ensure!(status == 200, "the page answered {status}");
     Ok(format!("a page to change card and plan, or to cancel, which answers {status}"))
 }
 
@@ -180,7 +219,7 @@ pub(super) fn billing_stranger(seen: &Value) -> Result<String> {
         event == "unowned" && !flag(seen, "owned")? && subscriptions == 0,
         "a stranger's event is somebody's: {seen}"
     );
-    ensure!(plans == 0, "a stranger's event changed a plan");
+    ensure!(plans == 0, "a stranger's event changed a plan: {seen}");
     Ok(format!(
         "a stranger's event that names Atelier Nord is {event}; subscriptions made: {subscriptions}, plans changed: {plans}"
     ))
@@ -188,13 +227,14 @@ pub(super) fn billing_stranger(seen: &Value) -> Result<String> {
 
 pub(super) fn billing_forged(seen: &Value) -> Result<String> {
     let (status, code, rows) = (count(seen, "status")?, text(seen, "code")?, count(seen, "rows")?);
-    ensure!(status == 400 && rows == 0, "a forged event was taken: {seen}");
+    ensure!(status == 400 && code == "signature_invalid" && rows == 0, "a forged event was taken: {seen}");
     Ok(format!("a forged signature gets {status} {code} and leaves {rows} rows"))
 }
 
 pub(super) fn billing_rebuilt(seen: &Value) -> Result<String> {
     let (events, stored) = (count(seen, "events")?, count(seen, "stored")?);
     let changes = list(seen, "changes")?;
+    ensure!(events > 0 && events == stored, "not every stored event was applied: {seen}");
     ensure!(changes.is_empty(), "it is other than it was: {changes}");
     Ok(format!("of {stored} stored events {events} applied again make the same billing"))
 }
@@ -204,7 +244,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::demo::{DESIGNER, ORG};
 
     type Judge = fn(&Value) -> Result<String>;
 
