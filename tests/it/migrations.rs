@@ -202,7 +202,7 @@ async fn a_baseline_that_fails_leaves_nothing() {
 }
 
 /// What a login needs that is no superuser, and how each is taken away.
-const RIGHTS: [(&str, &str); 7] = [
+const RIGHTS: [(&str, &str); 8] = [
     ("CREATEROLE", "alter role app nocreaterole"),
     (
         "CREATE on the database",
@@ -212,7 +212,8 @@ const RIGHTS: [(&str, &str); 7] = [
     ("USAGE on the schema public", "revoke usage on schema public from app"),
     ("the extension vector", "drop extension vector"),
     ("in the schema extensions", "alter extension vector set schema public"),
-    ("ownership of the schema extensions", "alter schema extensions owner to postgres"),
+    ("USAGE on the schema extensions", "alter schema extensions owner to postgres"),
+    ("ownership of the schema auth", "create schema auth"),
 ];
 
 /// Each right that an error says is missing, with the statement that gives it.

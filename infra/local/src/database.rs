@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, SqlStr,
     migrate::{Migrate, MigrateError, Migration, Migrator},
+    postgres::PgDatabaseError,
 };
 use url::Url;
 use uuid::{Uuid, uuid};
@@ -75,13 +76,18 @@ fn file_name(migration: &Migration) -> String {
     format!("{}_{}", migration.version, migration.description.replace(' ', "_"))
 }
 
-/// The server's own words: sqlx adds a line of the server's source, which reads like one of the migration's.
+/// The server's own words: sqlx adds a line of the server's source, which reads like one of the migration's. Of a right that is missing
+/// the detail says who may give it.
 fn why(error: &MigrateError) -> String {
-    match error {
-        MigrateError::ExecuteMigration(error, _) | MigrateError::Execute(error) => {
-            error.as_database_error().map_or_else(|| error.to_string(), |told| told.message().to_owned())
-        }
-        other => other.to_string(),
+    let (MigrateError::ExecuteMigration(source, _) | MigrateError::Execute(source)) = error else {
+        return error.to_string();
+    };
+    match source.as_database_error().and_then(|told| told.try_downcast_ref::<PgDatabaseError>()) {
+        Some(told) => match told.detail().filter(|_| told.code() == "42501") {
+            Some(detail) => format!("{}: {detail}", told.message()),
+            None => told.message().to_owned(),
+        },
+        None => source.to_string(),
     }
 }
 
@@ -184,68 +190,83 @@ impl At {
 }
 
 /// Rights that the login lacks, each with the statement that gives it. `$1`: roles to be made or used; `$2`: those of them that are
-/// ours; `$3`: schemas to be made or used; `$4`: whether the baseline is applied; `$5`: whether a migration has been.
+/// ours; `$3`: whether a migration has been applied.
 const MISSING: &str = "
-    with me as (select * from pg_roles where rolname = current_user)
     select format('CREATEROLE, to make the roles %s', string_agg(w, ', ')), format('alter role %I createrole', current_user)
       from unnest($1) w where not exists (select from pg_roles where rolname = w)
-    having count(*) > 0 and (select not rolsuper and not rolcreaterole from me)
+    having count(*) > 0 and (select not rolsuper and not rolcreaterole from pg_roles where rolname = current_user)
     union all
     -- Roles that another login made, for another database of this server.
-    select format('the role %s with admin option', r.rolname), format('grant %I to %I with admin option', r.rolname, current_user)
-      from pg_roles r
-     where not $5 and (r.rolname = any ($2) or r.rolname = 'authenticated') and not pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION')
+    select format('the role %s with admin option', rolname), format('grant %I to %I with admin option', rolname, current_user)
+      from pg_roles
+     where not $3 and (rolname = any ($2) or rolname = 'authenticated') and not pg_has_role(oid, 'MEMBER WITH ADMIN OPTION')
     union all
-    select format('the role %s', r.rolname), format('grant %I to %I', r.rolname, current_user)
-      from pg_roles r
-     where $5 and r.rolname in ('spine_owner', 'spine_definer')
-       and not case when current_setting('server_version_num')::integer >= 160000 then pg_has_role(r.oid, 'SET') else pg_has_role(r.oid, 'MEMBER') end
+    select format('the role %s', rolname), format('grant %I to %I', rolname, current_user)
+      from pg_roles where $3 and rolname in ('spine_owner', 'spine_definer') and not pg_has_role(oid, 'SET')
     union all
-    select format('CREATE on the database, to make the schemas %s', string_agg(w, ', ')),
-           format('grant create on database %I to %I', current_database(), current_user)
-      from unnest($3) w where to_regnamespace(w) is null
-    having count(*) > 0 and not has_database_privilege(current_database(), 'CREATE')
+    select 'CREATE on the database', format('grant create on database %I to %I', current_database(), current_user)
+     where not has_database_privilege(current_database(), 'CREATE')
     union all
-    select format('%s on the schema public, with grant option', wanted), format('grant usage, create on schema public to %I with grant option', current_user)
+    select format('%s on the schema public, with grant option', wanted),
+           format('grant %s on schema public to %I with grant option', lower(wanted), current_user)
       from (values ('USAGE'), ('CREATE')) v (wanted)
-     where case wanted when 'USAGE' then $4 or not $5 else not $5 end and not has_schema_privilege('public', wanted || ' WITH GRANT OPTION')
+     where (wanted = 'USAGE' or not $3) and not has_schema_privilege('public', wanted || ' WITH GRANT OPTION')
+    union all
+    select 'USAGE on the schema extensions, with grant option',
+           format('grant usage on schema extensions to %I with grant option', current_user)
+      from pg_namespace where nspname = 'extensions' and not has_schema_privilege(oid, 'USAGE WITH GRANT OPTION')
     union all
     select format('ownership of the schema %s', nspname), format('alter schema %I owner to %I', nspname, current_user)
-      from pg_namespace where $4 and nspname = any ($3) and nspname <> 'app' and not pg_has_role(nspowner, 'USAGE')
+      from pg_namespace where nspname in ('auth', 'realtime', 'storage') and not pg_has_role(nspowner, 'USAGE')
     union all
-    select 'a superuser, to make the extension vector',
-           format('create schema if not exists extensions authorization %I; create extension vector with schema extensions', current_user)
-      from pg_available_extensions a join pg_available_extension_versions v on v.name = a.name and v.version = a.default_version
-     where a.name = 'vector' and a.installed_version is null and v.superuser and not v.trusted and (select not rolsuper from me)
-    union all
-    select format('the extension vector in the schema extensions, since it is in %s', n.nspname), 'alter extension vector set schema extensions'
-      from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'vector' and n.nspname <> 'extensions'
-    union all
-    select 'ownership of the table public._sqlx_migrations', format('alter table public._sqlx_migrations owner to %I', current_user)
+    select 'ownership of the table public._sqlx_migrations',
+           format('alter table public._sqlx_migrations owner to %I', current_user)
       from pg_class where oid = to_regclass('public._sqlx_migrations') and not pg_has_role(relowner, 'USAGE')";
 
-/// Checks everything that can be before anything is done: roles belong to the server, and are not taken back with a database.
+/// Checks what can be checked before anything is done, so that the baseline and the first migrations do not end half way.
 async fn check_rights(conn: &mut PgConnection) -> Result<()> {
     check_vector(conn).await?;
     let at = At::read(conn).await?;
-    let (mut roles, mut schemas) = (ROLES.to_vec(), vec!["app", "extensions"]);
+    let mut missing: Vec<(String, String)> = Vec::new();
+    // What a Supabase project's login may do is for an extension of the server to say, and not in the catalogue.
     if !at.supabase {
-        roles.extend(PLATFORM_ROLES);
-        schemas.extend(PLATFORM_SCHEMAS.iter().filter(|schema| **schema != "extensions"));
+        let roles = [ROLES.as_slice(), &PLATFORM_ROLES].concat();
+        missing =
+            sqlx::query_as(MISSING).bind(roles).bind(ROLES.as_slice()).bind(at.begun).fetch_all(&mut *conn).await?;
     }
-    let missing: Vec<(String, String)> = sqlx::query_as(MISSING)
-        .bind(roles)
-        .bind(ROLES.as_slice())
-        .bind(schemas)
-        .bind(!at.supabase)
-        .bind(at.begun)
-        .fetch_all(&mut *conn)
-        .await?;
+    match vector_is_in(conn).await? {
+        Some(schema) if schema == "extensions" => {}
+        Some(schema) => missing.push((
+            format!("the extension vector in the schema extensions, since it is in {schema}"),
+            "create schema if not exists extensions; alter extension vector set schema extensions".to_owned(),
+        )),
+        None if at.superuser || may_make_vector(conn).await? => {}
+        None => missing.push((
+            "the extension vector, which this login may not make".to_owned(),
+            format!(
+                "create schema if not exists extensions authorization \"{}\"; create extension vector with schema extensions",
+                at.login
+            ),
+        )),
+    }
     if missing.is_empty() {
         return Ok(());
     }
     let lines: String = missing.iter().map(|(right, remedy)| format!("\n  {right}: {remedy}")).collect();
     bail!("nothing was done, since {} lacks what an administrator can give:{lines}", at.login)
+}
+
+async fn vector_is_in(conn: &mut PgConnection) -> Result<Option<String>> {
+    let schema = "select extnamespace::regnamespace::text from pg_extension where extname = 'vector'";
+    Ok(sqlx::query_scalar(schema).fetch_optional(conn).await?)
+}
+
+/// Tries it and takes it back: platforms allow it in ways of their own.
+async fn may_make_vector(conn: &mut PgConnection) -> Result<bool> {
+    let mut tx = conn.begin().await?;
+    let tried = tx.execute("create extension vector").await;
+    tx.rollback().await?;
+    Ok(tried.is_ok())
 }
 
 /// What migrations are tried with, whatever the last one has set.
