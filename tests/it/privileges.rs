@@ -1,8 +1,11 @@
 //! Nobody gives themselves what they do not have, whatever way they try.
 
+use std::collections::BTreeMap;
+
 use integration_tests::{
     Server, TestApp, TestDatabase,
-    people::{ADAM, BRICK, CLEO, DAN, DORA, LAKESIDE, LOFT, NORD, OLGA, RENATA, SVEN, UMA},
+    acting::{Actor, attempt},
+    people::{ADAM, BRICK, CLEO, DAN, DORA, LAKESIDE, LIVING, LOFT, NORD, OLGA, RENATA, SVEN, UMA},
 };
 use sandbox::Canned;
 use serde_json::json;
@@ -200,4 +203,158 @@ async fn a_job_whose_project_was_deleted_ends_and_holds_nothing() {
     );
     assert_eq!(app.db.count("select sum(reserved_requests)::bigint from agent_usage").await, 0);
     assert!(app.stack.renders.dead_letters().is_empty());
+}
+
+/// What a column is called that says what somebody decided, allowed or proposed, or how far something has come.
+const DECIDES: &str = "(^|_)(approv|accept|archiv|cancel|can|consent|decid|decision|grant|invit|permission|propos|publish|reject\
+                       |review|revok|role|state|status|submi)|_by$";
+
+/// What the system and agents may set of that kind, or of what people own, and why. A table without a column stands for those of
+/// its columns that are of no such kind.
+const MAY_SET: [(&str, &str, &str, &str); 26] = [
+    ("spine_agent", "agent_runs.proposal_id", "insert", "which proposal an agent works on"),
+    ("spine_agent", "agent_runs.status", "insert, update", "how far an agent's own run is"),
+    ("spine_agent", "ai_insights.served_by", "insert", "how a text was made"),
+    (
+        "spine_agent",
+        "proposals.brain_status",
+        "update",
+        "how far an agent is with a proposal; what becomes of it is `status`",
+    ),
+    ("spine_agent", "render_parameters", "insert", "an agent asks for renders as a person does"),
+    ("spine_agent", "render_requests", "insert", "an agent asks for renders as a person does"),
+    ("spine_service", "agent_runs.proposal_id", "insert", "which proposal a run works on"),
+    ("spine_service", "agent_runs.status", "insert, update", "how far a run is"),
+    ("spine_service", "ai_insights.served_by", "insert, update", "how a text was made"),
+    ("spine_service", "billing_checkouts.status", "update", "what became of a page of Stripe's"),
+    ("spine_service", "deploys.status", "insert, update", "how a deploy went"),
+    ("spine_service", "invoices.status", "insert, update", "as Stripe has it"),
+    ("spine_service", "jobs.status", "update", "how far the work is"),
+    ("spine_service", "leads", "insert", "a lead that comes in by itself; it begins as new"),
+    ("spine_service", "meter_reports.status", "insert, update", "whether Stripe took a report"),
+    ("spine_service", "oauth_states.state_hash", "insert", "the name of a connection that was begun"),
+    ("spine_service", "org_integrations.status", "insert, update", "whether the provider still lets us in"),
+    ("spine_service", "render_requests.status", "update", "how far a render is"),
+    ("spine_service", "render_results.served_by", "insert", "how a picture was made"),
+    ("spine_service", "social_accounts.status", "insert, update", "whether the platform still lets us in"),
+    ("spine_service", "stripe_objects.told_by", "insert, update", "the event that an object is known from"),
+    ("spine_service", "subscriptions.cancel_at", "insert, update", "as Stripe has it"),
+    ("spine_service", "subscriptions.cancel_at_period_end", "insert, update", "as Stripe has it"),
+    ("spine_service", "subscriptions.canceled_at", "insert, update", "as Stripe has it"),
+    ("spine_service", "subscriptions.status", "insert, update", "as Stripe has it"),
+    ("spine_service", "webhook_events.status", "insert, update", "what became of a delivery"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_the_system_nor_an_agent_sets_what_people_decide_unless_it_says_why() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    let query = format!(
+        "with owned as (
+             select c.oid, c.relname, a.attname, coalesce(of_column.owner, of_table.owner) = 'human' as peoples, a.attname ~ '{DECIDES}' as decides
+               from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+               left join data_ownership of_table on of_table.table_name = c.relname and of_table.column_name is null
+               left join data_ownership of_column on of_column.table_name = c.relname and of_column.column_name = a.attname
+              where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and c.relname <> '_sqlx_migrations')
+         select r.role, o.relname || case when o.decides then '.' || o.attname else '' end as what,
+                string_agg(distinct v.verb, ', ' order by v.verb) as verbs
+           from owned o, (values ('spine_agent'), ('spine_service')) r (role), (values ('insert'), ('update')) v (verb)
+          where (o.peoples or o.decides) and has_column_privilege(r.role, o.oid, o.attname, v.verb)
+          group by 1, 2 order by 1, 2"
+    );
+    let set: Vec<(String, String, String)> =
+        sqlx::query_as(AssertSqlSafe(query)).fetch_all(&mut db.admin().await).await.unwrap();
+    let set: BTreeMap<_, _> = set.into_iter().map(|(role, what, verbs)| ((role, what), verbs)).collect();
+    let listed: BTreeMap<_, _> = MAY_SET
+        .into_iter()
+        .map(|(role, what, verbs, why)| {
+            assert!(!why.is_empty(), "{role} {what}");
+            ((role.to_owned(), what.to_owned()), verbs.to_owned())
+        })
+        .collect();
+    assert_eq!(set, listed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_system_proposes_a_write_to_a_clients_books_and_neither_approves_nor_begins_it() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    let system = Actor::service(NORD);
+    let propose = |columns: &str, values: &str| {
+        format!(
+            "insert into public.accounting_writes (org_id, client_id, kind, payload, payload_hash{columns})
+             values ('{NORD}', '{LIVING}', 'voucher', '{{}}', sha256('x'){values})"
+        )
+    };
+    assert_eq!(db.change(&system, &propose("", "")).await, Ok(1));
+    let approved = format!(", 'approved', '{}', now(), now() + interval '1 hour'", ADAM.id);
+    let mut conn = db.begin_as(&system).await;
+    let forged = [
+        propose(", status, approved_by, approved_at, approval_expires_at", &approved),
+        propose(", status, approved_at, approval_expires_at", ", 'executing', now(), now() + interval '1 hour'"),
+        propose(", status", ", 'proposed'"),
+        propose(", proposed_by", &format!(", '{}'", DORA.id)),
+        propose(", approved_by", &format!(", '{}'", ADAM.id)),
+        propose(", external_ref", ", 'x'"),
+        "update public.accounting_writes set status = 'executing', approved_at = now(), approval_expires_at = now()"
+            .to_owned(),
+        "update public.accounting_writes set status = 'rejected'".to_owned(),
+        format!("update public.accounting_writes set approved_by = '{}'", ADAM.id),
+        "update public.accounting_writes set approval_expires_at = now() + interval '1 year'".to_owned(),
+        "update public.accounting_writes set payload = '{\"amount\": 1}'".to_owned(),
+    ];
+    for statement in forged {
+        let outcome = attempt(&mut conn, &statement).await.map_err(|refusal| refusal.state);
+        assert_eq!(outcome, Err("42501".to_owned()), "{statement}");
+    }
+    let as_proposed = "select count(*) from accounting_writes where status = 'proposed' and proposed_by is null and approved_by is null";
+    assert_eq!(db.count(as_proposed).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_decision_of_a_persons_is_made_by_the_system_or_an_agent() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    let decisions = [
+        format!("update public.projects set approved_by = '{}', published_at = now()", DORA.id),
+        "update public.projects set archived_at = now()".to_owned(),
+        "update public.client_accounting set can_write = true".to_owned(),
+        "update public.client_accounting set fortnox_write_approved_at = now()".to_owned(),
+        "update public.submissions set status = 'approved'".to_owned(),
+        format!(
+            "insert into public.submission_reviews (org_id, submission_id, decision) values ('{NORD}', '{LIVING}', 'approved')"
+        ),
+        "update public.blog_posts set status = 'published', published_at = now()".to_owned(),
+        "update public.proposals set status = 'accepted'".to_owned(),
+        "update public.proposals set deal_outcome = 'won'".to_owned(),
+        "update public.contracts set status = 'signed'".to_owned(),
+        "update public.leads set status = 'won', closed_at = now()".to_owned(),
+        "update public.leads set last_contact_at = now()".to_owned(),
+        format!("insert into public.leads (org_id, client_name, status) values ('{NORD}', 'L', 'qualified')"),
+        "update public.social_messages set status = 'answered'".to_owned(),
+        "update public.jobs set cancel_requested_at = now()".to_owned(),
+        format!("update public.jobs set created_by = '{}'", ADAM.id),
+        "update public.agent_limits set max_cost_micro_usd = null".to_owned(),
+        format!(
+            "insert into public.agent_limits (org_id, agent, scope, period, max_requests) values ('{NORD}', 'a', 'agent', 'day', 1)"
+        ),
+        "update public.agent_tokens set revoked_at = null".to_owned(),
+        "update public.agents set status = 'active'".to_owned(),
+        format!("update public.org_members set role_id = '{OWNER_ROLE}'"),
+        format!(
+            "insert into public.org_members (org_id, user_id, role_id) values ('{NORD}', '{}', '{OWNER_ROLE}')",
+            DAN.id
+        ),
+        "update public.invitations set accepted_at = now()".to_owned(),
+        format!(
+            "insert into public.client_consultants (org_id, client_id, user_id) values ('{NORD}', '{LIVING}', '{}')",
+            CLEO.id
+        ),
+        "update public.lead_assignment_settings set enabled = true".to_owned(),
+        "update public.insight_settings set nightly = true".to_owned(),
+    ];
+    for actor in [Actor::service(NORD), db.agent(&RENATA).await] {
+        let mut conn = db.begin_as(&actor).await;
+        for statement in &decisions {
+            let outcome = attempt(&mut conn, statement).await.map_err(|refusal| refusal.state);
+            assert_eq!(outcome, Err("42501".to_owned()), "{}: {statement}", actor.name);
+        }
+    }
 }
