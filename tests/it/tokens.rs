@@ -1,11 +1,18 @@
 //! Who gets in.
 
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use integration_tests::{
-    TestApp,
+    Server, TestApp, TestDatabase,
+    acting::asked,
     people::{BRICK, CLEO, DORA, LAKESIDE, NORD, RENATA, RUFUS},
 };
+use reqwest::Method;
 use sandbox::auth::User;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
+use sqlx::{AssertSqlSafe, Executor};
 use uuid::Uuid;
 
 /// A path that anyone signed in gets a 404 from, and nobody else.
@@ -128,11 +135,269 @@ async fn an_agents_token_works_in_its_organisation_until_it_is_revoked() {
     app.request_render(&rufus, LAKESIDE).await.expect_error(404, "project_not_found");
 
     app.db.run("update public.agent_tokens set revoked_at = now()").await;
-    app.get(&path, &renata).await.expect_error(404, "render_request_not_found");
-    app.post("/v1/uploads", &renata, &json!({ "content_type": "image/png", "bytes": 1 }))
-        .await
-        .expect_error(403, "organization_missing");
+    app.get(&path, &renata).await.expect_error(401, "agent_token_refused");
     refused(&app, "spine_agent_short", 401, "token_malformed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_token_that_does_not_stand_is_refused_by_every_route() {
+    let app = TestApp::start().await;
+    let token = app.agent_token(&RENATA).await;
+    let render = app.request_render(&token, LAKESIDE).await.expect(202);
+    app.stack.renders.drained().await;
+    let (render, job) = (render["id"].as_str().unwrap(), render["job"]["href"].as_str().unwrap());
+    let lead = Uuid::new_v4();
+    app.db.run(&format!("insert into leads (id, org_id, client_name) values ('{lead}', '{NORD}', 'Lena')")).await;
+    let upload = app.upload(&token, &integration_tests::small_photo()).await;
+    let routes = [
+        (Method::GET, job.to_owned(), None),
+        (Method::POST, format!("{job}/cancel"), None),
+        (Method::GET, format!("/v1/render-requests/{render}"), None),
+        (Method::POST, format!("/v1/render-requests/{render}/process"), None),
+        (Method::POST, "/v1/render-requests".to_owned(), Some(integration_tests::render_body(LAKESIDE, upload))),
+        (Method::POST, "/v1/uploads".to_owned(), Some(json!({ "content_type": "image/png", "bytes": 1 }))),
+        (Method::GET, "/v1/insights".to_owned(), None),
+        (Method::GET, "/v1/insights/leads".to_owned(), None),
+        (Method::POST, "/v1/insights/leads".to_owned(), Some(json!({ "period": "week" }))),
+        (Method::POST, format!("/v1/leads/{lead}/assign"), None),
+        (Method::GET, format!("/v1/leads/{lead}/assignment"), None),
+        (Method::GET, "/v1/leads/assignments/report".to_owned(), None),
+        (Method::POST, "/v1/billing/portal".to_owned(), Some(json!({ "return_url": "http://localhost:3000/billing" }))),
+    ];
+    let standing = "update agent_tokens set revoked_at = null, expires_at = null; update agents set status = 'active'";
+    // Each leads somewhere while the token stands, so it is the token that is refused.
+    for (method, path, body) in &routes {
+        let answer = app.send(method.clone(), path, &token, body.as_ref()).await;
+        assert!(
+            ![400, 401, 405, 422].contains(&answer.status.as_u16()) && answer.body["code"] != "route_not_found",
+            "{method} {path}: {} {}",
+            answer.status,
+            answer.body
+        );
+    }
+    let unknown = format!("spine_agent_{}", "x".repeat(43));
+    let mut wrong = Vec::new();
+    for (state, change, token) in [
+        ("unknown", "select 1", &unknown),
+        ("revoked", "update agent_tokens set revoked_at = now()", &token),
+        ("expired", "update agent_tokens set expires_at = now()", &token),
+        ("of a paused agent", "update agents set status = 'paused'", &token),
+    ] {
+        app.db.run(&format!("{standing}; {change}")).await;
+        for (method, path, body) in &routes {
+            let answer = app.send(method.clone(), path, token, body.as_ref()).await;
+            if (answer.status.as_u16(), answer.body["code"].as_str()) != (401, Some("agent_token_refused")) {
+                wrong.push(format!("{state}: {method} {path}: {} {}", answer.status, answer.body["code"]));
+            } else {
+                assert_eq!(answer.headers["www-authenticate"], "Bearer");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    app.db.run(&format!("{standing}; update agent_tokens set expires_at = now() + interval '1 hour'")).await;
+    app.get(PATH, &token).await.expect_error(404, "job_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_token_stands_until_the_moment_it_expires_or_is_revoked() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    let renata = db.agent(&RENATA).await;
+    let mut conn = db.admin().await;
+    for (expires_at, revoked_at, status, stands) in [
+        ("null", "null", "active", true),
+        ("now() + interval '1 microsecond'", "null", "active", true),
+        ("now()", "null", "active", false),
+        ("now() - interval '1 microsecond'", "null", "active", false),
+        ("null", "now() - interval '1 microsecond'", "active", false),
+        ("null", "now()", "active", false),
+        // Revoked is revoked, whatever the clock of whoever did it said.
+        ("null", "now() + interval '1 hour'", "active", false),
+        ("null", "null", "paused", false),
+        ("now() + interval '1 hour'", "null", "paused", false),
+    ] {
+        // `now()` is one moment all through a transaction.
+        conn.execute("begin").await.unwrap();
+        let state = format!(
+            "update agent_tokens set expires_at = {expires_at}, revoked_at = {revoked_at}; update agents set status = '{status}';
+             select set_config('request.jwt.claims', '{}', true), set_config('role', 'spine_agent', true)",
+            renata.claims
+        );
+        conn.execute(AssertSqlSafe(state)).await.unwrap();
+        let who =
+            "select app.agent_id() as id, app.agent_org_id() as org, app.agent_may('renders:create') as may".to_owned();
+        let who = asked(&mut conn, &who).await.unwrap();
+        let (id, org) = if stands { (json!(RENATA.id), json!(NORD)) } else { (Value::Null, Value::Null) };
+        assert_eq!(who, json!([{ "id": id, "org": org, "may": stands }]), "{expires_at}, {revoked_at}, {status}");
+        conn.execute("rollback").await.unwrap();
+    }
+}
+
+/// Of which JSON types a claim may be with any value, and lets its bearer in; `None` where that is any.
+const CLAIMS: [(&str, Option<&[&str]>); 19] = [
+    ("iss", Some(&[])),
+    ("sub", Some(&[])),
+    ("aud", Some(&[])),
+    ("exp", Some(&[])),
+    ("role", Some(&[])),
+    ("iat", Some(&["number"])),
+    ("nbf", Some(&["number"])),
+    ("jti", Some(&["string"])),
+    ("session_id", Some(&["string"])),
+    ("org_id", Some(&["string"])),
+    ("spine_client_id", Some(&["string"])),
+    ("email", Some(&["string"])),
+    ("phone", Some(&["string"])),
+    ("aal", Some(&["string"])),
+    ("amr", Some(&["array", "null"])),
+    ("app_metadata", Some(&["object", "null"])),
+    ("is_anonymous", Some(&["false"])),
+    // Its bearer's own, and one that a hook may add.
+    ("user_metadata", None),
+    ("shoe_size", None),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_of_another_type_than_its_own_is_refused() {
+    let app = TestApp::start().await;
+    let auth = &app.stack.sandbox.auth;
+    let good = auth.claims(&DORA.user(), Some(DORA.org));
+    let values = [
+        ("null", Value::Null),
+        ("true", json!(true)),
+        ("false", json!(false)),
+        ("number", json!(1)),
+        ("string", json!("text")),
+        ("array", json!([])),
+        ("object", json!({})),
+    ];
+    let mut wrong = Vec::new();
+    for (claim, types) in CLAIMS {
+        for (kind, value) in &values {
+            let mut claims = good.clone();
+            claims[claim] = value.clone();
+            let answer = app.get(PATH, &auth.sign(&claims).unwrap()).await;
+            let status = match (claim, *kind) {
+                // Whoever says they are anonymous is believed.
+                ("is_anonymous", "true") => 403,
+                _ if types.is_none_or(|types| types.contains(kind)) => 404,
+                _ => 401,
+            };
+            if answer.status != status {
+                wrong
+                    .push(format!("{claim} as {kind}: {} instead of {status}: {}", answer.status, answer.body["code"]));
+            }
+        }
+    }
+    // Whom it is for may be said in a list, of texts alone.
+    for (aud, status) in [
+        (json!(["authenticated"]), 404),
+        (json!(["other", "authenticated"]), 404),
+        (json!(["authenticated", 1]), 401),
+        (json!([null, "authenticated"]), 401),
+        (json!([["authenticated"]]), 401),
+    ] {
+        let mut claims = good.clone();
+        claims["aud"] = aud.clone();
+        let answer = app.get(PATH, &auth.sign(&claims).unwrap()).await;
+        if answer.status != status {
+            wrong.push(format!("aud {aud}: {} instead of {status}", answer.status));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_cannot_hold_is_no_claim() {
+    let app = TestApp::start().await;
+    let auth = &app.stack.sandbox.auth;
+    let good = auth.claims(&DORA.user(), Some(DORA.org)).to_string();
+    let mut wrong = Vec::new();
+    for (more, status) in [
+        (r#""x":"\\u0000""#.to_owned(), 404),
+        (r#""x":"a\u0000b""#.to_owned(), 401),
+        (r#""jti":"\u0000""#.to_owned(), 401),
+        (r#""a\u0000":1"#.to_owned(), 401),
+        (r#""x":{"y":[1,{"z":["\u0000"]}]}"#.to_owned(), 401),
+        (r#""x":{"y":[{"\u0000":null}]}"#.to_owned(), 401),
+        (r#""x":"\ud800""#.to_owned(), 401),
+        (r#""x":"\ud83d\ude00""#.to_owned(), 404),
+        (r#""x":1e400"#.to_owned(), 401),
+        (r#""x":1e308"#.to_owned(), 404),
+        (r#""x":-12345678901234567890123"#.to_owned(), 404),
+        (format!(r#""x":{}{}"#, "[".repeat(100), "]".repeat(100)), 404),
+        (format!(r#""x":{}{}"#, "[".repeat(1000), "]".repeat(1000)), 401),
+    ] {
+        let claims = RawValue::from_string(good.replacen('{', &format!("{{{more},"), 1)).unwrap();
+        let answer = app.get(PATH, &auth.sign(&claims).unwrap()).await;
+        if answer.status != status {
+            wrong.push(format!("{more}: {} instead of {status}: {}", answer.status, answer.body["code"]));
+        }
+    }
+    // In a claim that there is already, its bearer's own included.
+    for claim in ["sub", "session_id", "org_id", "email", "user_metadata"] {
+        let mut claims = auth.claims(&DORA.user(), Some(DORA.org));
+        let was = claims[claim].as_str().unwrap_or_default().to_owned();
+        claims[claim] = if claim == "user_metadata" { json!({ "name": "\0" }) } else { json!(was + "\0") };
+        let answer = app.get(PATH, &auth.sign(&claims).unwrap()).await;
+        if answer.status != 401 {
+            wrong.push(format!("{claim}: {} {}", answer.status, answer.body["code"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_published_key_verifies_only_what_it_is_meant_for() {
+    let app = TestApp::start().await;
+    let auth = &app.stack.sandbox.auth;
+    let claims = auth.claims(&DORA.user(), Some(DORA.org));
+    let mut tokens = Vec::new();
+    for (entry, verifies) in [
+        (json!({}), true),
+        (json!({ "use": null }), true),
+        (json!({ "key_ops": null }), true),
+        (json!({ "use": null, "key_ops": null, "alg": null }), true),
+        (json!({ "use": null, "key_ops": ["sign", "verify"] }), true),
+        (json!({ "use": "enc" }), false),
+        (json!({ "use": "enc", "key_ops": null }), false),
+        (json!({ "use": "SIG" }), false),
+        (json!({ "use": 7 }), false),
+        (json!({ "key_ops": ["sign"] }), false),
+        (json!({ "use": null, "key_ops": ["deriveBits", "deriveKey"] }), false),
+        (json!({ "use": null, "key_ops": ["Verify"] }), false),
+        (json!({ "key_ops": [] }), false),
+        (json!({ "key_ops": "verify" }), false),
+        (json!({ "alg": "ECDH-ES" }), false),
+        (json!({ "alg": "ES384" }), false),
+    ] {
+        tokens.push((entry.to_string(), auth.sign_with_entry(&claims, &entry).unwrap(), verifies));
+    }
+    let keys: Value = serde_json::from_str(include_str!("../fixtures/keys/rsa.json")).unwrap();
+    for (bits, verifies) in [("1024", false), ("2047", false), ("2048", true)] {
+        let text = |name: &str| keys[bits][name].as_str().unwrap();
+        let pkcs1 = STANDARD.decode(text("pkcs1")).unwrap();
+        // Zeros in front of a number do not make it longer.
+        let padded = URL_SAFE_NO_PAD.encode([vec![0; 200], URL_SAFE_NO_PAD.decode(text("n")).unwrap()].concat());
+        for n in [text("n"), &padded] {
+            let token = auth.sign_with_rsa(&claims, &pkcs1, n, text("e")).unwrap();
+            tokens.push((format!("RSA of {bits} bits"), token, verifies));
+        }
+    }
+    // Forty keys for something else do not crowd out one that verifies, nor does one of the same name.
+    for _ in 0..40 {
+        auth.sign_with_entry(&claims, &json!({ "use": "enc" })).unwrap();
+    }
+    auth.sign_with_entry(&claims, &json!({ "use": "enc", "kid": auth.key_id().unwrap() })).unwrap();
+    tokens.push(("the signing key".to_owned(), auth.sign(&claims).unwrap(), true));
+    let mut wrong = Vec::new();
+    for (key, token, verifies) in tokens {
+        let answer = app.get(PATH, &token).await;
+        let expected = if verifies { (404, "job_not_found") } else { (401, "token_key_unknown") };
+        if (answer.status.as_u16(), answer.body["code"].as_str().unwrap()) != expected {
+            wrong.push(format!("{key}: {} {}", answer.status, answer.body["code"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

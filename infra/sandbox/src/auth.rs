@@ -21,6 +21,7 @@ use p256::{
     elliptic_curve::{Generate, sec1::ToSec1Point},
     pkcs8::EncodePrivateKey,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -28,6 +29,8 @@ use uuid::Uuid;
 pub struct Auth {
     issuer: String,
     keys: Mutex<Vec<SigningKey>>,
+    /// What the key set holds besides, in front of them.
+    entries: Mutex<Vec<Value>>,
     fetches: AtomicUsize,
     down: AtomicBool,
 }
@@ -75,6 +78,7 @@ impl Auth {
         Ok(Self {
             issuer: format!("{url}/auth/v1"),
             keys: Mutex::new(vec![SigningKey::generate()?]),
+            entries: Mutex::default(),
             fetches: AtomicUsize::new(0),
             down: AtomicBool::new(false),
         })
@@ -100,7 +104,7 @@ impl Auth {
     ///
     /// # Errors
     /// If it cannot be signed.
-    pub fn sign(&self, claims: &Value) -> Result<String> {
+    pub fn sign(&self, claims: &impl Serialize) -> Result<String> {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let key = keys.last().context("there is no key")?;
         let mut header = Header::new(Algorithm::ES256);
@@ -154,6 +158,54 @@ impl Auth {
         Ok(jsonwebtoken::encode(&header, claims, &key.encoding)?)
     }
 
+    /// Publishes one more EC key, as `entry` has it otherwise than a signing key (null leaves a member out), and signs with it.
+    ///
+    /// # Errors
+    /// If it cannot be signed.
+    pub fn sign_with_entry(&self, claims: &Value, entry: &Value) -> Result<String> {
+        let key = SigningKey::generate()?;
+        self.publish(key.public, entry, Algorithm::ES256, claims, &key.encoding)
+    }
+
+    /// The same with an RSA key: its private part as PKCS#1, its modulus and exponent as a key set has them.
+    ///
+    /// # Errors
+    /// If it cannot be signed.
+    pub fn sign_with_rsa(&self, claims: &Value, pkcs1: &[u8], n: &str, e: &str) -> Result<String> {
+        let public = json!({
+            "kty": "RSA", "kid": Uuid::new_v4(), "alg": "RS256", "use": "sig", "key_ops": ["verify"], "n": n, "e": e,
+        });
+        self.publish(public, &json!({}), Algorithm::RS256, claims, &EncodingKey::from_rsa_der(pkcs1))
+    }
+
+    fn publish(
+        &self,
+        mut public: Value,
+        entry: &Value,
+        algorithm: Algorithm,
+        claims: &Value,
+        key: &EncodingKey,
+    ) -> Result<String> {
+        for (name, value) in entry.as_object().into_iter().flatten() {
+            public[name] = value.clone();
+        }
+        let members = public.as_object_mut().context("an entry is an object")?;
+        members.retain(|_, value| !value.is_null());
+        let mut header = Header::new(algorithm);
+        header.kid = public["kid"].as_str().map(str::to_owned);
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(public);
+        Ok(jsonwebtoken::encode(&header, claims, key)?)
+    }
+
+    /// The id of the key that signs now.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn key_id(&self) -> Result<String> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(keys.last().context("there is no key")?.kid.clone())
+    }
+
     /// Signs with a new key from now on. The old ones stay published unless `revoke`.
     ///
     /// # Errors
@@ -189,6 +241,7 @@ async fn jwks(State(auth): State<Arc<Auth>>) -> Response {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let keys = auth.keys.lock().unwrap_or_else(PoisonError::into_inner);
-    let public: Vec<&Value> = keys.iter().map(|key| &key.public).collect();
+    let entries = auth.entries.lock().unwrap_or_else(PoisonError::into_inner);
+    let public: Vec<&Value> = entries.iter().chain(keys.iter().map(|key| &key.public)).collect();
     ([(header::CACHE_CONTROL, "public, max-age=600")], Json(json!({ "keys": public }))).into_response()
 }
