@@ -9,6 +9,8 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 use uuid::Uuid;
 
+use crate::SERVERS;
+
 const OWNER_ROLE: &str = "00000000-0000-7000-8000-000000000001";
 
 const fn id(number: u128) -> Uuid {
@@ -458,4 +460,32 @@ async fn no_token_hash_or_key_is_anybodys_to_read() {
             "usage_reservations.tokens",
         ]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_is_no_id_is_read_as_none() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let id = "01900000-0000-7000-8000-000000000001";
+        for (text, read) in [
+            (format!("'{id}'"), json!(id)),
+            ("upper('01900000-0000-7000-8000-00000000000a')".to_owned(), json!("01900000-0000-7000-8000-00000000000a")),
+            ("null".to_owned(), json!(null)),
+            ("'x'".to_owned(), json!(null)),
+            ("''".to_owned(), json!(null)),
+            (format!("'{id}0'"), json!(null)),
+            (format!("' {id}'"), json!(null)),
+            ("repeat('-', 36)".to_owned(), json!(null)),
+            ("concat('x', random())".to_owned(), json!(null)),
+        ] {
+            for role in ["spine_caller", "spine_service", "postgres"] {
+                let read_as = db.ask(&Actor::role(role), &format!("select app.as_uuid({text}) as it")).await;
+                assert_eq!(read_as, Ok(json!([{ "it": read }])), "{role}: {text}");
+            }
+            // Where a plan is made for it, as for a condition.
+            let found = format!("select count(*)::integer as it from organizations where id = app.as_uuid({text})");
+            let one = i32::from(read == json!(id));
+            assert_eq!(db.ask(&Actor::role("postgres"), &found).await, Ok(json!([{ "it": one }])), "{text}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Proof that no tenant sees another: every table × verb × actor × whose row it is, against one declaration (`who_may.txt`); and
 //! every policy removed or weakened, to see that the declaration notices.
 
+mod oracles;
+mod paths;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

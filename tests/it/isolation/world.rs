@@ -634,13 +634,36 @@ impl World {
         if columns.iter().all(|(name, _)| table.key.contains(name)) && columns.len() == 1 {
             return Some(format!("insert into public.{} default values", line.table));
         }
-        // A row of a certain kind is that by all of its columns.
-        if let Some(granted) =
-            table.grants.get(&(actor.role().to_owned(), "INSERT")).filter(|_| line.name == line.table)
-        {
-            columns.retain(|(name, _)| granted.contains(name));
+        // A row of a certain kind is that by all of its columns; its id it may be given.
+        if let Some(granted) = table.grants.get(&(actor.role().to_owned(), "INSERT")) {
+            columns.retain(|(name, _)| (line.name != line.table && name != "id") || granted.contains(name));
         }
         Some(insert(&line.table, &columns))
+    }
+
+    /// A row of a colleague's in this organisation that is not there yet.
+    pub(crate) fn new_row(&self, line: &Line, org: Uuid) -> Vec<(String, String)> {
+        self.columns(Set { org, of: None }, self.template(line), Some(Uuid::new_v4()))
+    }
+
+    /// What finds the colleague's row here.
+    pub(crate) fn key_here(&self, line: &Line) -> Option<&str> {
+        self.keys.get(&(Set { org: NORD, of: None }, line.name.clone())).map(String::as_str)
+    }
+
+    /// What finds the colleague's row in the other organisation.
+    pub(crate) fn key_elsewhere(&self, line: &Line) -> Option<&str> {
+        self.keys.get(&(Set { org: BRICK, of: None }, line.name.clone())).map(String::as_str)
+    }
+
+    /// A role of the other organisation's own, as a literal.
+    pub(crate) fn role_elsewhere(&self) -> String {
+        format!("'{}'", self.ids[&(Set { org: BRICK, of: None }, "roles".to_owned())])
+    }
+
+    /// The columns that the actor may name in an insert or update.
+    pub(crate) fn granted(&self, line: &Line, actor: Actor, verb: &'static str) -> &[String] {
+        self.tables[&line.table].grants.get(&(actor.role().to_owned(), verb)).map_or(&[], Vec::as_slice)
     }
 
     /// Whether adding a second one is stopped by a unique key of the organisation.
@@ -679,7 +702,7 @@ impl World {
     }
 }
 
-fn insert(table: &str, columns: &[(String, String)]) -> String {
+pub(crate) fn insert(table: &str, columns: &[(String, String)]) -> String {
     let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
     let values: Vec<&str> = columns.iter().map(|(_, value)| value.as_str()).collect();
     format!("insert into public.{table} ({}) values ({})", names.join(", "), values.join(", "))
