@@ -1,7 +1,7 @@
 //! Who is calling: people by Supabase access token, agents by a token of Spine's own.
 //!
-//! A person's token is checked here, by the key its issuer publishes. An agent's is only hashed here: the database resolves it
-//! at every statement, so a revoked one is powerless at once.
+//! A person's token is checked here, by the key its issuer publishes. An agent's is only hashed here: the database resolves it as a
+//! transaction begins and again at every statement, so a revoked one is powerless at once.
 
 mod keys;
 
@@ -69,7 +69,7 @@ pub enum AuthError {
     /// There is none.
     #[error("Sign in, and send the access token as `Authorization: Bearer …`.")]
     Missing,
-    /// It is no token at all, or of a kind that is never accepted.
+    /// It is no token at all, of a kind that is never accepted, or has a claim of another type than its own.
     #[error("The access token is malformed.")]
     Malformed,
     /// Its algorithm is not the one its key is for.
@@ -90,7 +90,7 @@ pub enum AuthError {
     /// It has expired, or says no time at which it will.
     #[error("The access token has expired; refresh it.")]
     Expired,
-    /// It is not valid yet.
+    /// It is not valid yet, or says that it was issued in the future.
     #[error("The access token is not valid yet.")]
     NotYet,
     /// It is no signed-in person's: another role, or no user id.
@@ -194,7 +194,7 @@ impl Authenticator {
             Algorithm::HS256 => self.legacy(token).await?,
             _ => return Err(AuthError::Algorithm),
         };
-        self.check(claims, now)
+        check(claims, &self.issuer, now)
     }
 
     /// A shared secret, where the project has one: never a published key taken for one.
@@ -216,44 +216,74 @@ impl Authenticator {
         let newer = self.secrets.refetch(Secret::SupabaseJwtSecret, &secret).await?;
         if newer.same(&secret) { Err(refused) } else { verify_with(newer.expose()) }
     }
+}
 
-    fn check(&self, mut claims: Map<String, Value>, now: DateTime<Utc>) -> Result<Identity, AuthError> {
-        let text = |name: &str| claims.get(name).and_then(Value::as_str);
-        let number = |name: &str| claims.get(name).and_then(Value::as_f64);
-        if text("iss") != Some(self.issuer.as_str()) {
-            return Err(AuthError::Issuer);
-        }
-        let meant = match claims.get("aud") {
-            Some(Value::String(one)) => one == "authenticated",
-            Some(Value::Array(many)) => many.iter().any(|one| one == "authenticated"),
-            _ => false,
-        };
-        if !meant {
-            return Err(AuthError::Audience);
-        }
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "seconds since 1970 are exact in an f64 for the next 285 million years"
-        )]
-        let (now, leeway) = (now.timestamp() as f64, LEEWAY_S as f64);
-        if number("exp").is_none_or(|exp| exp + leeway <= now) {
-            return Err(AuthError::Expired);
-        }
-        if number("nbf").is_some_and(|nbf| nbf - leeway > now) {
-            return Err(AuthError::NotYet);
-        }
-        if text("role") != Some("authenticated") {
-            return Err(AuthError::Role);
-        }
-        if claims.get("is_anonymous") == Some(&Value::Bool(true)) {
-            return Err(AuthError::Anonymous);
-        }
-        let user_id = text("sub").and_then(|sub| Uuid::try_parse(sub).ok()).ok_or(AuthError::Role)?;
-        // Its bearer edits it: nothing may ever come to rest on it.
-        claims.remove("user_metadata");
-        // Ours alone to set; see `app.agent_token`.
-        claims.remove("agent_token_sha256");
-        Ok(Identity::Person { user_id, claims })
+/// Whose token with these claims is, where its signature holds.
+fn check(mut claims: Map<String, Value>, issuer: &str, now: DateTime<Utc>) -> Result<Identity, AuthError> {
+    let text = |name: &str| claims.get(name).and_then(Value::as_str);
+    let number = |name: &str| claims.get(name).and_then(Value::as_f64);
+    if text("iss") != Some(issuer) {
+        return Err(AuthError::Issuer);
+    }
+    let meant = match claims.get("aud") {
+        Some(Value::String(one)) => one == "authenticated",
+        Some(Value::Array(many)) => many.iter().all(Value::is_string) && many.iter().any(|one| one == "authenticated"),
+        _ => false,
+    };
+    if !meant {
+        return Err(AuthError::Audience);
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "seconds since 1970 are exact in an f64 for the next 285 million years"
+    )]
+    let (now, leeway) = (now.timestamp() as f64, LEEWAY_S as f64);
+    if number("exp").is_none_or(|exp| exp + leeway <= now) {
+        return Err(AuthError::Expired);
+    }
+    let wrong =
+        |(name, value): (&String, &Value)| !is_of_its_type(name, value) || name.contains('\0') || holds_nul(value);
+    if claims.iter().any(wrong) {
+        return Err(AuthError::Malformed);
+    }
+    if ["nbf", "iat"].into_iter().filter_map(number).any(|from| from - leeway > now) {
+        return Err(AuthError::NotYet);
+    }
+    if text("role") != Some("authenticated") {
+        return Err(AuthError::Role);
+    }
+    if claims.get("is_anonymous") == Some(&Value::Bool(true)) {
+        return Err(AuthError::Anonymous);
+    }
+    let user_id = text("sub").and_then(|sub| Uuid::try_parse(sub).ok()).ok_or(AuthError::Role)?;
+    // Its bearer edits it: nothing may ever come to rest on it.
+    claims.remove("user_metadata");
+    // Ours alone to set; see `app.agent_token`.
+    claims.remove("agent_token_sha256");
+    Ok(Identity::Person { user_id, claims })
+}
+
+/// Whether a claim that a token may do without is of its type. One of another type is its issuer's mistake, and its meaning is not to
+/// be guessed: `nbf` as a text would hold from the beginning.
+fn is_of_its_type(name: &str, value: &Value) -> bool {
+    match name {
+        "nbf" | "iat" => value.is_number(),
+        "is_anonymous" => value.is_boolean(),
+        "jti" | "session_id" | "org_id" | "spine_client_id" | "email" | "phone" | "aal" => value.is_string(),
+        // The auth server writes null for a user that it did not make.
+        "amr" => value.is_array() || value.is_null(),
+        "app_metadata" => value.is_object() || value.is_null(),
+        _ => true,
+    }
+}
+
+/// Whether there is a NUL in a text of it, which a `jsonb` of Postgres cannot hold.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(holds_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -289,5 +319,53 @@ fn verify(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Map<St
             jsonwebtoken::errors::ErrorKind::InvalidAlgorithm => AuthError::Algorithm,
             _ => AuthError::Malformed,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    /// Whether a token is let in that says this of its times, in half seconds from now.
+    #[track_caller]
+    fn let_in(times: &[(&str, i64)]) -> Result<(), AuthError> {
+        let mut claims = json!({
+            "iss": "i", "aud": "authenticated", "role": "authenticated", "sub": Uuid::nil(), "exp": NOW + 3600, "iat": NOW,
+        });
+        for (name, halves) in times {
+            #[expect(clippy::cast_precision_loss, reason = "half seconds of these times are exact")]
+            let at = (2 * NOW + halves) as f64 / 2.0;
+            claims[*name] = json!(at);
+        }
+        let Value::Object(claims) = claims else { unreachable!() };
+        check(claims, "i", DateTime::from_timestamp(NOW, 0).unwrap()).map(|_| ())
+    }
+
+    #[test]
+    fn clocks_may_differ_by_thirty_seconds_and_no_more() {
+        assert_eq!(let_in(&[("exp", -61)]), Err(AuthError::Expired));
+        assert_eq!(let_in(&[("exp", -60)]), Err(AuthError::Expired));
+        assert_eq!(let_in(&[("exp", -59)]), Ok(()));
+        for claim in ["nbf", "iat"] {
+            assert_eq!(let_in(&[(claim, 59)]), Ok(()));
+            assert_eq!(let_in(&[(claim, 60)]), Ok(()));
+            assert_eq!(let_in(&[(claim, 61)]), Err(AuthError::NotYet));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_is_let_in_between_its_times(exp in -200..200_i64, nbf in -200..200_i64, iat in -200..200_i64) {
+            let expected = match () {
+                () if exp <= -60 => Err(AuthError::Expired),
+                () if nbf > 60 || iat > 60 => Err(AuthError::NotYet),
+                () => Ok(()),
+            };
+            prop_assert_eq!(let_in(&[("exp", exp), ("nbf", nbf), ("iat", iat)]), expected);
+        }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::{sync::OnceLock, time::Duration};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use http::header;
 use jsonwebtoken::{
     Algorithm, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,6 +24,8 @@ const STALE: TimeDelta = TimeDelta::hours(1);
 const AGAIN: TimeDelta = TimeDelta::seconds(30);
 const MAX_KEYS: usize = 32;
 const MAX_BYTES: usize = 64 * 1024;
+/// The shortest modulus of RSA that a signature is believed by (RFC 7518, 3.3).
+const MIN_RSA_BITS: u32 = 2048;
 
 /// A published key and the one algorithm it is for.
 #[derive(Clone)]
@@ -114,7 +117,7 @@ impl KeySet {
         }
         let published: Published = serde_json::from_slice(&bytes).map_err(|_| "an answer that is no key set")?;
         // A key of a kind not known here is somebody else's business, not a reason to refuse the rest.
-        let keys = published.keys.into_iter().take(MAX_KEYS).filter_map(usable).collect();
+        let keys = published.keys.into_iter().filter_map(usable).take(MAX_KEYS).collect();
         Ok((keys, max_age.unwrap_or(KEEP.1)))
     }
 }
@@ -125,14 +128,19 @@ impl Kept {
     }
 }
 
-/// A signing key of one of the two accepted kinds. A shared secret that was published is not one.
+/// A key to verify signatures with, of one of the two accepted kinds. A shared secret that was published is not one.
 fn usable(value: Value) -> Option<(String, PublicKey)> {
     let jwk: Jwk = serde_json::from_value(value).ok()?;
+    let meant = jwk.common.public_key_use.as_ref().is_none_or(|meant| *meant == PublicKeyUse::Signature)
+        && jwk.common.key_operations.as_ref().is_none_or(|does| does.contains(&KeyOperations::Verify));
+    if !meant {
+        return None;
+    }
     let (algorithm, named) = match &jwk.algorithm {
         AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => {
             (Algorithm::ES256, KeyAlgorithm::ES256)
         }
-        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+        AlgorithmParameters::RSA(rsa) if bits(&rsa.n)? >= MIN_RSA_BITS => (Algorithm::RS256, KeyAlgorithm::RS256),
         _ => return None,
     };
     if jwk.common.key_algorithm.is_some_and(|stated| stated != named) {
@@ -140,6 +148,14 @@ fn usable(value: Value) -> Option<(String, PublicKey)> {
     }
     let key = DecodingKey::from_jwk(&jwk).ok()?;
     Some((jwk.common.key_id?, PublicKey { key, algorithm }))
+}
+
+/// How long a number is in bits; `None` if it is not written as a key set writes numbers.
+fn bits(number: &str) -> Option<u32> {
+    let bytes = URL_SAFE_NO_PAD.decode(number).ok()?;
+    let significant = bytes.iter().position(|byte| *byte != 0).map_or(&[][..], |first| &bytes[first..]);
+    let leading = significant.first().map_or(0, |byte| byte.leading_zeros());
+    Some(u32::try_from(significant.len()).ok()? * 8 - leading)
 }
 
 fn max_age(cache_control: &str) -> Option<i64> {
