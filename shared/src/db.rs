@@ -61,6 +61,9 @@ pub enum DbError {
     /// The server did not answer.
     #[error("the database did not answer in time")]
     Timeout,
+    /// The caller is an agent whose token does not stand: unknown, expired or revoked, or the agent is paused.
+    #[error("the agent's token does not stand")]
+    AgentRefused,
 }
 
 /// How long a transaction may take to begin, connection included.
@@ -84,19 +87,25 @@ impl Database {
         Ok(Self { secrets, mode, idle: Arc::default() })
     }
 
-    /// Begins a transaction in which every statement runs as `caller`.
+    /// Begins a transaction in which every statement runs as `caller`. The same message asks whether an agent's token stands.
     ///
     /// # Errors
-    /// [`DbError`] if the database cannot be reached or refuses the login.
+    /// [`DbError`] if the database cannot be reached or refuses the login; [`DbError::AgentRefused`].
     pub async fn caller_tx(&self, caller: &Caller) -> Result<CallerTx, DbError> {
-        let role = match caller.identity {
-            Identity::Person { .. } => "spine_caller",
-            Identity::Agent { .. } => "spine_agent",
+        let (role, asks) = match caller.identity {
+            Identity::Person { .. } => ("spine_caller", ""),
+            Identity::Agent { .. } => ("spine_agent", "; select where app.agent_id() is not null"),
         };
         let headers = caller.org.map_or_else(String::new, |org| json!({ "spine-org": org }).to_string());
         let settings =
             [("request.jwt.claims", caller.claims_json()), ("request.headers", headers), ("role", role.to_owned())];
-        Ok(CallerTx(self.begin(begin_statement(&settings)).await?))
+        let tx = CallerTx(self.begin(begin_statement(&settings) + asks).await?);
+        // One row from the settings, and one from what is asked.
+        if !asks.is_empty() && tx.answered < 2 {
+            tx.rollback().await?;
+            return Err(DbError::AgentRefused);
+        }
+        Ok(tx)
     }
 
     /// Begins a transaction of the system, confined to `org`.
@@ -134,17 +143,17 @@ impl Database {
         // A connection that slept through a freeze may be dead, and one whose other end is gone may not say so: nothing has been
         // asked of it yet, so once more with a new one.
         if let Some(mut kept) = idle.take()
-            && let Ok(Ok(_)) = timeout(BEGIN, kept.execute(AssertSqlSafe(statement.clone()))).await
+            && let Ok(Ok(begun)) = timeout(BEGIN, kept.execute(AssertSqlSafe(statement.clone()))).await
         {
-            return Ok(Tx { conn: Some(kept), idle, mode: self.mode });
+            return Ok(Tx { conn: Some(kept), idle, mode: self.mode, answered: begun.rows_affected() });
         }
         let connected = timeout(BEGIN, async {
             let mut conn = self.connect().await?;
-            conn.execute(AssertSqlSafe(statement)).await?;
-            Ok::<_, DbError>(conn)
+            let begun = conn.execute(AssertSqlSafe(statement)).await?;
+            Ok::<_, DbError>((conn, begun))
         });
-        let conn = connected.await.map_err(|_| DbError::Timeout)??;
-        Ok(Tx { conn: Some(conn), idle, mode: self.mode })
+        let (conn, begun) = connected.await.map_err(|_| DbError::Timeout)??;
+        Ok(Tx { conn: Some(conn), idle, mode: self.mode, answered: begun.rows_affected() })
     }
 
     async fn connect(&self) -> Result<PgConnection, DbError> {
@@ -188,6 +197,8 @@ pub struct Tx {
     conn: Option<PgConnection>,
     idle: OwnedMutexGuard<Option<PgConnection>>,
     mode: Mode,
+    /// How many rows the message answered that began it.
+    answered: u64,
 }
 
 impl Tx {

@@ -369,8 +369,17 @@ impl From<StoreError> for ApiError {
 
 impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
-        Self::unavailable("database_unavailable", "The database cannot be reached; try again shortly.", 5)
-            .because(error)
+        match error {
+            DbError::AgentRefused => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "agent_token_refused",
+                "The agent's token is unknown, has expired or was revoked, or the agent is paused; ask an admin for a new one.",
+            ),
+            DbError::Secret(_) | DbError::Database(_) | DbError::Timeout => {
+                Self::unavailable("database_unavailable", "The database cannot be reached; try again shortly.", 5)
+                    .because(error)
+            }
+        }
     }
 }
 

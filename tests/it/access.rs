@@ -759,7 +759,7 @@ async fn an_issued_token_signs_its_agent_in_with_its_scopes_and_until_it_ends() 
         .unwrap();
     app.post("/v1/uploads", &token, &json!({ "content_type": "image/png", "bytes": 10 }))
         .await
-        .expect_error(403, "organization_missing");
+        .expect_error(401, "agent_token_refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]

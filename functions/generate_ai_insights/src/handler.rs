@@ -161,10 +161,14 @@ async fn person(state: &State, request: &HttpRequest, now: DateTime<Utc>) -> Res
     let caller = state.auth.authenticate(&request.headers, now).await?;
     match caller.identity {
         Identity::Person { .. } => Ok(caller),
-        Identity::Agent { .. } => Err(ApiError::forbidden(
-            "people_only",
-            "Insights are made for people; an agent reads those that are there.",
-        )),
+        Identity::Agent { .. } => {
+            // Whether it is one at all comes first.
+            state.db.caller_tx(&caller).await?.rollback().await?;
+            Err(ApiError::forbidden(
+                "people_only",
+                "Insights are made for people; an agent reads those that are there.",
+            ))
+        }
     }
 }
 

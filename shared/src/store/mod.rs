@@ -30,7 +30,7 @@ pub enum StoreError {
         /// The `resource:action` that is missing.
         permission: &'static str,
     },
-    /// Who calls is not (or no longer) known: an agent's token that was revoked, a session that was ended, a stranger.
+    /// Who calls works in no organisation: a session that was ended, a stranger, an organisation that is not theirs.
     #[error("the caller is in no organisation")]
     NoOrganisation,
     /// The same idempotency key came with another request.
