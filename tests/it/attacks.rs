@@ -69,11 +69,14 @@ fn approve() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_id_of_an_organisation_that_is_gone_opens_nothing_of_it() {
     let db = TestDatabase::new(Server::Postgres18).await;
-    db.run(&format!("delete from projects where org_id = '{BRICK}'; delete from organizations where id = '{BRICK}'"))
-        .await;
-    let still = db.still().await;
+    let dora = Actor::person(&DORA);
     let call = format!("public.create_organization_with_context('Mine', 'mine', '{BRICK}')");
-    still.refused(&Actor::person(&DORA), &call, "PT409", "id_taken").await;
+    let made = db.ask(&dora, &format!("select org_id from {call}")).await.unwrap();
+    let org = made[0]["org_id"].as_str().unwrap();
+    assert_ne!(org, BRICK.to_string(), "an id is of one's own, whatever it was made from");
+    db.run(&format!("delete from organizations where id = '{org}'")).await;
+    let still = db.still().await;
+    still.refused(&dora, &call, "PT409", "id_taken").await;
     still.unchanged().await;
 }
 
@@ -340,8 +343,9 @@ async fn a_retry_puts_nobody_on_a_client_again() {
     let db = TestDatabase::new(Server::Postgres18).await;
     give(&db, SVEN.id, &[("clients", "create")]).await;
     db.run(&format!("insert into org_consultants (org_id, user_id) values ('{NORD}', '{}')", SVEN.id)).await;
-    let make = format!("select public.create_client_with_context('{NORD}', 'Lakeside Living', id => '{LIVING}')");
-    db.ask(&Actor::person(&SVEN), &make).await.unwrap();
+    let make = format!("select public.create_client_with_context('{NORD}', 'New', id => '{}') as id", id(9));
+    let made = db.ask(&Actor::person(&ADAM), &make).await.unwrap();
+    assert_eq!(db.ask(&Actor::person(&SVEN), &make).await, Ok(made));
     let assigned = format!("select count(*) from client_consultants where user_id = '{}'", SVEN.id);
     assert_eq!(db.count(&assigned).await, 0);
 }

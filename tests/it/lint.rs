@@ -24,7 +24,7 @@ const GOOD: &str = "
     create policy widgets_select on public.widgets for select to authenticated using (org_id = (select app.active_org_id()));
     create policy widgets_insert on public.widgets for insert to authenticated
         with check (org_id = (select app.active_org_id()) and app.may_grant(role_id));
-    grant select, insert on public.widgets to authenticated;
+    grant select, insert (org_id, role_id, project_id, made_on) on public.widgets to authenticated;
     alter table public.data_ownership no force row level security;
     insert into public.data_ownership (table_name, owner) values ('widgets', 'human');
     alter table public.data_ownership force row level security;
@@ -32,7 +32,7 @@ const GOOD: &str = "
     reset role;";
 
 /// What is done to it, and which rule then refuses what.
-const BAD: [(&str, &str, &str, &str); 29] = [
+const BAD: [(&str, &str, &str, &str); 31] = [
     ("row-security", "public.widgets", "", "alter table public.widgets no force row level security"),
     ("row-security", "public.widgets", "", "alter table public.widgets disable row level security"),
     (
@@ -130,6 +130,13 @@ const BAD: [(&str, &str, &str, &str); 29] = [
          create index widgets_project_idx on public.widgets (org_id, made_on, project_id)",
     ),
     ("organisation", "public.widgets", "", "drop index public.widgets_org_id_idx"),
+    ("key-order", "public.widgets", "widgets_pkey", "grant insert on public.widgets to authenticated"),
+    (
+        "key-order",
+        "public.widgets",
+        "widgets_key",
+        "alter table public.widgets add constraint widgets_key unique (project_id, role_id, org_id)",
+    ),
     (
         "call-per-row",
         "public.widgets",
@@ -157,7 +164,7 @@ const BAD: [(&str, &str, &str, &str); 29] = [
 ];
 
 /// What nothing is wrong with, although it comes near.
-const FINE: [&str; 5] = [
+const FINE: [&str; 6] = [
     "create function app.widget_told() returns trigger language plpgsql set search_path = '' as 'begin end'",
     "alter table public.widgets add constraint widgets_project_fkey
          foreign key (org_id, project_id) references public.projects (org_id, id);
@@ -166,6 +173,7 @@ const FINE: [&str; 5] = [
     "set local role spine_owner;
      create function app.widget_changed() returns trigger language plpgsql security definer set search_path = '' as 'begin end';
      grant execute on function app.widget_changed() to public",
+    "alter table public.widgets add constraint widgets_key unique (org_id, project_id, role_id)",
     "create policy widgets_narrow on public.widgets as restrictive for select to authenticated using (role_id is not null)",
 ];
 

@@ -426,7 +426,7 @@ async fn changes_are_told_to_the_organisation_and_to_whose_row_it_is_by_id_and_n
         let insert = format!(
             "insert into public.leads (id, org_id, client_name, email) values ('{lead}', '{NORD}', 'Greta', 'greta@example.com')"
         );
-        check(&adam, insert, "leads", "insert", &topics("leads", &[]), lead).await;
+        check(&service, insert, "leads", "insert", &topics("leads", &[]), lead).await;
         let assign = |to: &Person| {
             format!("update public.leads set assigned_to = '{}', assigned_at = now() where id = '{lead}'", to.id)
         };

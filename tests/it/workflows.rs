@@ -332,12 +332,11 @@ async fn each_side_sees_its_own_state_of_one_life_cycle_and_no_consultant_a_clie
         }
         // What a consultant began for the client they see, and so does the client.
         let begin = format!(
-            "insert into public.submissions (id, org_id, client_id, template_id) values ('{}', '{NORD}', '{LIVING}', '{FORM}')",
-            id(0x110)
+            "insert into public.submissions (org_id, client_id, template_id) values ('{NORD}', '{LIVING}', '{FORM}')"
         );
-        assert_eq!(db.change(&Actor::person(&CLEO), &begin).await, Ok(1));
+        let begun = db.add(&Actor::person(&CLEO), &begin).await.unwrap();
         for (person, state) in [(&CLEO, "with_client"), (&UMA, "to_fill_in")] {
-            let states = format!("select state from public.submission_states where id = '{}'", id(0x110));
+            let states = format!("select state from public.submission_states where id = '{begun}'");
             assert_eq!(db.ask(&Actor::person(person), &states).await.unwrap(), json!([{ "state": state }]));
         }
     }
@@ -415,30 +414,29 @@ async fn rows_are_nested_in_an_answer_of_the_same_submission() {
         let (it, other) = (id(0x100), id(0x101));
         submission(&db, it, "draft").await;
         submission(&db, other, "draft").await;
-        let (table, elsewhere) = (id(0x400), id(0x401));
-        let put = |answer: Uuid, submission: Uuid, question: Uuid, parent: Option<Uuid>, row: &str| {
+        let put = |submission: Uuid, question: Uuid, parent: Option<Uuid>, row: &str| {
             let parent = parent.map_or("null".to_owned(), |parent| format!("'{parent}'"));
             format!(
-                "insert into public.submission_answers (id, org_id, submission_id, question_id, parent_id, row_index, value)
-                 values ('{answer}', '{NORD}', '{submission}', '{question}', {parent}, {row}, '1')"
+                "insert into public.submission_answers (org_id, submission_id, question_id, parent_id, row_index, value)
+                 values ('{NORD}', '{submission}', '{question}', {parent}, {row}, '1')"
             )
         };
+        let table = db.add(&uma, &put(it, ROOMS, None, "null")).await.unwrap();
+        let elsewhere = db.add(&uma, &put(other, ROOMS, None, "null")).await.unwrap();
         for (statement, wanted) in [
-            (put(table, it, ROOMS, None, "null"), "1 rows"),
-            (put(elsewhere, other, ROOMS, None, "null"), "1 rows"),
-            (put(id(0x410), it, NAME, Some(table), "0"), "1 rows"),
-            (put(id(0x411), it, AREA, Some(table), "0"), "1 rows"),
-            (put(id(0x412), it, NAME, Some(table), "1"), "1 rows"),
+            (put(it, NAME, Some(table), "0"), "1 rows"),
+            (put(it, AREA, Some(table), "0"), "1 rows"),
+            (put(it, NAME, Some(table), "1"), "1 rows"),
             // Beside one another, not in one place.
-            (put(id(0x413), it, NAME, Some(table), "1"), "submission_answers_place_key"),
-            (put(id(0x414), it, ROOMS, None, "null"), "submission_answers_place_key"),
-            (put(id(0x415), it, NAME, Some(elsewhere), "0"), "submission_answers_submission_id_parent_id_fkey"),
-            (put(id(0x416), it, NAME, Some(id(0x499)), "0"), "submission_answers_submission_id_parent_id_fkey"),
-            (put(id(0x417), it, AREA, Some(table), "null"), "submission_answers_row_check"),
-            (put(id(0x418), it, AREA, None, "0"), "submission_answers_row_check"),
-            (put(id(0x419), it, AREA, Some(table), "-1"), "submission_answers_row_check"),
-            (put(id(0x41a), it, OTHER_QUESTION, None, "null"), "question_not_in_template"),
-            (put(id(0x41b), it, OTHER_QUESTION, Some(table), "0"), "question_not_in_template"),
+            (put(it, NAME, Some(table), "1"), "submission_answers_place_key"),
+            (put(it, ROOMS, None, "null"), "submission_answers_place_key"),
+            (put(it, NAME, Some(elsewhere), "0"), "submission_answers_org_id_submission_id_parent_id_fkey"),
+            (put(it, NAME, Some(id(0x499)), "0"), "submission_answers_org_id_submission_id_parent_id_fkey"),
+            (put(it, AREA, Some(table), "null"), "submission_answers_row_check"),
+            (put(it, AREA, None, "0"), "submission_answers_row_check"),
+            (put(it, AREA, Some(table), "-1"), "submission_answers_row_check"),
+            (put(it, OTHER_QUESTION, None, "null"), "question_not_in_template"),
+            (put(it, OTHER_QUESTION, Some(table), "0"), "question_not_in_template"),
         ] {
             let told = code(db.change(&uma, &statement).await);
             assert!(told.contains(wanted), "{told}: {statement}");

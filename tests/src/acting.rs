@@ -144,6 +144,15 @@ impl TestDatabase {
         Ok(done?.rows_affected())
     }
 
+    /// Adds a row as this actor, in a transaction of its own that is committed. The id that it was given.
+    pub async fn add(&self, actor: &Actor, statement: &str) -> Result<Uuid, Refusal> {
+        let mut conn = self.begin_as(actor).await;
+        let added = sqlx::query_scalar(AssertSqlSafe(format!("{statement} returning id"))).fetch_one(&mut conn).await;
+        conn.execute("commit").await?;
+        conn.close().await.unwrap();
+        Ok(added?)
+    }
+
     /// An agent that has signed in.
     pub async fn agent(&self, agent: &Agent) -> Actor {
         let hash: String = sqlx::query_scalar(

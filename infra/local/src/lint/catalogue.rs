@@ -35,7 +35,7 @@ const NAMES: &str = "
         select c.oid, a.grantee from pg_attribute t join pg_class c on c.oid = t.attrelid, aclexplode(t.attacl) a
          where a.grantee <> c.relowner)";
 
-const QUERIES: [Rule; 16] = [
+const QUERIES: [Rule; 17] = [
     Rule {
         name: "row-security",
         query: "select name, 'has no row-level security that also binds its owner' from ours
@@ -166,6 +166,18 @@ const QUERIES: [Rule; 16] = [
                    and not exists (select from pg_index i join pg_attribute a on a.attrelid = t.oid and a.attname = 'org_id'
                                     where i.indrelid = t.oid and i.indkey[0] = a.attnum)",
         remedy: "Create one: policies compare it in every statement",
+    },
+    Rule {
+        name: "key-order",
+        query: "select t.name, format('has the unique key %s, whose columns people name and org_id does not lead', x.relname)
+                  from tables t
+                  join pg_attribute o on o.attrelid = t.oid and o.attname = 'org_id' and not o.attisdropped
+                  join pg_index i on i.indrelid = t.oid and i.indisunique
+                  join pg_class x on x.oid = i.indexrelid
+                 where i.indkey[0] <> o.attnum
+                   and exists (select from pg_attribute a, unnest(array['anon', 'authenticated']) r, unnest(array['insert', 'update']) v
+                                where a.attrelid = t.oid and a.attnum = any (i.indkey) and has_column_privilege(r, t.oid, a.attnum, v))",
+        remedy: "Put org_id first, or grant no insert of its columns: that a key is taken tells of another organisation's row",
     },
 ];
 
