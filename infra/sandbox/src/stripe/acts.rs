@@ -79,6 +79,14 @@ impl Stripe {
         self.act(|world| world.change_price(subscription, price))
     }
 
+    /// Puts a subscription on these prices, an item each, without proration.
+    ///
+    /// # Errors
+    /// If any is unknown, or the subscription has ended.
+    pub fn change_prices(&self, subscription: &str, prices: &[&str]) -> Result<Act, Refusal> {
+        self.act(|world| world.change_prices(subscription, prices))
+    }
+
     /// Ends a subscription, now or with its period.
     ///
     /// # Errors
@@ -289,6 +297,18 @@ impl World {
         if let Some(item) = after.items.first_mut() {
             item.price = price;
         }
+        self.update(&before, after);
+        Ok(before.id)
+    }
+
+    fn change_prices(&mut self, subscription: &str, prices: &[&str]) -> Done {
+        let before = self.running(subscription)?;
+        let (current_period_start, current_period_end) = before.current_period();
+        let items = prices.iter().map(|price| {
+            let price = self.prices.get(price)?;
+            Ok(ItemFacts { id: new_id("si"), price, quantity: 1, current_period_start, current_period_end })
+        });
+        let after = SubscriptionFacts { items: items.collect::<Result<_, Refusal>>()?, ..before.clone() };
         self.update(&before, after);
         Ok(before.id)
     }

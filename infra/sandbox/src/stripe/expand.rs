@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    objects::Shape,
+    objects::{SHOWN, Shape},
     refusal::Refusal,
     rest::Asked,
     world::{Resource, Table, World},
@@ -47,8 +47,8 @@ impl World {
     fn payments_of(&self, invoice: &str, shape: Shape) -> Value {
         let payments = self.invoice_payments.all().iter().filter(|payment| payment.invoice == invoice);
         let payments: Vec<Value> = payments.map(|payment| payment.render(shape)).collect();
-        let url = format!("/v1/invoice_payments?invoice={invoice}");
-        json!({ "object": "list", "data": payments, "has_more": false, "url": url })
+        let (shown, url) = (payments.iter().take(SHOWN), format!("/v1/invoice_payments?invoice={invoice}"));
+        json!({ "object": "list", "data": shown.collect::<Vec<_>>(), "has_more": payments.len() > SHOWN, "url": url })
     }
 
     /// What has this id.

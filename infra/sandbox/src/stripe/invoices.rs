@@ -4,12 +4,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    objects::{Metadata, PriceFacts, Shape},
+    objects::{Metadata, PriceFacts, SHOWN, Shape},
     world::merge,
 };
-
-/// How many lines a rendered invoice holds; the others are to be fetched.
-const LINES_SHOWN: usize = 10;
 
 /// Where an invoice stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -126,7 +123,7 @@ impl InvoiceFacts {
     #[must_use]
     pub fn render(&self, shape: Shape) -> Value {
         let total = self.total();
-        let shown: Vec<Value> = self.lines.iter().take(LINES_SHOWN).map(|line| self.render_line(line, shape)).collect();
+        let shown: Vec<Value> = self.lines.iter().take(SHOWN).map(|line| self.render_line(line, shape)).collect();
         let hosted = self.number.as_ref().map(|_| format!("https://invoice.stripe.com/i/acct_sandbox/{}", self.id));
         let pdf = self.number.as_ref().map(|_| format!("https://pay.stripe.com/invoice/acct_sandbox/{}/pdf", self.id));
         let mut invoice = json!({
@@ -151,7 +148,7 @@ impl InvoiceFacts {
             "total_discount_amounts": [], "discounts": [], "starting_balance": 0, "ending_balance": null,
             "pre_payment_credit_notes_amount": 0, "post_payment_credit_notes_amount": 0,
             "lines": {
-                "object": "list", "data": shown, "has_more": self.lines.len() > LINES_SHOWN,
+                "object": "list", "data": shown, "has_more": self.lines.len() > SHOWN,
                 "total_count": self.lines.len(), "url": format!("/v1/invoices/{}/lines", self.id),
             },
             "status_transitions": {

@@ -154,6 +154,14 @@ impl World {
         )
     }
 
+    pub(super) fn list_items(&self, asked: &Asked<'_>) -> Result<Value, Refusal> {
+        let subscription = self.subscriptions.get(asked.form.required("subscription")?);
+        let subscription = subscription.map_err(|refusal| refusal.named_by("subscription"))?;
+        let rows: Vec<_> = subscription.items.iter().collect();
+        let (found, more) = page(&asked.form, &rows, |item| item.id.as_str(), |_| true)?;
+        Ok(listed(asked, found.into_iter().map(|item| subscription.render_item(item, asked.shape)).collect(), more))
+    }
+
     pub(super) fn list_invoices(&self, asked: &Asked<'_>) -> Result<Value, Refusal> {
         let form = &asked.form;
         let keep = |invoice: &InvoiceFacts| {

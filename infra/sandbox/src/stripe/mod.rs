@@ -197,6 +197,11 @@ impl Stripe {
         self.world().customers.put(customer);
     }
 
+    /// Makes a price so, and tells nobody.
+    pub fn put_price(&self, price: &PriceFacts) {
+        self.world().prices.put(price);
+    }
+
     /// Makes a subscription so, and tells nobody.
     pub fn put_subscription(&self, subscription: &SubscriptionFacts) {
         self.world().subscriptions.put(subscription);
@@ -234,7 +239,8 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
         |kind: &str, code: &str, message: &str| json!({ "error": { "type": kind, "code": code, "message": message } });
     // Not on our provider page: rate limits and server errors come without a code that would tell more.
     let plain = |kind: &str, message: &str| json!({ "error": { "type": kind, "message": message } });
-    let list = |data: Value| json!({ "object": "list", "data": data, "has_more": false, "url": "/v1/sandbox" });
+    let list =
+        |data: Value, more: bool| json!({ "object": "list", "data": data, "has_more": more, "url": "/v1/sandbox" });
     let retry =
         |after: &'static str, should: &'static str| vec![("retry-after", after), ("stripe-should-retry", should)];
     vec![
@@ -277,7 +283,9 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
             ),
         ),
         ("card-declined", Canned::Answer(402, error("card_error", "card_declined", "Your card was declined."))),
-        ("empty-list", Canned::Answer(200, list(json!([])))),
+        ("empty-list", Canned::Answer(200, list(json!([]), false))),
+        // Nothing, and more of it: where it ends nobody can tell.
+        ("endless-list", Canned::Answer(200, list(json!([]), true))),
         ("no-list", Canned::Answer(200, json!({ "object": "list" }))),
         ("nothing", Canned::Answer(200, json!({}))),
         ("garbage", Canned::Garbage(b"{\"object\": \"list\", \"data\": [{\xc3")),

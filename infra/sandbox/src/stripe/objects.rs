@@ -14,6 +14,9 @@ pub const LEGACY: &str = "2024-06-20";
 /// When they moved.
 const BASIL: &str = "2025-03-31";
 
+/// How much of a list within an object is shown: the rest is to be listed.
+pub(super) const SHOWN: usize = 10;
+
 /// What is attached to an object by its owner.
 pub type Metadata = BTreeMap<String, String>;
 
@@ -228,7 +231,9 @@ impl SubscriptionFacts {
         (start.unwrap_or(self.created), end.unwrap_or(self.created))
     }
 
-    fn render_item(&self, item: &ItemFacts, shape: Shape) -> Value {
+    /// One of its items, as the API writes it.
+    #[must_use]
+    pub fn render_item(&self, item: &ItemFacts, shape: Shape) -> Value {
         let mut rendered = json!({
             "id": item.id, "object": "subscription_item", "created": self.created, "discounts": [], "metadata": {},
             "plan": item.price.render_plan(), "price": item.price.render(shape), "subscription": self.id, "tax_rates": [],
@@ -246,12 +251,15 @@ impl SubscriptionFacts {
     /// As the API writes it.
     #[must_use]
     pub fn render(&self, shape: Shape) -> Value {
-        let items: Vec<Value> = self.items.iter().map(|item| self.render_item(item, shape)).collect();
+        let shown: Vec<Value> = self.items.iter().take(SHOWN).map(|item| self.render_item(item, shape)).collect();
         let url = format!("/v1/subscription_items?subscription={}", self.id);
         let mut subscription = json!({
             "id": self.id, "object": "subscription", "created": self.created, "livemode": self.livemode,
             "customer": self.customer, "status": self.status, "currency": self.items.first().map(|item| &item.price.currency),
-            "items": { "object": "list", "total_count": items.len(), "data": items, "has_more": false, "url": url },
+            "items": {
+                "object": "list", "total_count": self.items.len(), "data": shown, "has_more": self.items.len() > SHOWN,
+                "url": url,
+            },
             "billing_cycle_anchor": self.created, "start_date": self.created, "collection_method": "charge_automatically",
             "cancel_at": self.cancel_at, "cancel_at_period_end": self.cancel_at_period_end,
             "canceled_at": self.canceled_at, "ended_at": self.ended_at,

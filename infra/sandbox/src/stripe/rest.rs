@@ -274,6 +274,7 @@ impl Stripe {
             ["v1", "prices", id] => Ok(world.prices.get(id)?.render(shape)),
             ["v1", "subscriptions"] => world.list_subscriptions(asked),
             ["v1", "subscriptions", id] => Ok(world.subscriptions.get(id)?.render(shape)),
+            ["v1", "subscription_items"] => world.list_items(asked),
             ["v1", "invoices"] => world.list_invoices(asked),
             ["v1", "invoices", id] => Ok(world.invoice(id)?.render(shape)),
             ["v1", "invoices", id, "lines"] => world.list_lines(asked, id),

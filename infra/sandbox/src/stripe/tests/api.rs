@@ -2,7 +2,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 
 use super::{Answer, App, NOW, call};
-use crate::stripe::{Metadata, Outcome, PRICE, faults};
+use crate::stripe::{Metadata, Outcome, PRICE, PriceFacts, faults};
 
 const INVALID: &str = "invalid_request_error";
 
@@ -104,6 +104,35 @@ async fn lists_are_walked_in_both_directions() {
     app.get("/v1/events?limit=0").await.error(400, INVALID, None);
     app.get("/v1/events?limit=many").await.error(400, INVALID, None);
     app.get("/v1/events?starting_after=evt_none").await.error(400, INVALID, Some("resource_missing"));
+}
+
+#[tokio::test]
+async fn items_beyond_the_ten_that_are_shown_are_listed_page_by_page() {
+    let app = App::start().await;
+    let subscription = app.subscribe();
+    let prices: Vec<String> = (0..25).map(|number| format!("price_{number}")).collect();
+    for price in &prices {
+        app.stripe.put_price(&PriceFacts::new(price, 100, NOW));
+    }
+    app.stripe.change_prices(&subscription, &prices.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    let shown = app.get(&format!("/v1/subscriptions/{subscription}")).await.body["items"].clone();
+    assert_eq!((shown["data"].as_array().unwrap().len(), &shown["has_more"]), (10, &json!(true)));
+
+    let (mut found, mut after) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/subscription_items?subscription={subscription}{after}");
+        let answer = app.get(&path).await;
+        assert!(answer.ids().len() <= 10, "{}", answer.body);
+        found.extend(answer.body["data"].as_array().unwrap().iter().map(|item| item["price"]["id"].clone()));
+        if answer.body["has_more"] == false {
+            break;
+        }
+        after = format!("&starting_after={}", answer.ids().last().unwrap());
+    }
+    assert_eq!(json!(found), json!(prices));
+    assert_eq!(app.get(&format!("/v1/subscription_items?subscription={subscription}&limit=100")).await.ids().len(), 25);
+    app.get("/v1/subscription_items").await.error(400, INVALID, Some("parameter_missing"));
+    app.get("/v1/subscription_items?subscription=sub_none").await.error(400, INVALID, Some("resource_missing"));
 }
 
 #[tokio::test]
@@ -272,6 +301,7 @@ async fn every_fault_is_answered_as_it_is_called() {
         ("idempotency", 409),
         ("garbage", 200),
         ("empty-list", 200),
+        ("endless-list", 200),
     ];
     for (name, status) in statuses {
         let (_, canned) = faults().into_iter().find(|(known, _)| *known == name).unwrap();

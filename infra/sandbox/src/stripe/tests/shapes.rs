@@ -77,6 +77,19 @@ fn an_invoice_holds_ten_lines_and_says_that_there_are_more() {
 }
 
 #[test]
+fn a_subscription_holds_ten_items_and_says_that_there_are_more() {
+    let mut wide = SubscriptionFacts::new("sub_1", "cus_1", PriceFacts::new("price_1", 100, 5), 5);
+    for (count, more) in [(10, false), (11, true)] {
+        wide.items = vec![wide.items[0].clone(); count];
+        for shape in [Shape::Current, Shape::Legacy] {
+            let items = &wide.render(shape)["items"];
+            assert_eq!((items["data"].as_array().unwrap().len(), &items["has_more"]), (10, &json!(more)));
+            assert_eq!(items["total_count"], count);
+        }
+    }
+}
+
+#[test]
 fn versions_before_basil_are_legacy() {
     assert_eq!(Shape::of_version("2025-02-24.acacia"), Shape::Legacy);
     assert_eq!(Shape::of_version("2025-03-31.basil"), Shape::Current);
