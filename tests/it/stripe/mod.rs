@@ -3,6 +3,7 @@
 mod account;
 mod converge;
 mod hostile;
+mod partial;
 mod reconcile;
 
 use integration_tests::{
