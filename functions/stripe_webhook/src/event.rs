@@ -21,7 +21,8 @@ pub struct Delivery {
 }
 
 /// Reads a body whose signature was checked. Everything that was signed becomes an observation: what cannot be understood is one with
-/// status `unparsed`, what is of no use to billing one with status `ignored`, and what must be asked for one with status `received`.
+/// status `unparsed`, what is of no use to billing one with status `ignored`, and what must be asked for one with status `received`. An
+/// object with a list that was cut short is partial: it has no state.
 ///
 /// `now_s`, Unix time, stands in for a time of which nothing is said.
 #[must_use]
@@ -70,11 +71,13 @@ fn understand(event: &Value, now_s: i64) -> Result<Observation, facts::Wrong> {
     }
     let created = event["created"].as_i64().filter(|at| (0..=253_402_300_799).contains(at));
     let object = event["data"].get("object").filter(|object| object.is_object()).ok_or(facts::Wrong("data.object"))?;
-    let Said { id: object_id, refs, state } = facts::read(object, Phase::of(Some(&kind)))?;
+    let Said { id: object_id, refs, state, partial } = facts::read(object, Phase::of(Some(&kind)))?;
     let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let version = event["api_version"].as_str().filter(|text| text.len() <= 60 && text.bytes().all(word));
     Ok(Observation {
-        status: state.is_none().then_some("ignored"),
+        status: (state.is_none() && !partial).then_some("ignored"),
+        error: partial.then(|| "a list in it was cut short".to_owned()),
+        partial,
         event_type: Some(kind),
         api_version: version.map(str::to_owned),
         occurred_at: created.ok_or(facts::Wrong("created"))?,
@@ -96,6 +99,7 @@ fn empty(event_id: String, now_s: i64) -> Observation {
         state: None,
         status: None,
         error: None,
+        partial: false,
         again: false,
     }
 }
@@ -142,5 +146,5 @@ pub fn gone(object_id: &str) -> Value {
 /// The same event, kept without its effect.
 #[must_use]
 pub(crate) fn without_effect(observation: Observation, why: &str) -> Observation {
-    Observation { state: None, status: Some("ignored"), error: Some(why.to_owned()), ..observation }
+    Observation { state: None, partial: false, status: Some("ignored"), error: Some(why.to_owned()), ..observation }
 }

@@ -22,6 +22,8 @@ pub struct Said {
     pub refs: Vec<String>,
     /// Its state, if it is of a kind that billing needs.
     pub state: Option<State>,
+    /// Whether it would have one if a list in it were not cut short.
+    pub partial: bool,
 }
 
 /// How the event's type places the object in its life, where types tell what the object does not.
@@ -84,22 +86,27 @@ pub fn read(object: &Value, phase: Phase) -> Result<Said, Wrong> {
     refs.add(fields.id("customer").ok().flatten());
     // The preview of a coming invoice has no id that lasts.
     let lasting = id.as_deref().filter(|id| !id.starts_with("upcoming_"));
-    let state = match (object["object"].as_str(), lasting) {
-        (Some(kind), Some(_)) => match kind {
-            "customer" => Some(customer(&fields, phase)?),
-            "invoice" => Some(invoice(&fields, phase, &mut refs)?),
-            "subscription" => Some(subscription(&fields, phase)?),
-            "checkout.session" => Some(checkout_session(&fields, &mut refs)?),
-            "invoice_payment" => Some(invoice_payment(&fields, &mut refs)?),
-            "charge" => Some(charge(&fields, &mut refs)?),
-            "payment_intent" => Some(payment_intent(&fields, &mut refs)?),
-            "refund" => Some(refund(&fields, &mut refs)?),
-            "dispute" => Some(dispute(&fields, &mut refs)?),
-            _ => None,
-        },
+    let needed = object["object"].as_str().filter(|kind| lasting.is_some() && KINDS.contains(kind));
+    let state = match needed {
+        Some("customer") => Some(customer(&fields, phase)?),
+        Some("invoice") => invoice(&fields, phase, &mut refs)?,
+        Some("subscription") => subscription(&fields, phase)?,
+        Some("checkout.session") => Some(checkout_session(&fields, &mut refs)?),
+        Some("invoice_payment") => Some(invoice_payment(&fields, &mut refs)?),
+        Some("charge") => Some(charge(&fields, &mut refs)?),
+        Some("payment_intent") => Some(payment_intent(&fields, &mut refs)?),
+        Some("refund") => Some(refund(&fields, &mut refs)?),
+        Some("dispute") => Some(dispute(&fields, &mut refs)?),
         _ => None,
     };
-    Ok(Said { id: lasting.map(str::to_owned), refs: refs.sorted(), state })
+    let partial = needed.is_some() && state.is_none();
+    Ok(Said { id: lasting.map(str::to_owned), refs: refs.sorted(), state, partial })
+}
+
+/// Whether a list within an object may have more entries than it shows: Stripe shows ten, and says so. One that does not say that it
+/// is all is taken for cut.
+pub(crate) fn is_cut(list: &Value) -> bool {
+    list.is_object() && list["has_more"] != json!(false)
 }
 
 fn customer(fields: &Fields<'_>, phase: Phase) -> Result<State, Wrong> {
@@ -113,12 +120,13 @@ fn customer(fields: &Fields<'_>, phase: Phase) -> Result<State, Wrong> {
 /// Statuses in the order an invoice goes through them; from uncollectible it can still be paid or voided.
 const INVOICE: [&str; 5] = ["draft", "open", "uncollectible", "paid", "void"];
 
-fn invoice(fields: &Fields<'_>, phase: Phase, refs: &mut Refs) -> Result<State, Wrong> {
+/// `None` if a list in it was cut short.
+fn invoice(fields: &Fields<'_>, phase: Phase, refs: &mut Refs) -> Result<Option<State>, Wrong> {
     if phase == Phase::Deleted && fields.0.get("total").is_none_or(Value::is_null) {
         // As the API answers for what is gone: nothing but that. XXX is ISO 4217's "no currency". What was told before is kept.
         let facts =
             json!({ "status": "deleted", "amount": 0, "currency": "XXX", "attempted": false, "attempt_count": 0 });
-        return Ok(state("invoice", facts, true, 5000));
+        return Ok(Some(state("invoice", facts, true, 5000)));
     }
     let status = fields.one_of("status", &INVOICE)?;
     let (status, rank) = if phase == Phase::Deleted { ("deleted", INVOICE.len()) } else { (INVOICE[status], status) };
@@ -129,12 +137,18 @@ fn invoice(fields: &Fields<'_>, phase: Phase, refs: &mut Refs) -> Result<State, 
     for name in ["charge", "payment_intent"] {
         refs.add(fields.id(name)?);
     }
-    for payment in fields.0["payments"]["data"].as_array().into_iter().flatten() {
+    let ((lines, all_lines), (payments, all_payments)) = (fields.list("lines")?, fields.list("payments")?);
+    for payment in payments {
         for name in ["charge", "payment_intent"] {
             refs.add(Fields(&payment["payment"]).id(name)?);
         }
     }
-    let (start, end) = service_period(fields)?;
+    let (start, end) = match (all_lines && all_payments, phase) {
+        (true, _) => service_period(fields, lines)?,
+        // A draft that is gone has no more lines to ask for, and needs none.
+        (false, Phase::Deleted) => (None, None),
+        (false, _) => return Ok(None),
+    };
     let at = Fields(&fields.0["status_transitions"]);
     let facts = json!({
         "status": status, "amount": fields.amount("total")?, "currency": fields.currency("currency")?,
@@ -148,14 +162,14 @@ fn invoice(fields: &Fields<'_>, phase: Phase, refs: &mut Refs) -> Result<State, 
     });
     let terminal = matches!(status, "paid" | "void" | "deleted");
     let rank = i32::try_from(rank).unwrap_or_default() * 1000 + i32::try_from(attempts).unwrap_or_default();
-    Ok(state("invoice", facts, terminal, rank))
+    Ok(Some(state("invoice", facts, terminal, rank)))
 }
 
 /// When the service begins and ends that an invoice bills. Its own period says when items could be added to it, and counts only if
 /// no line says more.
-fn service_period(fields: &Fields<'_>) -> Result<(Option<i64>, Option<i64>), Wrong> {
+fn service_period(fields: &Fields<'_>, lines: &[Value]) -> Result<(Option<i64>, Option<i64>), Wrong> {
     let (mut start, mut end) = (None, None);
-    for line in fields.0["lines"]["data"].as_array().into_iter().flatten() {
+    for line in lines {
         let period = Fields(&line["period"]);
         start = start.into_iter().chain(period.time("start")?).min();
         end = end.into_iter().chain(period.time("end")?).max();
@@ -169,12 +183,17 @@ fn service_period(fields: &Fields<'_>) -> Result<(Option<i64>, Option<i64>), Wro
 const SUBSCRIPTION: [&str; 8] =
     ["incomplete", "incomplete_expired", "trialing", "active", "past_due", "canceled", "unpaid", "paused"];
 
-fn subscription(fields: &Fields<'_>, phase: Phase) -> Result<State, Wrong> {
+/// `None` if its items were cut short.
+fn subscription(fields: &Fields<'_>, phase: Phase) -> Result<Option<State>, Wrong> {
     let status = SUBSCRIPTION[fields.one_of("status", &SUBSCRIPTION)?];
     let latest_invoice = fields.id("latest_invoice")?;
     let (mut start, mut end) = (fields.time("current_period_start")?, fields.time("current_period_end")?);
     let (mut prices, mut quantity) = (Vec::new(), None);
-    for item in fields.0["items"]["data"].as_array().into_iter().flatten() {
+    let (items, all) = fields.list("items")?;
+    if !all {
+        return Ok(None);
+    }
+    for item in items {
         let item = Fields(item);
         prices.extend(item.name("price")?.or(item.name("plan")?));
         quantity = quantity.or(item.int("quantity")?);
@@ -184,7 +203,6 @@ fn subscription(fields: &Fields<'_>, phase: Phase) -> Result<State, Wrong> {
     if prices.is_empty() {
         return Err(Wrong("items"));
     }
-    prices.truncate(20);
     let facts = json!({
         "status": status, "prices": prices, "quantity": quantity.unwrap_or(1), "current_period_start": start,
         "current_period_end": end, "cancel_at": fields.time("cancel_at")?, "canceled_at": fields.time("canceled_at")?,
@@ -192,7 +210,7 @@ fn subscription(fields: &Fields<'_>, phase: Phase) -> Result<State, Wrong> {
         "trial_end": fields.time("trial_end")?, "collection_paused": fields.0["pause_collection"].is_object(),
         "latest_invoice": latest_invoice, "created": fields.time("created")?.or(fields.time("start_date")?).ok_or(Wrong("created"))?,
     });
-    Ok(state("subscription", facts, matches!(status, "canceled" | "incomplete_expired"), phase.rank()))
+    Ok(Some(state("subscription", facts, matches!(status, "canceled" | "incomplete_expired"), phase.rank())))
 }
 
 fn checkout_session(fields: &Fields<'_>, refs: &mut Refs) -> Result<State, Wrong> {
@@ -347,6 +365,13 @@ impl Fields<'_> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let text = value.as_str().or_else(|| value.get("id").and_then(Value::as_str));
         text.filter(|text| is_name(text)).map(|text| Some(text.to_owned())).ok_or(Wrong(name))
+    }
+
+    /// The entries that a list shows, and whether they are all. Nothing, and all of it, if there is no such list.
+    fn list(&self, name: &'static str) -> Result<(&[Value], bool), Wrong> {
+        let Some(list) = self.get(name) else { return Ok((&[], true)) };
+        let entries = list.get("data").and_then(Value::as_array).ok_or(Wrong(name))?;
+        Ok((entries, !is_cut(list)))
     }
 
     fn flag(&self, name: &'static str) -> Result<bool, Wrong> {

@@ -1,6 +1,6 @@
 //! Triggers to capabilities.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -13,8 +13,10 @@ use shared::{
 };
 
 use crate::{
-    account, event, reconcile,
-    record::{claim, record},
+    account,
+    claim::claim,
+    event, reconcile,
+    record::record,
     state::{Mode, State},
 };
 
@@ -22,7 +24,7 @@ use crate::{
 const MAX_BODY: usize = 2 * 1024 * 1024;
 /// How old a signature may be, or how far ahead, in seconds: what Stripe's libraries allow.
 const TOLERANCE_S: i64 = 300;
-/// How long the answer waits for events that waited for this one.
+/// How long the answer waits for events that waited for this one, and for the rest of what it shows in part.
 const CLAIM: Duration = Duration::from_secs(3);
 
 /// Answers whatever woke the function.
@@ -79,7 +81,7 @@ async fn receive(state: &State, request: &HttpRequest) -> Result<Reply<serde_jso
     );
     if let (true, Some(org)) = (recorded.claims, recorded.org_id) {
         // At once if it can be; a job is queued for it anyway.
-        match tokio::time::timeout(CLAIM, claim(&state.db, org, now.timestamp())).await {
+        match tokio::time::timeout(CLAIM, claim(state, org, Instant::now() + CLAIM)).await {
             Ok(Ok(claimed)) => tracing::info!(claimed, "events that waited were applied"),
             Ok(Err(error)) => tracing::warn!(%error, "events that waited were left to the schedule"),
             Err(_) => tracing::warn!("events that waited take longer; the schedule goes on with them"),
@@ -130,6 +132,6 @@ fn refuse(now: DateTime<Utc>, reason: &str) -> ApiError {
     ApiError::bad_request("signature_invalid", "The signature does not hold for this body and this time.")
 }
 
-fn count(now: DateTime<Utc>, what: &str, outcome: &str) {
+pub(crate) fn count(now: DateTime<Utc>, what: &str, outcome: &str) {
     metric(now, "stripe_events", Unit::Count, 1.0, &[("what", what), ("outcome", outcome)]);
 }

@@ -9,8 +9,10 @@
 )]
 
 mod account;
+mod claim;
 pub mod event;
 pub mod facts;
+mod fetch;
 mod handler;
 mod meter;
 mod reconcile;

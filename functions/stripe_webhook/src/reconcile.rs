@@ -6,8 +6,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
-use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 use shared::{
     jobs::{self, Claim, Claimed, DueJob, End},
     lambda::{Error, Tick},
@@ -19,12 +18,14 @@ use shared::{
 use uuid::Uuid;
 
 use crate::{
+    claim::claim,
     event,
     facts::is_id,
+    fetch::{fetch, whole},
     meter,
-    record::{claim, record},
+    record::record,
     state::State,
-    stripe::{Fetched, StripeError, path_of},
+    stripe::{Page, Pages, StripeError, path_of},
 };
 
 /// How much one part of one run takes on; the next goes on from there.
@@ -140,7 +141,7 @@ async fn work_on(state: &State, due: &DueJob, deadline: Instant) -> Result<bool,
 async fn claim_all(state: &State, org: Uuid, deadline: Instant) -> Result<usize, PartError> {
     let mut all = 0;
     while Instant::now() < deadline {
-        match claim(&state.db, org, (state.clock)().timestamp()).await? {
+        match claim(state, org, deadline).await? {
             0 => break,
             some => all += some,
         }
@@ -166,36 +167,6 @@ async fn settle(state: &State, job: &Claimed) -> Result<Value, PartError> {
     let raw = fetch(state, job.org_id, object_id).await?;
     let recorded = record(&state.db, &event::read(&raw, (state.clock)().timestamp()).observation, &raw).await?;
     Ok(json!({ "outcome": recorded.outcome }))
-}
-
-/// The object as Stripe shows it now, as an event of our own. Written down as asked about, whatever comes of it.
-async fn fetch(state: &State, org: Uuid, object_id: &str) -> Result<Vec<u8>, PartError> {
-    let mut tx = state.db.service_tx(org).await?;
-    let status = billing::compare_object(&mut tx, object_id).await?;
-    tx.commit().await?;
-    let path = path_of(object_id).ok_or(StripeError::Missing)?;
-    // Payments are not part of an invoice unless asked for.
-    let query: &[(&str, &str)] = if object_id.starts_with("in_") { &[("expand[]", "payments")] } else { &[] };
-    match state.stripe.get(&path, query).await {
-        Ok(fetched) => {
-            let object = fetched.json()?;
-            of_mode(state, &object)?;
-            Ok(event::fetched(&object, fetched.observed_at_s))
-        }
-        // Only a draft can be deleted. Dated before everything, so that the event that says so itself counts more.
-        Err(StripeError::Missing) if status.as_deref() == Some("draft") => {
-            Ok(event::fetched(&event::gone(object_id), 0))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Refuses what is not of the mode that counts here: a key of the other would fill the books with tests.
-fn of_mode(state: &State, object: &Value) -> Result<(), StripeError> {
-    match object["livemode"].as_bool() {
-        Some(live) if live != state.mode.livemode() => Err(StripeError::WrongMode),
-        _ => Ok(()),
-    }
 }
 
 /// Asks Stripe about events of which too little is known to say whose they are. How many were looked up.
@@ -242,14 +213,12 @@ async fn look_up_one(state: &State, waiting: &UnclearEvent, deadline: Instant) -
 
 /// Fetches a thin event, and the object it is about, which is recorded if it is of a kind that billing needs.
 async fn thin_event(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>, &'static str), PartError> {
-    let whole = state.stripe.get(&format!("/v2/core/events/{}", waiting.event_id), &[]).await?.json()?;
-    let Some(path) = whole["related_object"]["url"].as_str().filter(|path| is_path(path)) else {
+    let told = state.stripe.get(&format!("/v2/core/events/{}", waiting.event_id), &[]).await?.json()?;
+    let Some(path) = told["related_object"]["url"].as_str().filter(|path| is_path(path)) else {
         return Ok((Vec::new(), "ignored"));
     };
     let fetched = state.stripe.get(path, &[]).await?;
-    let object = fetched.json()?;
-    of_mode(state, &object)?;
-    let raw = event::fetched(&object, fetched.observed_at_s);
+    let raw = whole(state, fetched.json()?, fetched.observed_at_s).await?;
     let observation = event::read(&raw, fetched.observed_at_s).observation;
     if observation.state.is_none() {
         return Ok((Vec::new(), "ignored"));
@@ -311,19 +280,34 @@ async fn compare_window(
     found: &mut Found,
     deadline: Instant,
 ) -> Result<(), PartError> {
-    let mut events = Listing::of("/v1/events", run, &[]);
-    while let Some(page) = events.next(state, deadline).await? {
+    let window = |more: &[(&'static str, &str)]| {
+        let mut query = vec![
+            ("created[gte]", run.since.timestamp().to_string()),
+            ("created[lte]", run.until.timestamp().to_string()),
+        ];
+        query.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        query
+    };
+    let mut events = Pages::of("/v1/events", window(&[]));
+    while let Some(page) = next_page(state, &mut events, deadline).await? {
         found.listed += i32::try_from(page.items.len()).unwrap_or(i32::MAX);
         found.missed += record_missed(state, &page).await?;
     }
     for (path, more) in [("/v1/subscriptions", &[("status", "all")][..]), ("/v1/invoices", &[][..])] {
-        let mut objects = Listing::of(path, run, more);
-        while let Some(page) = objects.next(state, deadline).await? {
+        let mut objects = Pages::of(path, window(more));
+        while let Some(page) = next_page(state, &mut objects, deadline).await? {
             found.compared += i32::try_from(page.items.len()).unwrap_or(i32::MAX);
-            found.drifted += record_adrift(state, &page).await?;
+            found.drifted += record_adrift(state, &page, deadline).await?;
         }
     }
     Ok(())
+}
+
+async fn next_page(state: &State, pages: &mut Pages, deadline: Instant) -> Result<Option<Page>, PartError> {
+    if !pages.ended && Instant::now() >= deadline {
+        return Err(PartError::Time);
+    }
+    Ok(pages.next(&state.stripe).await?)
 }
 
 /// Compares objects that may still change and of which nothing was heard for a day; repairs what differs. Each stands alone.
@@ -354,7 +338,8 @@ async fn compare_stale(state: &State, deadline: Instant) -> Result<Found, PartEr
 /// Records the events of a page that never arrived. How many.
 async fn record_missed(state: &State, page: &Page) -> Result<i32, PartError> {
     let mut tx = state.db.directory_tx().await?;
-    let unknown = billing::unknown_events(&mut tx, &page.ids()).await?;
+    let ids: Vec<String> = page.items.iter().map(|item| item.id.clone()).collect();
+    let unknown = billing::unknown_events(&mut tx, &ids).await?;
     tx.rollback().await?;
     let mut missed = 0;
     // The newest come first: what is older was so before.
@@ -371,12 +356,15 @@ async fn record_missed(state: &State, page: &Page) -> Result<i32, PartError> {
 }
 
 /// Records the objects of a page that are not as they are stored. How many.
-async fn record_adrift(state: &State, page: &Page) -> Result<i32, PartError> {
+async fn record_adrift(state: &State, page: &Page, deadline: Instant) -> Result<i32, PartError> {
     let mut objects = Vec::new();
     for item in &page.items {
-        let object: Value = serde_json::from_str(item.raw.get()).map_err(|_| StripeError::Malformed)?;
-        of_mode(state, &object)?;
-        objects.push(event::fetched(&object, page.observed_at_s));
+        // One with long lists takes requests of its own.
+        if Instant::now() >= deadline {
+            return Err(PartError::Time);
+        }
+        let object = serde_json::from_str(item.raw.get()).map_err(|_| StripeError::Malformed)?;
+        objects.push(whole(state, object, page.observed_at_s).await?);
     }
     record_drift(state, objects).await
 }
@@ -414,70 +402,4 @@ async fn settle_plans(state: &State) -> Result<usize, PartError> {
         tx.commit().await?;
     }
     Ok(adrift.len())
-}
-
-/// A list of Stripe's, page by page, the newest first.
-struct Listing {
-    path: &'static str,
-    query: Vec<(&'static str, String)>,
-    after: Option<String>,
-    ended: bool,
-}
-
-struct Page {
-    items: Vec<Item>,
-    observed_at_s: i64,
-}
-
-struct Item {
-    id: String,
-    raw: Box<RawValue>,
-}
-
-impl Page {
-    fn ids(&self) -> Vec<String> {
-        self.items.iter().map(|item| item.id.clone()).collect()
-    }
-}
-
-impl Listing {
-    fn of(path: &'static str, run: &Reconciliation, more: &[(&'static str, &str)]) -> Self {
-        let mut query = vec![
-            ("limit", "100".to_owned()),
-            ("created[gte]", run.since.timestamp().to_string()),
-            ("created[lte]", run.until.timestamp().to_string()),
-        ];
-        query.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
-        Self { path, query, after: None, ended: false }
-    }
-
-    async fn next(&mut self, state: &State, deadline: Instant) -> Result<Option<Page>, PartError> {
-        #[derive(Deserialize)]
-        struct List {
-            data: Vec<Box<RawValue>>,
-            has_more: bool,
-        }
-        #[derive(Deserialize)]
-        struct Named {
-            id: String,
-        }
-        if self.ended {
-            return Ok(None);
-        }
-        if Instant::now() >= deadline {
-            return Err(PartError::Time);
-        }
-        let mut query: Vec<(&str, &str)> = self.query.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        query.extend(self.after.as_deref().map(|after| ("starting_after", after)));
-        let Fetched { body, observed_at_s } = state.stripe.get(self.path, &query).await?;
-        let list: List = serde_json::from_slice(&body).map_err(|_| StripeError::Malformed)?;
-        let mut items = Vec::new();
-        for raw in list.data {
-            let named: Named = serde_json::from_str(raw.get()).map_err(|_| StripeError::Malformed)?;
-            items.push(Item { id: named.id, raw });
-        }
-        self.after = items.last().map(|item| item.id.clone());
-        self.ended = !list.has_more || self.after.is_none();
-        Ok(Some(Page { items, observed_at_s }))
-    }
 }

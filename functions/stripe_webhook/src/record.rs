@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::event;
 
 /// How many events one transaction hands over.
-const PAGE: i32 = 100;
+pub(crate) const PAGE: i32 = 100;
 
 /// Records an observation in the organisation that owns it: begin and find the owner, one call, commit.
 ///
@@ -26,7 +26,7 @@ pub async fn record(db: &Database, observation: &Observation, raw: &[u8]) -> Res
 }
 
 /// The same, in an organisation whose event it was found to be; `None` finds out.
-async fn record_in(
+pub(crate) async fn record_in(
     db: &Database,
     org: Option<Uuid>,
     observation: &Observation,
@@ -83,21 +83,6 @@ fn is_final(error: &StoreError) -> bool {
     ["22", "23", "42501", "54"].iter().any(|class| code.starts_with(class))
 }
 
-/// Applies a page of the events that waited for this organisation. How many of them wait no more.
-pub(crate) async fn claim(db: &Database, org: Uuid, now_s: i64) -> Result<usize, StoreError> {
-    let mut tx = db.service_tx(org).await?;
-    let events = billing::claim_events(&mut tx, org, PAGE).await?;
-    tx.commit().await?;
-    let mut applied = 0;
-    for stored in &events {
-        let observation = event::read(&stored.raw, now_s).observation;
-        // Whose it is may be known by more than it says itself.
-        let recorded = record_in(db, Some(org), &observation, &stored.raw).await?;
-        applied += usize::from(!matches!(recorded.outcome.as_str(), "received" | "duplicate"));
-    }
-    Ok(applied)
-}
-
 /// Rebuilds an organisation's billing from what is stored of Stripe's events: its objects are forgotten and every event that had or could
 /// have had an effect is applied again, in one transaction, so that nobody sees it half done. Deliveries wait meanwhile. How many events.
 ///
@@ -106,7 +91,7 @@ pub(crate) async fn claim(db: &Database, org: Uuid, now_s: i64) -> Result<usize,
 pub async fn rebuild(db: &Database, org: Uuid, now_s: i64) -> Result<usize, StoreError> {
     let mut tx = db.service_tx(org).await?;
     billing::begin_rebuild(&mut tx, org).await?;
-    let (mut after, mut count) = (None, 0);
+    let (mut after, mut count, mut partial) = (None, 0, Vec::new());
     loop {
         let events = billing::list_events(&mut tx, org, after, i64::from(PAGE)).await?;
         let Some(last) = events.last() else { break };
@@ -115,9 +100,17 @@ pub async fn rebuild(db: &Database, org: Uuid, now_s: i64) -> Result<usize, Stor
         let applied = |status: &str| matches!(status, "applied" | "superseded" | "unparsed");
         for stored in events.iter().filter(|stored| applied(&stored.status)) {
             count += 1;
-            let read = event::read(&stored.raw, now_s).observation;
-            billing::record(&mut tx, &Observation { again: true, ..read }, &stored.raw).await?;
+            let read = Observation { again: true, ..event::read(&stored.raw, now_s).observation };
+            if read.partial {
+                partial.push((read, stored.raw.clone()));
+            } else {
+                billing::record(&mut tx, &read, &stored.raw).await?;
+            }
         }
+    }
+    // At last, when it is known of which objects nothing else tells: those are asked for.
+    for (read, raw) in partial {
+        billing::record(&mut tx, &read, &raw).await?;
     }
     billing::remove_untold(&mut tx, org).await?;
     tx.commit().await?;

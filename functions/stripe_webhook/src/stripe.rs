@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
 use reqwest::{Client, RequestBuilder, StatusCode, header};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 use shared::{
     http_client,
     secrets::{Secret, SecretError, SecretValue, Secrets},
@@ -159,6 +160,74 @@ impl Stripe {
         let took = i64::try_from(begun.elapsed().as_secs_f64().ceil() as u64).unwrap_or(1);
         let observed_at_s = date.ok_or(StripeError::Malformed)?.timestamp() - took;
         Ok(Fetched { body: body.freeze(), observed_at_s })
+    }
+}
+
+/// A list of Stripe's, page by page.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    path: String,
+    query: Vec<(&'static str, String)>,
+    after: Option<String>,
+    /// Whether there is no further page.
+    pub(crate) ended: bool,
+}
+
+/// Some of a list, and when it was so.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// In the list's order.
+    pub(crate) items: Vec<Item>,
+    /// As of [`Fetched`].
+    pub(crate) observed_at_s: i64,
+}
+
+/// An object as a list has it.
+#[derive(Debug)]
+pub(crate) struct Item {
+    /// Its id.
+    pub(crate) id: String,
+    /// As it came.
+    pub(crate) raw: Box<RawValue>,
+}
+
+impl Pages {
+    /// All that `path` lists with these query parameters, a hundred at a time.
+    pub(crate) fn of(path: impl Into<String>, mut query: Vec<(&'static str, String)>) -> Self {
+        query.push(("limit", "100".to_owned()));
+        Self { path: path.into(), query, after: None, ended: false }
+    }
+
+    /// The next page; `None` after the last.
+    pub(crate) async fn next(&mut self, stripe: &Stripe) -> Result<Option<Page>, StripeError> {
+        #[derive(Deserialize)]
+        struct List {
+            data: Vec<Box<RawValue>>,
+            has_more: bool,
+        }
+        #[derive(Deserialize)]
+        struct Named {
+            id: String,
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        let mut query: Vec<(&str, &str)> = self.query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        query.extend(self.after.as_deref().map(|after| ("starting_after", after)));
+        let Fetched { body, observed_at_s } = stripe.get(&self.path, &query).await?;
+        let list: List = serde_json::from_slice(&body).map_err(|_| StripeError::Malformed)?;
+        let mut items = Vec::new();
+        for raw in list.data {
+            let named: Named = serde_json::from_str(raw.get()).map_err(|_| StripeError::Malformed)?;
+            items.push(Item { id: named.id, raw });
+        }
+        let last = items.last().map(|item| item.id.clone());
+        // More is to come, and this page does not say after what: where the list ends is not known.
+        if list.has_more && (last.is_none() || last == self.after) {
+            return Err(StripeError::Malformed);
+        }
+        (self.after, self.ended) = (last, !list.has_more);
+        Ok(Some(Page { items, observed_at_s }))
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Observation {
     pub status: Option<&'static str>,
     /// Why it could not be read or applied: names of fields, never their values.
     pub error: Option<String>,
+    /// Whether a list in its object was cut short. Then it has no state, and waits until the object was fetched in full.
+    pub partial: bool,
     /// Whether to apply it although it was before, as when tables are rebuilt.
     pub again: bool,
 }
@@ -52,7 +54,8 @@ pub struct State {
 pub struct Recorded {
     /// `applied`, `superseded`, `duplicate`, `ignored`, `unowned`, `unparsed`, `received` or `failed`.
     pub outcome: String,
-    /// Whether events waited for an owner that is known now: a job was queued for them.
+    /// Whether something waits to be claimed, for which a job was queued: events whose owner is known now, or the rest of what this one
+    /// shows in part.
     pub claims: bool,
     /// Whose it is.
     pub org_id: Option<Uuid>,
@@ -85,7 +88,8 @@ pub struct StoredEvent {
     pub status: String,
 }
 
-/// Makes events that waited for this organisation its own, and lists those of its events that still have no effect, oldest first.
+/// Makes events that waited for this organisation its own, and lists those of its events that still have no effect, oldest first: those
+/// that wait for something of Stripe's, and have an error that says so, after the others.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -94,7 +98,8 @@ pub async fn claim_events(tx: &mut ServiceTx, org_id: Uuid, most: i32) -> Result
     Ok(sqlx::query_as!(
         StoredEvent,
         "select id, raw, status from public.webhook_events
-          where org_id = $1 and provider = 'stripe' and status = 'received' order by occurred_at, id limit $2",
+          where org_id = $1 and provider = 'stripe' and status = 'received'
+          order by error is not null, occurred_at, id limit $2",
         org_id,
         i64::from(most)
     )

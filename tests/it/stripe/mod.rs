@@ -83,7 +83,12 @@ async fn plan(app: &TestApp, org: Uuid) -> String {
 
 /// Waits are over, and the schedule comes.
 async fn a_minute_passes(app: &TestApp) -> Value {
-    app.db.run("update jobs set run_after = now(), lease_until = case when status = 'running' then now() end").await;
+    app.db
+        .run(
+            "update jobs set run_after = now(), lease_until = case when status = 'running' then now() end;
+             update webhook_events set received_at = received_at - interval '1 minute' where status = 'received'",
+        )
+        .await;
     app.stack.reconcile().await.unwrap()
 }
 

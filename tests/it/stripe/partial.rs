@@ -105,7 +105,7 @@ const WAYS: [Way; 6] = [Way::Delivered, Way::Claimed, Way::Thin, Way::Missed, Wa
 
 impl Way {
     /// Changes the prices of Atelier Nord's subscription, and has it heard of.
-    async fn tell(self, app: &TestApp, subscription: &str, prices: &[String]) {
+    async fn tell(&self, app: &TestApp, subscription: &str, prices: &[String]) {
         let stripe = &app.stack.sandbox.stripe;
         match self {
             Self::Listed | Self::Stale => {
@@ -163,8 +163,8 @@ async fn however_a_long_list_comes_it_is_read_to_its_end_before_it_decides() {
     let (_, subscription) = subscribed(&app, &OLGA).await;
     compared_until(&app, 0).await;
     // At the edges of what an object shows and of what a page lists.
-    for count in [10, 11, 100, 101, 230] {
-        for way in WAYS {
+    for (count, ways) in [(10, &WAYS[..1]), (11, &WAYS), (100, &WAYS[..1]), (101, &WAYS), (230, &WAYS[..1])] {
+        for way in ways {
             for sold in [false, true] {
                 let prices = prices(&app, count, sold);
                 way.tell(&app, &subscription, &prices).await;
@@ -289,8 +289,8 @@ async fn the_period_of_an_invoice_is_that_of_all_its_lines() {
     // A draft that was deleted is no longer to be had, and needs no more lines to be gone.
     let (id, at) = ("in_gone", stripe.now());
     let draft = InvoiceFacts { status: InvoiceStatus::Draft, ..long_invoice(id, &customer, 12, at) };
-    for (kind, at) in [("invoice.created", at), ("invoice.deleted", at + 1)] {
-        let event = stripe::event(&format!("evt_{kind}"), kind, at, false, API_VERSION, draft.render(Shape::Current));
+    for (event, kind, at) in [("evt_made", "invoice.created", at), ("evt_gone", "invoice.deleted", at + 1)] {
+        let event = stripe::event(event, kind, at, false, API_VERSION, draft.render(Shape::Current));
         stripe.push_event(event);
     }
     settled(&app, 1).await;
