@@ -51,13 +51,34 @@ impl Stripe {
         self.act(|world| world.expire_checkout(session))
     }
 
-    /// Begins the next period, or ends a subscription that was to end with this one. The id is the new invoice's, or the
-    /// subscription's if it ended.
+    /// Begins the next period, or ends a subscription that was to end with this one. An invoice that is sent is not tried to be
+    /// collected, whatever the outcome. The id is the new invoice's, or the subscription's if it ended.
     ///
     /// # Errors
     /// If there is no such subscription, or it has ended.
     pub fn renew(&self, subscription: &str, outcome: Outcome) -> Result<Act, Refusal> {
         self.act(|world| world.renew(subscription, outcome))
+    }
+
+    /// Has the customer be sent invoices from now on, to pay within so many days, instead of charging them.
+    ///
+    /// # Errors
+    /// If there is no such subscription, or it has ended.
+    pub fn send_invoices(&self, subscription: &str, days_until_due: i64) -> Result<Act, Refusal> {
+        self.act(|world| {
+            let before = world.running(subscription)?;
+            let after = SubscriptionFacts { days_until_due: Some(days_until_due), ..before.clone() };
+            world.update(&before, after);
+            Ok(before.id)
+        })
+    }
+
+    /// An invoice that was sent is not paid in time.
+    ///
+    /// # Errors
+    /// If it is not open, or not due yet.
+    pub fn fall_due(&self, invoice: &str) -> Result<Act, Refusal> {
+        self.act(|world| world.fall_due(invoice))
     }
 
     /// Tries again to take the money.
@@ -245,6 +266,7 @@ impl World {
             ended_at: None,
             trial_end: None,
             latest_invoice: Some(new_id("in")),
+            days_until_due: None,
             metadata: session.subscription_metadata.clone(),
         };
         self.subscriptions.put(&subscription);
@@ -287,7 +309,25 @@ impl World {
         self.update(&before, next.clone());
         let draft = self.draft_for(&next, "subscription_cycle", before.current_period().0);
         let open = self.finalize(draft)?;
+        if open.due_date.is_some() {
+            return Ok(open.id);
+        }
         Ok(self.attempt(open, outcome)?.id)
+    }
+
+    fn fall_due(&mut self, invoice: &str) -> Done {
+        let invoice = self.invoice(invoice)?;
+        if invoice.status != InvoiceStatus::Open || invoice.due_date.is_none_or(|due| due > self.now()) {
+            return Err(Refusal::state("This invoice is not overdue."));
+        }
+        self.emit("invoice.overdue", &invoice);
+        let late = self.subscriptions.all().iter().find(|found| {
+            found.latest_invoice.as_ref() == Some(&invoice.id) && found.status == SubscriptionStatus::Active
+        });
+        if let Some(before) = late.cloned() {
+            self.update(&before, SubscriptionFacts { status: SubscriptionStatus::PastDue, ..before.clone() });
+        }
+        Ok(invoice.id)
     }
 
     pub(super) fn change_price(&mut self, subscription: &str, price: &str) -> Done {

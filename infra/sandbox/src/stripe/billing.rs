@@ -12,8 +12,10 @@ use super::{
     world::{Resource, World, new_id},
 };
 
+/// A day, in seconds.
+const DAY: i64 = 24 * 3600;
 /// When a payment that failed is tried again.
-const RETRY_AFTER: i64 = 3 * 24 * 3600;
+const RETRY_AFTER: i64 = 3 * DAY;
 
 /// How an attempt to take the money ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +90,7 @@ impl World {
         }
     }
 
-    /// draft → open.
+    /// draft → open. One that is sent to the customer is due so many days later.
     pub(super) fn finalize(&mut self, mut invoice: InvoiceFacts) -> Result<InvoiceFacts, Refusal> {
         if invoice.status != InvoiceStatus::Draft {
             return Err(Refusal::state(
@@ -99,8 +101,14 @@ impl World {
         invoice.status = InvoiceStatus::Open;
         invoice.number = Some(format!("SANDBOX-{:04}", self.numbered));
         invoice.finalized_at = Some(self.now());
+        let subscription = invoice.subscription.as_ref().and_then(|id| self.subscriptions.find(id));
+        let days = subscription.and_then(|subscription| subscription.days_until_due);
+        invoice.due_date = days.map(|days| self.now() + days * DAY).or(invoice.due_date);
         self.invoices.put(&invoice);
         self.emit("invoice.finalized", &invoice);
+        if invoice.due_date.is_some() {
+            self.emit("invoice.sent", &invoice);
+        }
         Ok(invoice)
     }
 
@@ -124,7 +132,8 @@ impl World {
                 self.emit("invoice.payment_succeeded", &invoice);
             }
             Outcome::Failed => {
-                invoice.next_payment_attempt = Some(now + RETRY_AFTER);
+                // The customer of an invoice that was sent tries again themselves.
+                invoice.next_payment_attempt = invoice.due_date.is_none().then_some(now + RETRY_AFTER);
                 self.emit("invoice.payment_failed", &invoice);
             }
             Outcome::ActionRequired => {
@@ -215,7 +224,9 @@ impl World {
                 SubscriptionStatus::PastDue | SubscriptionStatus::Unpaid | SubscriptionStatus::Incomplete,
                 Outcome::Paid,
             ) => SubscriptionStatus::Active,
-            (SubscriptionStatus::Active, Outcome::Failed | Outcome::ActionRequired) => SubscriptionStatus::PastDue,
+            (SubscriptionStatus::Active, Outcome::Failed | Outcome::ActionRequired) if invoice.due_date.is_none() => {
+                SubscriptionStatus::PastDue
+            }
             _ => return,
         };
         if before.latest_invoice.as_ref() == Some(&invoice.id) {

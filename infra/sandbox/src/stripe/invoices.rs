@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    objects::{Metadata, PriceFacts, SHOWN, Shape},
+    objects::{Metadata, PriceFacts, SHOWN, Shape, collection_method},
     world::merge,
 };
 
@@ -60,6 +60,8 @@ pub struct InvoiceFacts {
     pub voided_at: Option<i64>,
     pub marked_uncollectible_at: Option<i64>,
     pub next_payment_attempt: Option<i64>,
+    /// Until when it is to be paid, if it is sent to the customer rather than charged.
+    pub due_date: Option<i64>,
     pub metadata: Metadata,
     /// Rendered in the legacy shape only, as is `payment_intent`.
     pub charge: Option<String>,
@@ -94,6 +96,7 @@ impl InvoiceFacts {
             voided_at: None,
             marked_uncollectible_at: None,
             next_payment_attempt: None,
+            due_date: None,
             metadata: Metadata::new(),
             charge: None,
             payment_intent: None,
@@ -132,12 +135,12 @@ impl InvoiceFacts {
             "customer_email": self.customer_email, "customer_name": null, "customer_address": null, "customer_tax_ids": [],
             "issuer": { "type": "self" }, "automatic_tax": { "enabled": false, "liability": null, "status": null },
             "payment_settings": { "default_mandate": null, "payment_method_options": null, "payment_method_types": null },
-            "status": self.status, "billing_reason": self.billing_reason, "collection_method": "charge_automatically",
+            "status": self.status, "billing_reason": self.billing_reason, "collection_method": collection_method(self.due_date.is_some()),
             "number": self.number, "hosted_invoice_url": hosted, "invoice_pdf": pdf,
             "attempt_count": self.attempt_count, "attempted": self.attempt_count > 0,
             "auto_advance": matches!(self.status, InvoiceStatus::Draft | InvoiceStatus::Open) && self.subscription.is_some(),
             "automatically_finalizes_at": null, "next_payment_attempt": self.next_payment_attempt,
-            "default_payment_method": null, "description": null, "due_date": null, "effective_at": self.finalized_at,
+            "default_payment_method": null, "description": null, "due_date": self.due_date, "effective_at": self.finalized_at,
             "footer": null, "last_finalization_error": null, "metadata": self.metadata, "receipt_number": null,
             "period_start": self.period_start, "period_end": self.period_end, "webhooks_delivered_at": null,
         });

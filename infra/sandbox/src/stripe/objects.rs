@@ -143,6 +143,11 @@ impl PriceFacts {
     }
 }
 
+/// How money is collected: the customer is sent an invoice, or charged.
+pub(super) fn collection_method(sent: bool) -> &'static str {
+    if sent { "send_invoice" } else { "charge_automatically" }
+}
+
 /// Where a subscription stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -191,6 +196,8 @@ pub struct SubscriptionFacts {
     pub ended_at: Option<i64>,
     pub trial_end: Option<i64>,
     pub latest_invoice: Option<String>,
+    /// How long the customer has to pay an invoice that is sent to them; none if they are charged.
+    pub days_until_due: Option<i64>,
     pub metadata: Metadata,
 }
 
@@ -219,6 +226,7 @@ impl SubscriptionFacts {
             ended_at: None,
             trial_end: None,
             latest_invoice: None,
+            days_until_due: None,
             metadata: Metadata::new(),
         }
     }
@@ -260,11 +268,11 @@ impl SubscriptionFacts {
                 "object": "list", "total_count": self.items.len(), "data": shown, "has_more": self.items.len() > SHOWN,
                 "url": url,
             },
-            "billing_cycle_anchor": self.created, "start_date": self.created, "collection_method": "charge_automatically",
+            "billing_cycle_anchor": self.created, "start_date": self.created, "collection_method": collection_method(self.days_until_due.is_some()),
             "cancel_at": self.cancel_at, "cancel_at_period_end": self.cancel_at_period_end,
             "canceled_at": self.canceled_at, "ended_at": self.ended_at,
             "cancellation_details": { "comment": null, "feedback": null, "reason": null },
-            "days_until_due": null, "default_payment_method": null, "description": null, "discounts": [],
+            "days_until_due": self.days_until_due, "default_payment_method": null, "description": null, "discounts": [],
             "latest_invoice": self.latest_invoice, "metadata": self.metadata, "pause_collection": null,
             "pending_update": null, "schedule": null, "test_clock": null,
             "trial_start": self.trial_end.map(|_| self.created), "trial_end": self.trial_end,

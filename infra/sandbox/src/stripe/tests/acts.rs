@@ -122,6 +122,30 @@ async fn a_renewal_that_fails_leaves_the_subscription_past_due_until_it_is_paid(
 }
 
 #[tokio::test]
+async fn an_invoice_that_is_sent_is_tried_by_nobody_and_late_once_it_is_due() {
+    let app = App::start().await;
+    let subscription = app.subscribe();
+    app.stripe.send_invoices(&subscription, 14).unwrap();
+    let sent = app.stripe.renew(&subscription, Outcome::Failed).unwrap();
+    let made = ["customer.subscription.updated", "invoice.created", "invoice.finalized", "invoice.sent"];
+    assert_eq!(app.types(&sent.events), made);
+    let invoice = app.event(&sent.events, "invoice.sent")["data"]["object"].clone();
+    assert_eq!((&invoice["collection_method"], &invoice["attempted"]), (&json!("send_invoice"), &json!(false)));
+    assert_eq!((&invoice["due_date"], &invoice["status"]), (&json!(NOW + 14 * 24 * 3600), &json!("open")));
+    assert!(app.stripe.fall_due(&sent.id).is_err(), "there is time");
+    // The customer's own card is declined: they may try another until it is due.
+    app.stripe.retry_payment(&sent.id, Outcome::Failed).unwrap();
+    assert_eq!(app.stripe.subscription(&subscription).unwrap().status, SubscriptionStatus::Active);
+    assert_eq!(app.stripe.invoice(&sent.id).unwrap().next_payment_attempt, None);
+    app.stripe.advance(14 * 24 * 3600);
+    let late = app.stripe.fall_due(&sent.id).unwrap();
+    assert_eq!(app.types(&late.events), ["invoice.overdue", "customer.subscription.updated"]);
+    assert_eq!(app.stripe.subscription(&subscription).unwrap().status, SubscriptionStatus::PastDue);
+    app.stripe.retry_payment(&sent.id, Outcome::Paid).unwrap();
+    assert_eq!(app.stripe.subscription(&subscription).unwrap().status, SubscriptionStatus::Active);
+}
+
+#[tokio::test]
 async fn a_subscription_is_cancelled_with_its_period_or_at_once() {
     let app = App::start().await;
     let subscription = app.subscribe();
