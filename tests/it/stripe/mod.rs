@@ -3,6 +3,7 @@
 mod account;
 mod converge;
 mod hostile;
+mod overview;
 mod partial;
 mod reconcile;
 
