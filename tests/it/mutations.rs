@@ -52,7 +52,7 @@ fn odd_value(random: &mut impl Rng) -> Value {
 }
 
 /// Every place in a value, as a JSON pointer.
-fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+pub(crate) fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     let children: Vec<(String, &Value)> = match value {
         Value::Object(fields) => {
             fields.iter().map(|(name, value)| (name.replace('~', "~0").replace('/', "~1"), value)).collect()

@@ -1,9 +1,12 @@
 //! People subscribe, fail to pay, pay, and leave.
 
+use std::cell::Cell;
+
 use integration_tests::{
     acting::Actor,
     people::{ADAM, BRICK, CLEO, DORA, NORD, OLGA, OSCAR, SVEN, UMA},
 };
+use proptest::{prelude::*, test_runner::TestRunner};
 use reqwest::Method;
 use sandbox::stripe::{Outcome, PRICE};
 use serde_json::json;
@@ -148,6 +151,203 @@ async fn what_cannot_be_bought_is_refused_by_name_and_nothing_changes() {
     subscribed(&app, &OLGA).await;
     let portal = app.post("/v1/billing/portal", &olga, &json!({ "return_url": APP })).await.expect(201);
     assert!(portal["url"].as_str().unwrap().contains("/p/session/"), "{portal}");
+}
+
+/// What is no address of an app, however a browser would read it.
+fn wrong_addresses() -> Vec<String> {
+    let mut wrong = [
+        // Control characters, which some readers drop and Postgres refuses.
+        "http://localhost:3000/\0",
+        "\0http://localhost:3000/",
+        "http://localhost:3000/?a=\0",
+        "http://local\0host:3000/",
+        "http://local\thost:3000/",
+        "http://localhost:3000/\r\nset-cookie: a=b",
+        "\nhttp://localhost:3000/",
+        "http://localhost:3000/\u{7f}",
+        "http://localhost:3000/\u{85}",
+        " http://localhost:3000/",
+        // Backslashes, which some readers take for slashes.
+        "http:\\\\localhost:3000\\",
+        "http://localhost:3000\\@evil.example/",
+        "http://localhost:3000/a\\b",
+        "http://localhost:3000/?a=\\",
+        // Whoever is named before the host.
+        "http://user@localhost:3000/",
+        "http://user:password@localhost:3000/",
+        "http://:password@localhost:3000/",
+        "http://@localhost:3000/",
+        "http://:@localhost:3000/",
+        "http://localhost:3000@evil.example/",
+        // Slashes that are missing, or too many.
+        "http:localhost:3000/",
+        "http:/localhost:3000/",
+        "http:///localhost:3000/",
+        "http:////localhost:3000/",
+        "localhost:3000/",
+        "//localhost:3000/",
+        "/billing",
+        "",
+        // Other schemes, one of which has the origin of what is within.
+        "blob:http://localhost:3000/x",
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "https://localhost:3000/",
+        "ftp://localhost:3000/",
+        // Other places.
+        "http://localhost:3001/",
+        "http://localhost/",
+        "http://localhost.evil.example:3000/",
+        "https://evil.example/?http://localhost:3000/",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    wrong.push(format!("http://localhost:3000/{}", "x".repeat(2000)));
+    // Short as it is written, and long as it is sent.
+    wrong.push(format!("http://localhost:3000/{}", "é".repeat(400)));
+    wrong
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_to_come_back_to_that_can_be_read_in_two_ways_is_refused() {
+    let app = an_hour_ago().await;
+    subscribed(&app, &OSCAR).await;
+    let (olga, oscar) = (app.token(&OLGA), app.token(&OSCAR));
+    let (still, asked) = (app.db.still().await, app.stack.sandbox.stripe.requests().len());
+    for url in wrong_addresses() {
+        for (path, token, field) in [
+            ("/v1/billing/checkout", &olga, "success_url"),
+            ("/v1/billing/checkout", &olga, "cancel_url"),
+            ("/v1/billing/portal", &oscar, "return_url"),
+        ] {
+            let mut body = match path {
+                "/v1/billing/portal" => json!({}),
+                _ => json!({ "price": PRICE, "success_url": APP, "cancel_url": APP }),
+            };
+            body[field] = json!(url);
+            let answer = app.post(path, token, &body).await;
+            assert_eq!(answer.status, 422, "{field} {url:?}: {}", answer.body);
+            answer.expect_error(422, "return_url_unknown");
+        }
+    }
+    still.unchanged().await;
+    assert_eq!(app.stack.sandbox.stripe.requests().len(), asked, "Stripe was asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_to_come_back_to_is_stored_and_sent_as_it_was_understood() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    subscribed(&app, &OSCAR).await;
+    let (olga, oscar) = (app.token(&OLGA), app.token(&OSCAR));
+    for (given, kept) in [
+        ("http://localhost:3000", "http://localhost:3000/"),
+        ("http://localhost:3000?a=b", "http://localhost:3000/?a=b"),
+        ("HTTP://LocalHost:3000/Billing", "http://localhost:3000/Billing"),
+        ("http://localhost:03000/a/./b/../c", "http://localhost:3000/a/c"),
+        ("http://localhost:3000/a b?c d#e f", "http://localhost:3000/a%20b?c%20d#e%20f"),
+        ("http://localhost:3000/a ", "http://localhost:3000/a"),
+        ("http://localhost:3000/é?é\"<>", "http://localhost:3000/%C3%A9?%C3%A9%22%3C%3E"),
+        ("http://localhost:3000/%00", "http://localhost:3000/%00"),
+        ("http://localhost:3000/a@b?c=d@e", "http://localhost:3000/a@b?c=d@e"),
+        // Stripe fills this in.
+        ("http://localhost:3000/?s={CHECKOUT_SESSION_ID}", "http://localhost:3000/?s={CHECKOUT_SESSION_ID}"),
+        ("http://localhost:3000/é/{CHECKOUT_SESSION_ID}", "http://localhost:3000/%C3%A9/{CHECKOUT_SESSION_ID}"),
+    ] {
+        app.db.run("delete from billing_checkouts").await;
+        let body = json!({ "price": PRICE, "success_url": given, "cancel_url": given });
+        let checkout = app.post("/v1/billing/checkout", &olga, &body).await.expect(201);
+        let session = stripe.checkout(&session_of(&app, &checkout).await).unwrap();
+        assert_eq!(
+            (session.success_url.as_deref(), session.cancel_url.as_deref()),
+            (Some(kept), Some(kept)),
+            "{given}"
+        );
+        assert_eq!(one(&app.db, "select success_url from billing_checkouts").await, kept, "{given}");
+        assert_eq!(one(&app.db, "select cancel_url from billing_checkouts").await, kept, "{given}");
+        app.post("/v1/billing/portal", &oscar, &json!({ "return_url": given })).await.expect(201);
+        assert_eq!(returned_to(&app).as_deref(), Some(kept), "{given}");
+    }
+}
+
+/// The address that Stripe was told last.
+fn returned_to(app: &integration_tests::TestApp) -> Option<String> {
+    let asked = app.stack.sandbox.stripe.requests().pop().unwrap();
+    asked.parameters.into_iter().find(|(name, _)| name == "return_url").map(|(_, value)| value)
+}
+
+/// Addresses put together from what makes them go wrong.
+fn any_address() -> impl Strategy<Value = String> {
+    let pieces = vec![
+        "http",
+        "https",
+        ":",
+        "/",
+        "//",
+        "\\",
+        "@",
+        "localhost:3000",
+        "localhost",
+        "evil.example",
+        "user",
+        "\0",
+        "\n",
+        "\t",
+        " ",
+        "é",
+        "%00",
+        "%2f",
+        "?",
+        "#",
+        "{CHECKOUT_SESSION_ID}",
+        "..",
+        ".",
+        "[",
+        "]",
+        "blob:",
+        "\u{202e}",
+        "\u{2028}",
+        "。",
+        "０",
+    ];
+    let pieces = prop::collection::vec(prop::sample::select(pieces), 0..6).prop_map(|pieces| pieces.concat());
+    let start = prop_oneof![4 => Just("http://localhost:3000"), 1 => Just("http://localhost:3000/"), 1 => Just("http:"), 1 => Just("")];
+    (start, prop_oneof![pieces, any::<String>()]).prop_map(|(start, rest)| format!("{start}{rest}"))
+}
+
+#[test]
+fn whatever_address_is_given_stripe_gets_an_app_of_ours_or_nothing() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let app = runtime.block_on(async {
+        let app = an_hour_ago().await;
+        subscribed(&app, &OLGA).await;
+        app
+    });
+    let token = app.token(&OLGA);
+    let (taken, refused) = (Cell::new(0), Cell::new(0));
+    let config = ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() };
+    let outcome = TestRunner::new(config).run(&any_address(), |given| {
+        let answer = runtime.block_on(app.post("/v1/billing/portal", &token, &json!({ "return_url": given })));
+        if answer.status == 422 {
+            refused.set(refused.get() + 1);
+            prop_assert_eq!(&answer.body["code"], "return_url_unknown");
+            return Ok(());
+        }
+        prop_assert_eq!(answer.status.as_u16(), 201, "{:?}: {}", given, answer.body);
+        taken.set(taken.get() + 1);
+        let sent = returned_to(&app).unwrap();
+        prop_assert!(sent.starts_with("http://localhost:3000/"), "{given:?} was sent as {sent}");
+        prop_assert!(sent.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\'), "{given:?} was sent as {sent}");
+        // It is what was given, and whoever reads it reads the same.
+        let read = |text: &str| {
+            url::Url::parse(text).unwrap().as_str().replace("%7BCHECKOUT_SESSION_ID%7D", "{CHECKOUT_SESSION_ID}")
+        };
+        prop_assert_eq!(read(&given), sent.clone());
+        prop_assert_eq!(read(&sent), sent);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    assert!(taken.get() > 20 && refused.get() > 20, "{} taken, {} refused", taken.get(), refused.get());
 }
 
 #[tokio::test(flavor = "multi_thread")]

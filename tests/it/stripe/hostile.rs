@@ -336,6 +336,40 @@ async fn thousands_of_damaged_deliveries_make_no_panic_and_none_is_accepted_unsi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_nul_in_any_text_of_an_event_is_kept_and_fails_nothing() {
+    let app = TestApp::start().await;
+    subscribed(&app, &OLGA).await;
+    let events = app.stack.sandbox.stripe.events();
+    let before = tables(&app.db).await;
+    let mut tried = 0;
+    for kind in [
+        "customer.created",
+        "customer.subscription.created",
+        "invoice.paid",
+        "checkout.session.completed",
+        "charge.succeeded",
+    ] {
+        let event = events.iter().find(|event| event["type"] == kind).unwrap();
+        let mut texts = Vec::new();
+        crate::mutations::places(event, "", &mut texts);
+        texts.retain(|place| event.pointer(place).is_some_and(Value::is_string));
+        for place in texts {
+            let mut damaged = event.clone();
+            damaged["id"] = json!(format!("evt_nul_{tried}"));
+            let text = damaged.pointer_mut(&place).unwrap();
+            *text = json!(format!("{}\u{0}", text.as_str().unwrap()));
+            let (status, outcome) = post_signed(&app, damaged.to_string().as_bytes()).await;
+            assert_eq!(status, 200, "{kind}{place}: {outcome}");
+            tried += 1;
+        }
+    }
+    assert!(tried > 100, "{tried}");
+    assert_eq!(app.db.count("select count(*) from webhook_events where status = 'failed'").await, 0);
+    assert_eq!(tables(&app.db).await["plans"], before["plans"]);
+    assert!(!app.logs().contains("request failed"), "{}", app.logs());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_cannot_be_recorded_is_answered_5xx_and_comes_again() {
     let app = TestApp::set_up(Setup::default()).await;
     link(&app.db, "cus_1").await;

@@ -1,6 +1,7 @@
 //! What the API makes: checkout and portal sessions, and meter events.
 
 use serde_json::Value;
+use url::Url;
 
 use super::{
     form::Form,
@@ -15,6 +16,18 @@ use super::{
 const IDENTIFIERS_KEPT: i64 = 24 * 3600;
 /// How old a meter event may be, and how far ahead. Not on our provider page.
 const METER_WINDOW: (i64, i64) = (35 * 24 * 3600, 5 * 60);
+
+/// An address on the web to send people to, if there is one. Not on our provider page: what Stripe takes for none; here it is whatever
+/// a browser would read as another than it was written.
+fn address(form: &Form, name: &str) -> Result<Option<String>, Refusal> {
+    let Some(text) = form.get(name) else { return Ok(None) };
+    let web = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let plain = !text.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\');
+    if web && plain && text.contains("://") {
+        return Ok(Some(text.to_owned()));
+    }
+    Err(Refusal { code: Some("url_invalid"), ..Refusal::invalid(name, "Not a valid URL") })
+}
 
 impl World {
     pub(super) fn open_checkout(&mut self, asked: &Asked<'_>) -> Result<Value, Refusal> {
@@ -66,8 +79,8 @@ impl World {
             client_reference_id: form.owned("client_reference_id"),
             metadata: form.map("metadata"),
             subscription_metadata: form.map("subscription_data[metadata]"),
-            success_url: Some(form.required("success_url")?.to_owned()),
-            cancel_url: form.owned("cancel_url"),
+            success_url: Some(address(form, "success_url")?.ok_or_else(|| Refusal::required("success_url"))?),
+            cancel_url: address(form, "cancel_url")?,
             expires_at,
             ..CheckoutSessionFacts::new(&id, line_items, &self.url, now)
         };
@@ -106,7 +119,7 @@ impl World {
         let session = PortalSessionFacts {
             created: self.now(),
             customer: customer.id,
-            return_url: form.owned("return_url"),
+            return_url: address(form, "return_url")?,
             url: format!("{}/p/session/{id}", self.url),
             id,
         };

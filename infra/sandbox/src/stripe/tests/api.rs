@@ -263,6 +263,15 @@ async fn a_session_that_cannot_be_is_refused() {
     open(&session_form("&subscription_data[trial_period_days]=3")).await.error(400, INVALID, None);
     open(&session_form("&colour=red")).await.error(400, INVALID, Some("parameter_unknown"));
     open(&session_form("&expires_at=1")).await.error(400, INVALID, None);
+    for url in [
+        "studio.example",
+        "http%3Astudio.example",
+        "http%3A%2F%2Fa%00b.example",
+        "http%3A%5C%5Ca.example",
+        "javascript%3A1",
+    ] {
+        open(&session_form(&format!("&cancel_url={url}"))).await.error(400, INVALID, Some("url_invalid"));
+    }
     let json = [("content-type", "application/json")];
     app.ask("POST", "/v1/checkout/sessions", &json, "{}").await.error(400, INVALID, None);
 
