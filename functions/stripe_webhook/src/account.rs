@@ -26,6 +26,10 @@ use crate::{
 
 /// What a person may ask for.
 const PERMISSION: &str = "billing:manage";
+/// What Stripe replaces in an address by the id of the session.
+const SESSION_ID: &str = "{CHECKOUT_SESSION_ID}";
+/// The most an address may hold, in bytes.
+const MAX_ADDRESS: usize = 2000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,7 +71,7 @@ pub(crate) async fn checkout(state: &State, request: &HttpRequest) -> Result<Rep
         (come_back(state, "success_url", &body.success_url)?, come_back(state, "cancel_url", &body.cancel_url)?);
     let keyed = http::idempotency(request, "POST /v1/billing/checkout")?;
 
-    let wanted = NewCheckout { price: &body.price, success, cancel };
+    let wanted = NewCheckout { price: &body.price, success: &success, cancel: &cancel };
     let mut tx = state.db.caller_tx(&caller).await?;
     let begun = begin_checkout(&mut tx, &wanted, keyed.as_ref()).await;
     let (member, mut checkout, overtaken) = conclude(tx, begun).await?;
@@ -270,7 +274,7 @@ pub(crate) async fn portal(state: &State, request: &HttpRequest) -> Result<Reply
         || Uuid::new_v4().to_string(),
         |keyed| hex::encode(Sha256::digest(format!("{}/{}/{}", member.org_id, member.actor_id, keyed.key))),
     );
-    let form = [("customer", customer.as_str()), ("return_url", back)];
+    let form = [("customer", customer.as_str()), ("return_url", back.as_str())];
     let session: Value =
         state.stripe.post("/v1/billing_portal/sessions", &form, &format!("portal-{key}")).await.map_err(refused)?;
     let url = session["url"].as_str().filter(|url| url.len() <= 4000);
@@ -278,19 +282,34 @@ pub(crate) async fn portal(state: &State, request: &HttpRequest) -> Result<Reply
     Ok(Reply::created(PageView { id: None, url, expires_at: None }))
 }
 
-/// Where Stripe sends the person back to: only to an app of ours.
-fn come_back<'a>(state: &State, field: &'static str, text: &'a str) -> Result<&'a str, ApiError> {
-    // As it was written: Stripe fills in {CHECKOUT_SESSION_ID}, which a URL would have coded.
-    let known = text.len() <= 2000
-        && Url::parse(text).is_ok_and(|url| {
-            url.username().is_empty() && state.return_origins.iter().any(|origin| origin.origin() == url.origin())
-        });
-    known.then_some(text).ok_or_else(|| {
-        ApiError::unprocessable(
-            "return_url_unknown",
-            format!("`{field}` must be an address of one of the apps that are set up."),
-        )
-    })
+/// Where Stripe sends the person back to: only to an app of ours. The address is kept and sent as it was parsed, not as it was written, so
+/// that the next parser finds no other in it.
+fn come_back(state: &State, field: &'static str, text: &str) -> Result<String, ApiError> {
+    understand(text)
+        .filter(|url| state.return_origins.iter().any(|origin| origin.origin() == url.origin()))
+        // A path is percent-coded, and Stripe looks for this.
+        .map(|url| String::from(url).replace("%7BCHECKOUT_SESSION_ID%7D", SESSION_ID))
+        .filter(|url| url.len() <= MAX_ADDRESS)
+        .ok_or_else(|| {
+            ApiError::unprocessable(
+                "return_url_unknown",
+                format!("`{field}` must be an address of one of the apps that are set up, such as https://app.example.com/billing."),
+            )
+        })
+}
+
+/// An address on the web, if it can be read in one way only. Parsers differ in what they drop (control characters), what they take for a
+/// slash (backslashes), what they add (missing slashes), and where they find the host behind the name of a user.
+fn understand(text: &str) -> Option<Url> {
+    let (scheme, rest) = text.split_once("://")?;
+    let host = rest.split(['/', '?', '#']).next()?;
+    if host.is_empty() || host.contains('@') || text.contains(|c: char| c.is_control() || c == '\\') {
+        return None;
+    }
+    // The scheme that was written, since of `blob:http://…` the origin is that of the address within.
+    Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && scheme.eq_ignore_ascii_case(url.scheme()))
 }
 
 fn refused(error: StripeError) -> ApiError {
