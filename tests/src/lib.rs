@@ -48,6 +48,28 @@ pub enum Server {
     Postgres18,
 }
 
+impl Server {
+    /// What names of variables end with.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Postgres16 => "_16",
+            Self::Postgres18 => "",
+        }
+    }
+
+    fn version(self) -> Version {
+        match self {
+            Self::Postgres16 => Version::V16,
+            Self::Postgres18 => Version::V18,
+        }
+    }
+
+    /// A program that came with it, such as `pg_dump`.
+    pub fn program(self, name: &str) -> PathBuf {
+        PathBuf::from(told(&format!("SPINE_TEST_POSTGRES_BIN{}", self.suffix()))).join(name)
+    }
+}
+
 /// A database of one test alone; dropped when the test ends.
 #[derive(Debug)]
 pub struct TestDatabase {
@@ -71,7 +93,7 @@ impl TestDatabase {
     }
 
     async fn made(server: Server, migrated: bool) -> Self {
-        let suffix = if server == Server::Postgres16 { "_16" } else { "" };
+        let suffix = server.suffix();
         let admin_url = told(&format!("SPINE_TEST_DATABASE_URL{suffix}"));
         let name = format!("t_{}", Uuid::new_v4().simple());
         let url = if migrated {
@@ -133,19 +155,50 @@ impl TestDatabase {
     }
 }
 
+/// Makes a database with the baseline what a Supabase project is.
+const PROJECT: &str = "
+    do $$
+    begin
+        if not exists (select from pg_roles where rolname = 'supabase_admin') then
+            create role supabase_admin;
+            create role project login createrole password 'project';
+            grant anon, authenticated, service_role to project with admin option;
+        end if;
+    end $$;
+    grant create on database <name> to project;
+    grant usage, create on schema public to project with grant option;
+    grant usage on schema extensions to project with grant option;
+    create extension vector with schema extensions;
+    -- Everything that the project makes in public is granted to the API roles.
+    alter default privileges for role project in schema public grant all on tables to anon, authenticated, service_role;
+    alter default privileges for role project in schema public grant all on sequences to anon, authenticated, service_role;
+    alter default privileges for role project in schema public grant all on functions to anon, authenticated, service_role;
+    grant usage on schema auth, storage, realtime to project with grant option;
+    grant references (id), trigger on auth.users to project;
+    -- What its own tool lends it: making policies on these, and buckets.
+    alter table storage.objects owner to project;
+    alter table realtime.messages owner to project;
+    grant all on storage.buckets to project;";
+
 /// A Postgres of one test alone, which it may restart.
 #[derive(Debug)]
 pub struct OwnServer {
     home: Home,
+    version: Version,
     postgres: Option<Postgres>,
 }
 
 impl OwnServer {
-    /// Starts one.
+    /// Starts the newest.
     pub async fn start() -> Self {
-        let home = Home::open().unwrap();
-        let postgres = Some(Postgres::start(&home, Version::V18, Some(&home.run.join("own"))).await.unwrap());
-        Self { home, postgres }
+        Self::of(Server::Postgres18).await
+    }
+
+    /// Starts one.
+    pub async fn of(server: Server) -> Self {
+        let (home, version) = (Home::open().unwrap(), server.version());
+        let postgres = Some(Postgres::start(&home, version, Some(&home.run.join("own"))).await.unwrap());
+        Self { home, version, postgres }
     }
 
     fn admin_url(&self) -> &str {
@@ -160,6 +213,17 @@ impl OwnServer {
     /// A database with nothing in it, by this name. Its URL.
     pub async fn empty(&self, name: &str) -> String {
         database::create(self.admin_url(), name, None).await.unwrap()
+    }
+
+    /// What a new Supabase project is, by this name: the platform's roles and schemas belong to the platform, and the project's own
+    /// role, which migrates, dumps and restores, is no superuser. The URLs of that role and of the platform's superuser.
+    pub async fn project(&self, name: &str) -> (String, String) {
+        let platform = self.empty(name).await;
+        let mut admin = PgConnection::connect(&platform).await.unwrap();
+        let baseline = std::fs::read_to_string(self.home.root.join("infra/postgres/baseline.sql")).unwrap();
+        admin.execute(AssertSqlSafe(baseline)).await.unwrap();
+        admin.execute(AssertSqlSafe(PROJECT.replace("<name>", name))).await.unwrap();
+        (database::with_login(&platform, "project", "project").unwrap(), platform)
     }
 
     /// A migrated database with the seeded people.
@@ -177,7 +241,7 @@ impl OwnServer {
         let postgres = self.postgres.take();
         // Waiting for it to stop blocks, and others go on meanwhile.
         tokio::task::spawn_blocking(move || drop(postgres)).await.unwrap();
-        let again = Postgres::start(&self.home, Version::V18, Some(&self.home.run.join("own"))).await.unwrap();
+        let again = Postgres::start(&self.home, self.version, Some(&self.home.run.join("own"))).await.unwrap();
         let port = url::Url::parse(&again.admin_url).unwrap().port().unwrap();
         self.postgres = Some(again);
         SocketAddr::from(([127, 0, 0, 1], port))

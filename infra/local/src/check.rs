@@ -1,7 +1,7 @@
 //! `./spine test`: everything CI runs, on servers of its own.
 
 use std::{
-    path::PathBuf,
+    path::Path,
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
@@ -60,17 +60,19 @@ pub(crate) async fn test(args: &[String]) -> Result<ExitCode> {
         functions_urls.push(database::functions_url(&url).await?);
     }
     timed.done();
-    let told = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
+    let told = |path: Option<&Path>| path.map(|path| path.display().to_string()).unwrap_or_default();
     let bootstrap = home.root.join(RELEASE).join("jobs/bootstrap");
     let variables = [
         ("SPINE_TEST_BOOTSTRAP", told(Some(&bootstrap))),
         ("SPINE_TEST_AWS_URL", moto.url.clone()),
-        ("SPINE_TEST_PGBOUNCER", told(pooler.as_ref().map(|program| &program.path))),
-        ("SPINE_TEST_PGBOUNCER_LIBRARIES", told(pooler.as_ref().map(|program| &program.libraries))),
+        ("SPINE_TEST_PGBOUNCER", told(pooler.as_ref().map(|program| program.path.as_path()))),
+        ("SPINE_TEST_PGBOUNCER_LIBRARIES", told(pooler.as_ref().map(|program| program.libraries.as_path()))),
         ("SPINE_TEST_DATABASE_URL", newest.admin_url.clone()),
         ("SPINE_TEST_FUNCTIONS_URL", functions_urls[0].clone()),
+        ("SPINE_TEST_POSTGRES_BIN", told(newest.psql.parent())),
         ("SPINE_TEST_DATABASE_URL_16", oldest.admin_url.clone()),
         ("SPINE_TEST_FUNCTIONS_URL_16", functions_urls[1].clone()),
+        ("SPINE_TEST_POSTGRES_BIN_16", told(oldest.psql.parent())),
         ("SPINE_TEST_TEMPLATE", TEMPLATE.to_owned()),
         ("SPINE_TEST_MONGODB_URI", mongo.uri.clone()),
         ("SPINE_TEST_DIRECTORY", home.run.display().to_string()),
@@ -254,7 +256,7 @@ pub(crate) async fn prepare() -> Result<ExitCode> {
 }
 
 /// Compiles `shared` with a database to ask; the macros leave each query's description in `to`.
-fn describe(home: &Home, url: &str, to: &std::path::Path) -> Result<()> {
+fn describe(home: &Home, url: &str, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     let cargo = |args: &[&str]| -> Result<bool> {
         let status = Command::new("cargo")
