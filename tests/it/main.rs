@@ -36,6 +36,7 @@ mod social;
 mod stripe;
 mod supabase;
 mod template;
+mod tls;
 mod tokens;
 mod vectors;
 mod workflows;

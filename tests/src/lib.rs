@@ -5,6 +5,7 @@
 
 pub mod acting;
 pub mod people;
+pub mod tls;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
