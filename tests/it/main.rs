@@ -29,6 +29,7 @@ mod privileges;
 mod rebuild;
 mod release;
 mod renders;
+mod restore;
 mod rotation;
 mod rules;
 mod schema;
