@@ -14,7 +14,7 @@ use futures::{future::BoxFuture, stream::BoxStream};
 use serde_json::json;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
-    postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+    postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
@@ -25,6 +25,7 @@ use uuid::Uuid;
 use crate::{
     auth::{Caller, Identity},
     config::{ConfigError, Env},
+    postgres::Trust,
     secrets::{Secret, SecretError, Secrets},
 };
 
@@ -69,22 +70,23 @@ pub enum DbError {
 /// How long a transaction may take to begin, connection included.
 const BEGIN: Duration = Duration::from_secs(5);
 
-/// The door to Postgres. Connects on first use; secret `DATABASE_URL`, setting `DATABASE_MODE`.
+/// The door to Postgres. Connects on first use; secret `DATABASE_URL`, settings `DATABASE_MODE` and `DATABASE_CA`.
 #[derive(Debug, Clone)]
 pub struct Database {
     secrets: Arc<Secrets>,
     mode: Mode,
+    trust: Trust,
     idle: Arc<Mutex<Option<PgConnection>>>,
 }
 
 impl Database {
-    /// Reads `DATABASE_MODE` (default `direct`); connects to nothing yet.
+    /// Reads `DATABASE_MODE` (default `direct`) and `DATABASE_CA`; connects to nothing yet.
     ///
     /// # Errors
-    /// [`ConfigError`] if the mode is not one of the two.
+    /// [`ConfigError`] if the mode is not one of the two, or `DATABASE_CA` holds no certificate.
     pub fn from_env(env: &Env, secrets: Arc<Secrets>) -> Result<Self, ConfigError> {
         let mode = env.parsed("DATABASE_MODE", "`direct` or `transaction_pooler`")?.unwrap_or(Mode::Direct);
-        Ok(Self { secrets, mode, idle: Arc::default() })
+        Ok(Self { secrets, mode, trust: Trust::from_env(env)?, idle: Arc::default() })
     }
 
     /// Begins a transaction in which every statement runs as `caller`. The same message asks whether an agent's token stands.
@@ -168,7 +170,7 @@ impl Database {
     }
 
     async fn login(&self, url: &str) -> Result<PgConnection, sqlx::Error> {
-        let mut options = PgConnectOptions::from_str(url)?.application_name("spine").disable_statement_logging();
+        let mut options = self.trust.options(url)?.application_name("spine").disable_statement_logging();
         if self.mode == Mode::TransactionPooler {
             options = options.statement_cache_capacity(0);
         }

@@ -28,6 +28,7 @@ pub mod limits;
 pub mod objects;
 #[cfg(feature = "documents")]
 pub mod outbox;
+pub mod postgres;
 #[cfg(feature = "queue")]
 pub mod queue;
 pub mod seal;
