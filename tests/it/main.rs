@@ -2,6 +2,7 @@
 
 // A test awaits a whole stack, whose futures nest deeper than the compiler looks by itself.
 #![recursion_limit = "256"]
+#![allow(clippy::disallowed_methods, reason = "tests connect to servers of their own, on this machine")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod access;

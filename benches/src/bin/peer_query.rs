@@ -14,8 +14,8 @@ async fn main() -> Result<(), Error> {
             Some(conn) => conn,
             None => {
                 #[expect(clippy::disallowed_methods, reason = "a peer has no settings of its own")]
-                let url = std::env::var("DATABASE_URL")?;
-                kept.insert(PgConnection::connect(&url).await?)
+                let conn = PgConnection::connect(&std::env::var("DATABASE_URL")?).await?;
+                kept.insert(conn)
             }
         };
         let answer: i64 =

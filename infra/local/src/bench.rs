@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use local::{
+    database,
     functions::{FUNCTIONS, Function},
     gateway,
     home::Home,
@@ -37,7 +38,7 @@ use shared::{
     limits::{self, Amounts, Counted},
     secrets::Secrets,
 };
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use uuid::Uuid;
 
 use crate::{
@@ -232,7 +233,7 @@ impl<'a> Bench<'a> {
             std::os::unix::fs::symlink(release.join(binary).join("bootstrap"), binaries.join(binary))?;
         }
         // Nothing here is about being limited.
-        PgConnection::connect(&databases.admin_url).await?.execute("delete from public.agent_limits").await?;
+        database::connect(&databases.admin_url).await?.execute("delete from public.agent_limits").await?;
         stack::prepare_documents(&databases.mongodb_uri, "bench").await?;
         Ok(Self { home, databases, database_url, binaries, release })
     }
@@ -255,7 +256,7 @@ impl<'a> Bench<'a> {
     }
 
     async fn admin(&self) -> Result<PgConnection> {
-        Ok(PgConnection::connect(&self.databases.admin_url).await?)
+        Ok(database::connect(&self.databases.admin_url).await?)
     }
 
     fn token(stack: &Stack) -> Result<String> {

@@ -13,7 +13,7 @@ use local::{
     lint, pooler, schema,
     servers::{Mongo, Moto, Postgres, Version},
 };
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 
 use crate::{
     build,
@@ -176,7 +176,7 @@ async fn check_schema(home: &Home, server: &Postgres) -> Result<()> {
 }
 
 async fn describe_schema(url: &str) -> Result<String> {
-    let mut conn = PgConnection::connect(url).await?;
+    let mut conn = database::connect(url).await?;
     let page = schema::page(&mut conn).await?;
     conn.close().await?;
     Ok(page)
@@ -192,7 +192,7 @@ pub(crate) async fn schema() -> Result<ExitCode> {
 }
 
 async fn lint_schema(url: &str) -> Result<Vec<lint::Finding>> {
-    let mut conn = PgConnection::connect(url).await?;
+    let mut conn = database::connect(url).await?;
     let findings = lint::schema(&mut conn).await?;
     conn.close().await?;
     Ok(findings)

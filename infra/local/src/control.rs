@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::{fs::OpenOptionsExt, process::CommandExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::Arc,
 };
@@ -11,19 +11,21 @@ use std::{
 use anyhow::{Context, Result, bail};
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::{self, State},
     http::{HeaderMap, StatusCode},
     routing::post,
 };
 use local::{
+    database,
     home::{self, Home},
     stack::{self, Stack},
 };
 use sandbox::{Calls, auth::User};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection};
+use shared::postgres::{SUPABASE_CA_FILE, Trust, is_here, is_supabase};
 use tokio::{net::TcpListener, task::JoinHandle};
+use url::Url;
 use uuid::Uuid;
 
 use crate::platform::{Databases, env};
@@ -84,7 +86,7 @@ impl Control {
 
 async fn obey(
     State(listening): State<Arc<Listening>>,
-    Path(command): Path<String>,
+    extract::Path(command): extract::Path<String>,
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> (StatusCode, Json<Value>) {
@@ -157,7 +159,7 @@ fn fault(listening: &Listening, body: &Value) -> Result<Value> {
 async fn token(listening: &Listening, body: &Value) -> Result<Value> {
     let email = body["user"].as_str().unwrap_or_default();
     let slug = body["org"].as_str();
-    let mut conn = PgConnection::connect(&listening.admin_url).await?;
+    let mut conn = database::connect(&listening.admin_url).await?;
     let found: Option<(Uuid, Option<Uuid>)> = sqlx::query_as(
         "select p.id, (select o.id from public.organizations o
                         where ($2::text is null or o.slug = $2)
@@ -211,6 +213,29 @@ pub(crate) fn database_url() -> Result<String> {
     env("DATABASE_URL").map_or_else(|| Ok(running()?.admin_url), Ok)
 }
 
+/// The URL and the variables with which psql verifies a server on another host, as it does not by itself.
+fn verified(root: &Path, url: &str, ca: Option<&str>) -> Result<(String, Vec<(&'static str, String)>)> {
+    let options = Trust::default().options(url)?;
+    if options.get_socket().is_some() || is_here(options.get_host()) {
+        return Ok((url.to_owned(), Vec::new()));
+    }
+    let authority = match ca {
+        Some(pem) if pem.contains("BEGIN CERTIFICATE") => {
+            bail!("psql reads an authority from a file: set DATABASE_CA to its path")
+        }
+        Some(path) => path.to_owned(),
+        None if is_supabase(options.get_host()) => root.join(SUPABASE_CA_FILE).display().to_string(),
+        None => "system".to_owned(),
+    };
+    let mut url = Url::parse(url)?;
+    let kept: Vec<(String, String)> = url.query_pairs().into_owned().filter(|(name, _)| name != "sslmode").collect();
+    url.set_query(None);
+    if !kept.is_empty() {
+        url.query_pairs_mut().extend_pairs(kept);
+    }
+    Ok((url.into(), vec![("PGSSLMODE", "verify-full".to_owned()), ("PGSSLROOTCERT", authority)]))
+}
+
 /// Becomes psql.
 pub(crate) fn psql(args: &[String]) -> Result<ExitCode> {
     let (url, psql) = match env("DATABASE_URL") {
@@ -220,6 +245,38 @@ pub(crate) fn psql(args: &[String]) -> Result<ExitCode> {
             (running.admin_url, running.psql)
         }
     };
-    let error = Command::new(psql.unwrap_or_else(|| "psql".into())).arg(url).args(args).exec();
+    let (url, variables) = verified(&home::root(), &url, env("DATABASE_CA").as_deref())?;
+    let error = Command::new(psql.unwrap_or_else(|| "psql".into())).arg(url).args(args).envs(variables).exec();
     Err(error).context("psql cannot be run")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn psql_verifies_a_server_on_another_host() {
+        let root = Path::new("/spine");
+        for (url, ca, wanted, authority) in [
+            ("postgres://u:p@db.example.com/x?sslmode=disable", None, "postgres://u:p@db.example.com/x", "system"),
+            (
+                "postgres://u@db.abc.supabase.co/x?application_name=y&sslmode=require",
+                None,
+                "postgres://u@db.abc.supabase.co/x?application_name=y",
+                "/spine/shared/src/supabase-root-2021-ca.crt",
+            ),
+            (
+                "postgres://u@db.abc.supabase.co/x",
+                Some("/other.pem"),
+                "postgres://u@db.abc.supabase.co/x",
+                "/other.pem",
+            ),
+        ] {
+            let variables = vec![("PGSSLMODE", "verify-full".to_owned()), ("PGSSLROOTCERT", authority.to_owned())];
+            assert_eq!(verified(root, url, ca).unwrap(), (wanted.to_owned(), variables));
+        }
+        assert!(home::root().join(SUPABASE_CA_FILE).is_file());
+        let here = "postgres://u:p@localhost/x?sslmode=disable";
+        assert_eq!(verified(root, here, None).unwrap(), (here.to_owned(), Vec::new()));
+    }
 }

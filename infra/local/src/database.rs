@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use shared::{config::Env, postgres::Trust};
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, SqlStr,
     migrate::{Migrate, MigrateError, Migration, Migrator},
@@ -26,6 +27,9 @@ const PLATFORM_ROLES: [&str; 5] = ["anon", "authenticated", "authenticator", "se
 /// The schemas that the baseline makes.
 const PLATFORM_SCHEMAS: [&str; 4] = ["auth", "extensions", "realtime", "storage"];
 
+const UNVERIFIED: &str = "the database's server cannot be verified, as it must be on another host; DATABASE_CA names the authority of its \
+                          certificate, if that is no public one";
+
 /// What was done to a database.
 #[derive(Debug, Default)]
 pub struct Migrated {
@@ -35,13 +39,29 @@ pub struct Migrated {
     pub before: usize,
 }
 
+/// Connects as every command does: the server is verified, unless it is on this machine.
+///
+/// # Errors
+/// If the server cannot be reached, or not be verified.
+pub async fn connect(url: &str) -> Result<PgConnection> {
+    let options = Trust::from_env(&Env::from_process())?.options(url)?;
+    PgConnection::connect_with(&options).await.map_err(|error| {
+        let why = match &error {
+            sqlx::Error::Tls(_) => UNVERIFIED,
+            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => UNVERIFIED,
+            _ => "the database cannot be reached",
+        };
+        anyhow::Error::new(error).context(why)
+    })
+}
+
 /// Applies the baseline where the server is no Supabase, then every migration that is missing, each in a transaction of its own.
 ///
 /// # Errors
 /// Names the rights that the login lacks, or the package that gives `vector` where that is missing; then nothing was done. Else names the
 /// migration that it stopped at, and says what was applied.
 pub async fn migrate(root: &Path, url: &str) -> Result<Migrated> {
-    let mut conn = PgConnection::connect(url).await.context("the database cannot be reached")?;
+    let mut conn = connect(url).await?;
     let migrator = Migrator::new(root.join("migrations").as_path()).await?;
     conn.lock().await?;
     check_rights(&mut conn).await?;
@@ -115,7 +135,7 @@ async fn pending<'a>(conn: &mut PgConnection, migrator: &'a Migrator) -> Result<
 /// # Errors
 /// If the database cannot be reached, or what was applied to it is not what the files say.
 pub async fn plan(root: &Path, url: &str) -> Result<Vec<String>> {
-    let mut conn = PgConnection::connect(url).await.context("the database cannot be reached")?;
+    let mut conn = connect(url).await?;
     let migrator = Migrator::new(root.join("migrations").as_path()).await?;
     let at = At::read(&mut conn).await?;
     let mut roles = ROLES.to_vec();
@@ -300,7 +320,7 @@ pub struct DryRun {
 /// # Errors
 /// If the database cannot be reached, or what was applied to it is not what the files say.
 pub async fn dry_run(root: &Path, url: &str) -> Result<DryRun> {
-    let mut conn = PgConnection::connect(url).await.context("the database cannot be reached")?;
+    let mut conn = connect(url).await?;
     check_rights(&mut conn).await?;
     let migrator = Migrator::new(root.join("migrations").as_path()).await?;
     let mut tx = conn.begin().await?;
@@ -384,7 +404,7 @@ async fn check_vector(conn: &mut PgConnection) -> Result<()> {
 /// If `infra/postgres/seed.sql` fails.
 pub async fn seed(root: &Path, url: &str) -> Result<()> {
     let seed = std::fs::read_to_string(root.join("infra/postgres/seed.sql"))?;
-    let mut conn = PgConnection::connect(url).await?;
+    let mut conn = connect(url).await?;
     conn.execute(AssertSqlSafe(seed)).await.context("seed.sql failed")?;
     Ok(conn.close().await?)
 }
@@ -399,7 +419,7 @@ pub const SEEDED: [Uuid; 2] =
 /// # Errors
 /// If the database cannot be reached.
 pub async fn taken(url: &str) -> Result<Option<String>> {
-    let mut conn = PgConnection::connect(url).await.context("the database cannot be reached")?;
+    let mut conn = connect(url).await?;
     let there: bool =
         sqlx::query_scalar("select to_regclass('public.organizations') is not null").fetch_one(&mut conn).await?;
     if !there {
@@ -434,14 +454,14 @@ pub async fn taken(url: &str) -> Result<Option<String>> {
 pub async fn functions_url(admin_url: &str) -> Result<String> {
     let superuser = Url::parse(admin_url)?.password().unwrap_or_default().to_owned();
     let password = Uuid::new_v5(&Uuid::nil(), superuser.as_bytes()).simple().to_string();
-    let mut conn = PgConnection::connect(admin_url).await?;
+    let mut conn = connect(admin_url).await?;
     let has_none = "select rolpassword is null from pg_authid where rolname = 'spine_functions'";
     if sqlx::query_scalar(has_none).fetch_one(&mut conn).await? {
         conn.execute(AssertSqlSafe(format!("alter role spine_functions password '{password}'"))).await?;
     }
     conn.close().await?;
     let url = with_login(admin_url, "spine_functions", &password)?;
-    PgConnection::connect(&url).await.context("spine_functions has another password")?.close().await?;
+    connect(&url).await.context("spine_functions has another password")?.close().await?;
     Ok(url)
 }
 
@@ -462,7 +482,7 @@ impl Login {
     pub async fn make(admin_url: &str) -> Result<Self> {
         let (name, password) =
             (format!("spine_run_{:08x}", rand::random::<u32>()), format!("{:032x}", rand::random::<u128>()));
-        let mut conn = PgConnection::connect(admin_url).await?;
+        let mut conn = connect(admin_url).await?;
         let mut tx = conn.begin().await?;
         tx.execute(AssertSqlSafe(format!("create role {name} login noinherit password '{password}'"))).await?;
         let copies: Vec<String> = sqlx::query_scalar(
@@ -492,7 +512,7 @@ impl Drop for Login {
         let dropped = std::thread::spawn(move || -> Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                let mut conn = PgConnection::connect(&admin_url).await?;
+                let mut conn = connect(&admin_url).await?;
                 conn.execute(AssertSqlSafe(format!("drop role {name}"))).await?;
                 Ok(())
             })
@@ -528,7 +548,7 @@ pub fn with_database(url: &str, database: &str) -> Result<String> {
 /// # Errors
 /// If the server refuses.
 pub async fn create(admin_url: &str, name: &str, template: Option<&str>) -> Result<String> {
-    let mut conn = PgConnection::connect(admin_url).await?;
+    let mut conn = connect(admin_url).await?;
     let template = template.map(|template| format!(" template \"{template}\"")).unwrap_or_default();
     conn.execute(AssertSqlSafe(format!("create database \"{name}\"{template}"))).await?;
     conn.close().await?;
@@ -540,7 +560,7 @@ pub async fn create(admin_url: &str, name: &str, template: Option<&str>) -> Resu
 /// # Errors
 /// If the server refuses.
 pub async fn drop(admin_url: &str, name: &str) -> Result<()> {
-    let mut conn = PgConnection::connect(admin_url).await?;
+    let mut conn = connect(admin_url).await?;
     conn.execute(AssertSqlSafe(format!("drop database if exists \"{name}\" with (force)"))).await?;
     Ok(conn.close().await?)
 }

@@ -13,12 +13,12 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use local::{home::Home, stack::Stack};
+use local::{database, home::Home, stack::Stack};
 use process_render_request::photo;
 use reqwest::{Client, StatusCode};
 use sandbox::auth::User;
 use serde_json::{Value, json};
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Executor, PgConnection};
 use url::Url;
 use uuid::Uuid;
 
@@ -217,7 +217,7 @@ impl Demo<'_> {
 
     /// A connection that reads as a signed-in owner does through the Data API.
     async fn as_owner(&self) -> Result<PgConnection> {
-        let mut conn = PgConnection::connect(self.admin_url).await?;
+        let mut conn = database::connect(self.admin_url).await?;
         conn.execute("begin").await?;
         sqlx::query("select set_config('request.jwt.claims', $1, true), set_config('role', 'authenticated', true)")
             .bind(json!({ "sub": OWNER.0, "org_id": ORG, "role": "authenticated" }).to_string())

@@ -8,6 +8,8 @@ use shared::{config::Env, db::Database, secrets::Secrets};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
+use crate::database;
+
 /// What became of an organisation's billing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rebuilt {
@@ -25,7 +27,7 @@ type Rows = BTreeMap<String, String>;
 /// # Errors
 /// If there is no such organisation, the login may not act as the system, or an event cannot be applied; then nothing has changed.
 pub async fn rebuild(url: &str, slug: &str) -> Result<Rebuilt> {
-    let mut conn = PgConnection::connect(url).await.context("the database cannot be reached")?;
+    let mut conn = database::connect(url).await?;
     let org: Option<Uuid> = sqlx::query_scalar("select id from public.organizations where slug = $1")
         .bind(slug)
         .fetch_optional(&mut conn)

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use uuid::Uuid;
 
+use crate::database;
+
 /// Below so many vectors, exact search is quick and misses nothing.
 pub const WORTH_IT: i64 = 5000;
 
@@ -101,7 +103,7 @@ fn name(table: &str, org: Uuid) -> String {
 }
 
 async fn open(url: &str, slug: &str) -> Result<(PgConnection, Uuid)> {
-    let mut conn = PgConnection::connect(url).await.context("the database cannot be reached")?;
+    let mut conn = database::connect(url).await?;
     let org: Option<Uuid> = sqlx::query_scalar("select id from public.organizations where slug = $1")
         .bind(slug)
         .fetch_optional(&mut conn)
@@ -152,7 +154,7 @@ async fn build(
     tell: &mut impl FnMut(&str),
 ) -> Result<()> {
     let builder: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *conn).await?;
-    let mut watcher = PgConnection::connect(url).await?;
+    let mut watcher = database::connect(url).await?;
     let statement = format!(
         "create index concurrently {name} on public.{table} using hnsw (embedding extensions.vector_cosine_ops) where org_id = '{org}'"
     );

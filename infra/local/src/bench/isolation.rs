@@ -13,7 +13,7 @@ use local::{
     vectors,
 };
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use uuid::Uuid;
 
 use super::{Budget, Told, median, milliseconds};
@@ -112,7 +112,7 @@ pub(super) async fn measure(home: &Home, told: &mut Told) -> Result<()> {
     let server = Postgres::start(home, Version::V18, None).await?;
     let url = database::create(&server.admin_url, "isolation", None).await?;
     database::migrate(&home.root, &url).await?;
-    let mut admin = PgConnection::connect(&url).await?;
+    let mut admin = database::connect(&url).await?;
     let timed = Timed::start("six million rows and 100,000 vectors of a thousand tenants");
     admin.execute(ROWS).await.context("rows.sql failed")?;
     admin.execute("vacuum analyze").await?;
@@ -126,7 +126,7 @@ pub(super) async fn measure(home: &Home, told: &mut Told) -> Result<()> {
 
 /// A transaction as this person, with the claims of a token.
 async fn acting(url: &str, role: &str, org: u128, person: u128) -> Result<PgConnection> {
-    let mut conn = PgConnection::connect(url).await?;
+    let mut conn = database::connect(url).await?;
     // Functions are cut off when they idle in a transaction, and here each waits for the others.
     conn.execute("set idle_in_transaction_session_timeout = 0; begin").await?;
     let claims = json!({
@@ -145,7 +145,7 @@ async fn acting(url: &str, role: &str, org: u128, person: u128) -> Result<PgConn
 async fn pages(told: &mut Told, url: &str, functions_url: &str, list: &List) -> Result<()> {
     let (org, person) = (id(1, list.org, 0), id(2, list.org, list.person));
     let mut conns = [
-        PgConnection::connect(url).await?,
+        database::connect(url).await?,
         acting(functions_url, "spine_caller", list.org, list.person).await?,
         acting(url, "authenticated", list.org, list.person).await?,
     ];
@@ -211,7 +211,7 @@ const EXACT: &str = "select id, content_type, content_text, (embedding operator(
 impl Searches {
     /// Looks for what lies beside the tenant's own pieces, while there is no index yet.
     async fn prepare(url: &str, functions_url: &str, tenant: u128) -> Result<Self> {
-        let mut admin = PgConnection::connect(url).await?;
+        let mut admin = database::connect(url).await?;
         let org = id(1, tenant, 0);
         let queries: Vec<String> = sqlx::query_scalar(
             "select (b.embedding operator(extensions.+) n.noise)::text

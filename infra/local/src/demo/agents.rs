@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use chrono::{DateTime, Datelike, Days, NaiveTime, TimeDelta, Utc};
+use local::database;
 use serde_json::{Value, json};
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::Executor;
 use uuid::Uuid;
 
 use super::{Demo, ORG, OWNER, PATIENCE, Steps, judge};
@@ -39,7 +40,7 @@ impl Demo<'_> {
     pub(super) async fn tell_agents(&self, steps: &mut Steps) -> Result<()> {
         let token = self.sign_in(OWNER, ORG)?;
         let asked = self.stack.sandbox.anthropic.asked().len();
-        let mut admin = PgConnection::connect(self.admin_url).await?;
+        let mut admin = database::connect(self.admin_url).await?;
         let people = "insert into public.lead_capacity (org_id, user_id, max_open, skills)
                       values ($1::uuid, $2::uuid, 20, '{kitchen}'), ($1::uuid, $3::uuid, 20, '{}')";
         sqlx::query(people).bind(ORG).bind(SALES).bind(ADMIN).execute(&mut admin).await?;

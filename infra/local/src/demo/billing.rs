@@ -7,12 +7,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use chrono::Utc;
-use local::rebuild;
+use local::{database, rebuild};
 use sandbox::stripe::{
     self, CURRENT, Delivery, Metadata, Order, Outcome, PRICE, PriceFacts, Shape, SubscriptionFacts, SubscriptionStatus,
 };
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection};
 
 use super::{Demo, ORG, OWNER, PATIENCE, Steps, judge};
 
@@ -122,7 +121,7 @@ impl Demo<'_> {
     }
 
     async fn settled(&self) -> Result<bool> {
-        let mut conn = PgConnection::connect(self.admin_url).await?;
+        let mut conn = database::connect(self.admin_url).await?;
         let open = "select not exists (select from public.jobs where job_type like 'stripe%' and status in ('queued', 'running'))";
         Ok(sqlx::query_scalar(open).fetch_one(&mut conn).await?)
     }
@@ -147,7 +146,7 @@ impl Demo<'_> {
         );
         stripe.push_event(event);
         self.deliver().await?;
-        let mut conn = PgConnection::connect(self.admin_url).await?;
+        let mut conn = database::connect(self.admin_url).await?;
         let (event, owned, subscriptions): (String, bool, i64) = sqlx::query_as(
             "select e.status, e.org_id is not null, (select count(*) from public.subscriptions where stripe_subscription_id = 'sub_stranger')
                from public.webhook_events e where e.event_id = 'evt_stranger'",
@@ -163,7 +162,7 @@ impl Demo<'_> {
 
     /// Each organisation's plan, by its slug.
     async fn plans(&self) -> Result<HashMap<String, String>> {
-        let mut conn = PgConnection::connect(self.admin_url).await?;
+        let mut conn = database::connect(self.admin_url).await?;
         let plans: Vec<(String, String)> =
             sqlx::query_as("select slug, plan from public.organizations").fetch_all(&mut conn).await?;
         Ok(plans.into_iter().collect())
@@ -182,7 +181,7 @@ impl Demo<'_> {
             .await?;
         let status = response.status().as_u16();
         let problem: Value = response.json().await?;
-        let mut conn = PgConnection::connect(self.admin_url).await?;
+        let mut conn = database::connect(self.admin_url).await?;
         let rows: i64 = sqlx::query_scalar("select count(*) from public.webhook_events where event_id = 'evt_forged'")
             .fetch_one(&mut conn)
             .await?;
@@ -191,7 +190,7 @@ impl Demo<'_> {
 
     /// What is stored is enough to make all of it again.
     async fn see_rebuilt(&self) -> Result<Value> {
-        let mut conn = PgConnection::connect(self.admin_url).await?;
+        let mut conn = database::connect(self.admin_url).await?;
         let stored: i64 = sqlx::query_scalar(
             "select count(*) from public.webhook_events
               where org_id = $1::uuid and provider = 'stripe' and status in ('applied', 'superseded', 'unparsed')",
