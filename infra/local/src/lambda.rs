@@ -119,6 +119,12 @@ impl Lambda {
         self.started.load(Ordering::Relaxed)
     }
 
+    /// How many processes work on an event now.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// The most memory that any process which waits for work has held, in bytes, where the system tells.
     #[must_use]
     pub fn peak_memory(&self) -> Option<u64> {

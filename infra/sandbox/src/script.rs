@@ -81,6 +81,12 @@ impl Script {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
+    /// How many requests there were, those that are no longer kept included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        *self.count.borrow()
+    }
+
     /// Waits until there were so many requests.
     pub async fn was_asked_times(&self, times: usize) {
         let mut count = self.count.subscribe();
