@@ -84,6 +84,26 @@ struct Worker {
     server: JoinHandle<()>,
 }
 
+/// A process that works on an event, for as long as this is held: also until whoever invoked it waits no longer, since its number may be
+/// another's then.
+struct AtWork<'a> {
+    running: &'a Mutex<Vec<u32>>,
+    pid: Option<u32>,
+}
+
+impl<'a> AtWork<'a> {
+    fn begin(running: &'a Mutex<Vec<u32>>, pid: Option<u32>) -> Self {
+        running.lock().unwrap_or_else(PoisonError::into_inner).extend(pid);
+        Self { running, pid }
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| Some(*other) != self.pid);
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.child.start_kill();
@@ -181,12 +201,8 @@ impl Lambda {
         let (answer, answered) = oneshot::channel();
         let timeout = self.function.timeout;
         let deadline_ms = Utc::now().timestamp_millis() + i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
-        let pid = worker.child.id();
-        let running = || self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running().extend(pid);
-        let sent = worker.events.send(Invocation { event, deadline_ms, answer });
-        if sent.is_err() {
-            running().retain(|other| Some(*other) != pid);
+        let at_work = AtWork::begin(&self.running, worker.child.id());
+        if worker.events.send(Invocation { event, deadline_ms, answer }).is_err() {
             return Err(InvokeError::Gone);
         }
         let outcome = tokio::select! {
@@ -194,7 +210,7 @@ impl Lambda {
             _ = worker.child.wait() => Err(InvokeError::Gone),
             () = tokio::time::sleep(timeout) => Err(InvokeError::TimedOut),
         };
-        running().retain(|other| Some(*other) != pid);
+        drop(at_work);
         if matches!(outcome, Ok(_) | Err(InvokeError::Failed(_))) {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(worker);
         }

@@ -60,6 +60,19 @@ pub(crate) const SCHEDULES: [(&str, Duration); 4] = [
     ("StripeWebhookReconcile", Duration::from_secs(5)),
 ];
 
+/// How long a fault that nobody met lasts beyond its time.
+const UNMET: Duration = Duration::from_secs(3);
+/// How long somebody waits for a process to be at work, to kill it.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Waits until something is so, or for so long.
+async fn until(longest: Duration, so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !so() && begun.elapsed() < longest {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Everything that goes wrong, until the time is over.
 pub(crate) async fn run(soak: &Soak<'_>) -> Result<()> {
     let mut lanes: Vec<LocalBoxFuture<'_, Result<()>>> = Vec::new();
@@ -70,16 +83,19 @@ pub(crate) async fn run(soak: &Soak<'_>) -> Result<()> {
     lanes.push(kill(soak).boxed_local());
     lanes.push(restart_postgres(soak).boxed_local());
     lanes.push(restart_mongo(soak).boxed_local());
-    for (function, period) in SCHEDULES {
-        lanes.push(tick(soak, function, period).boxed_local());
-    }
     join_all(lanes).await.into_iter().collect()
+}
+
+/// Schedules tick, until the time is over and their last ticks have ended.
+pub(crate) async fn ticks(soak: &Soak<'_>) -> Result<()> {
+    join_all(SCHEDULES.map(|(function, period)| tick(soak, function, period))).await;
+    Ok(())
 }
 
 async fn spoil(soak: &Soak<'_>, wires: &[&str]) -> Result<()> {
     let mut random = soak.random(&format!("wires {}", wires.join(" ")));
     while soak.goes_on() {
-        soak.pause(&mut random, Duration::from_millis(1800)).await;
+        soak.pause(&mut random, Duration::from_millis(2500)).await;
         let (Some(name), Some((fault, longest))) = (wires.choose(&mut random), SPOILT.choose(&mut random)) else {
             break;
         };
@@ -88,6 +104,8 @@ async fn spoil(soak: &Soak<'_>, wires: &[&str]) -> Result<()> {
         let before = wire.faults_met();
         soak.ground.stack.fault(name, fault, Calls::Every)?;
         tokio::time::sleep(span).await;
+        // One that nobody met would be none.
+        until(UNMET, || wire.faults_met() > before).await;
         wire.clear();
         let met = wire.faults_met() - before;
         let mut book = soak.ledger.book();
@@ -120,9 +138,10 @@ async fn mislead(soak: &Soak<'_>) -> Result<()> {
 async fn kill(soak: &Soak<'_>) -> Result<()> {
     let mut random = soak.random("kills");
     while soak.goes_on() {
-        soak.pause(&mut random, Duration::from_secs(4)).await;
+        soak.pause(&mut random, Duration::from_secs(3)).await;
         let Some((name, kinds)) = KILLED.choose(&mut random) else { break };
         let Some(function) = soak.ground.stack.function(name) else { continue };
+        until(IDLE, || function.busy() > 0).await;
         // What they hold is theirs until its lease ends; nobody else is at work under these tokens.
         let Ok(tokens) = leases(soak, kinds).await else { continue };
         let killed = function.kill();
@@ -185,7 +204,7 @@ async fn restart_mongo(soak: &Soak<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn tick(soak: &Soak<'_>, name: &'static str, period: Duration) -> Result<()> {
+async fn tick(soak: &Soak<'_>, name: &'static str, period: Duration) {
     let mut random = soak.random(name);
     while soak.goes_on() {
         soak.pause(&mut random, period).await;
@@ -193,7 +212,6 @@ async fn tick(soak: &Soak<'_>, name: &'static str, period: Duration) -> Result<(
             tick_once(soak, name, function).await;
         }
     }
-    Ok(())
 }
 
 /// One tick of a schedule. Whether it ended without an error.

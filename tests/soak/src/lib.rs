@@ -12,7 +12,10 @@ mod ledger;
 mod load;
 mod report;
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use local::rebuild;
@@ -49,13 +52,16 @@ pub async fn run(load: Duration, seed: u64) -> Result<Outcome> {
     let begun = Instant::now();
     let soak = Soak { ground: &ground, ledger: &ledger, http, seed, until: begun + load };
     report::line(&format!("logs of the functions: {}", ground.stack.logs.display()));
-    let all = Box::pin(async { tokio::try_join!(load::run(&soak, &cast), faults::run(&soak)) });
-    tokio::select! {
-        done = all => drop(done?),
-        () = progress(&soak, begun) => {}
-    }
-    let loaded = begun.elapsed().as_secs();
-    drain::settle(&soak).await;
+    let all = Box::pin(async {
+        tokio::try_join!(load::run(&soak, &cast), faults::run(&soak))?;
+        let loaded = begun.elapsed().as_secs();
+        drain::settle(&soak).await;
+        Ok::<_, anyhow::Error>(loaded)
+    });
+    let loaded = tokio::select! {
+        done = async { tokio::try_join!(all, faults::ticks(&soak)) } => done?.0,
+        never = progress(&soak, begun) => match never {},
+    };
     let drained = Box::pin(drain::drain(&soak, &cast, report::line)).await?;
     report::line(&match drained {
         Some(rounds) => format!("drained after {rounds} rounds; accounting"),
@@ -72,7 +78,7 @@ pub async fn run(load: Duration, seed: u64) -> Result<Outcome> {
 }
 
 /// Tells how far it is, for ever.
-async fn progress(soak: &Soak<'_>, begun: Instant) {
+async fn progress(soak: &Soak<'_>, begun: Instant) -> Infallible {
     loop {
         tokio::time::sleep(PROGRESS).await;
         let waiting = soak.ground.stack.renders.waiting().len();
