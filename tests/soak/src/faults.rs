@@ -8,7 +8,10 @@ use futures::{
     future::{LocalBoxFuture, join_all},
 };
 use local::{lambda::Lambda, scheduler};
-use rand::{RngExt, seq::IndexedRandom};
+use rand::{
+    RngExt,
+    seq::{IndexedRandom, SliceRandom},
+};
 use sandbox::{Calls, anthropic, gemini, stripe};
 use uuid::Uuid;
 
@@ -137,9 +140,13 @@ async fn mislead(soak: &Soak<'_>) -> Result<()> {
 
 async fn kill(soak: &Soak<'_>) -> Result<()> {
     let mut random = soak.random("kills");
-    while soak.goes_on() {
+    let mut victims = KILLED;
+    victims.shuffle(&mut random);
+    for (name, kinds) in victims.iter().cycle() {
         soak.pause(&mut random, Duration::from_secs(3)).await;
-        let Some((name, kinds)) = KILLED.choose(&mut random) else { break };
+        if !soak.goes_on() {
+            break;
+        }
         let Some(function) = soak.ground.stack.function(name) else { continue };
         until(IDLE, || function.busy() > 0).await;
         // What they hold is theirs until its lease ends; nobody else is at work under these tokens.

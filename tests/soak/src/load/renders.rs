@@ -119,7 +119,19 @@ impl Lane<'_> {
         });
         let route = "POST /v1/render-requests";
         let ask = Ask { route, path: "/v1/render-requests", token: self.token, body: Some(&body), key: Some(key) };
-        let answer = self.soak.insist(ask).await.filter(|answer| answer.status == 202)?;
+        // Sometimes twice at once, as a client does that lost its patience.
+        let answer = if random.random_bool(0.15) {
+            let (one, other) = tokio::join!(self.soak.insist(ask), self.soak.insist(ask));
+            let ids: Vec<_> =
+                [&one, &other].into_iter().flatten().filter_map(|answer| id_of(&answer.body["id"])).collect();
+            if ids.windows(2).any(|pair| pair[0] != pair[1]) {
+                self.ledger().saw("answers.replays", format!("the key {key}, sent twice at once, made {ids:?}"));
+            }
+            one.or(other)
+        } else {
+            self.soak.insist(ask).await
+        };
+        let answer = answer.filter(|answer| answer.status == 202)?;
         let render = Mine { id: id_of(&answer.body["id"])?, job: id_of(&answer.body["job"]["id"])? };
         self.accept("render", render.id, Some(key));
         if random.random_bool(0.15)
@@ -159,9 +171,13 @@ impl Lane<'_> {
             2 | 3 => {
                 let path = format!("/v1/jobs/{job}/cancel");
                 let ask = Ask { route: "POST /v1/jobs/{id}/cancel", path: &path, ..read };
-                if let Some(answer) = self.soak.insist(ask).await
-                    && answer.body["status"] == "cancelled"
-                {
+                let answer = if random.random_bool(0.3) {
+                    let (one, other) = tokio::join!(self.soak.insist(ask), self.soak.insist(ask));
+                    one.or(other)
+                } else {
+                    self.soak.insist(ask).await
+                };
+                if answer.is_some_and(|answer| answer.body["status"] == "cancelled") {
                     self.accept("cancel", job, None);
                 }
             }
