@@ -1,5 +1,8 @@
 //! Delivered at least once, done exactly once.
 
+use std::time::Duration;
+
+use futures::future::join_all;
 use integration_tests::{
     Server, TestApp, TestDatabase,
     acting::Actor,
@@ -7,6 +10,7 @@ use integration_tests::{
 };
 use reqwest::Method;
 use serde_json::json;
+use sqlx::Executor;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_message_twice_makes_one_render() {
@@ -71,6 +75,43 @@ async fn a_waiting_job_is_cancelled_at_once_and_its_reservation_given_back() {
     let shown = app.finished(&uma, render["id"].as_str().unwrap()).await;
     assert_eq!(shown["status"], "cancelled");
     assert!(app.stack.sandbox.gemini.asked().is_empty());
+}
+
+/// Waits until so many transactions wait for a lock of another.
+async fn until_waiting(db: &TestDatabase, many: i64) {
+    let waiting = "select count(distinct l.pid) from pg_locks l join pg_stat_activity a using (pid)
+                    where not l.granted and a.datname = current_database()";
+    let all = async { while db.count(waiting).await < many {} };
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("nobody is in their way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_told_to_be_called_off_by_whoever_did_it_and_by_nobody_else() {
+    let app = TestApp::start().await;
+    app.stack.renders.pause();
+    let token = app.token(&DORA);
+    // Each has read the job before it may change it: both of two, and one whose job ends first.
+    for (meanwhile, cancels, status, told) in [
+        ("select from jobs where status = 'queued' for update", 2, "cancelled", 1),
+        ("update jobs set status = 'succeeded', finished_at = now() where status = 'queued'", 1, "succeeded", 0),
+    ] {
+        let render = app.request_render(&token, LAKESIDE).await.expect(202);
+        let job = render["job"]["id"].as_str().unwrap();
+        let mut first = app.db.admin().await;
+        first.execute("begin").await.unwrap();
+        first.execute(meanwhile).await.unwrap();
+        let path = format!("/v1/jobs/{job}/cancel");
+        let sent = join_all((0..cancels).map(|_| app.send(Method::POST, &path, &token, None)));
+        let (answers, ()) = tokio::join!(sent, async {
+            until_waiting(&app.db, cancels).await;
+            first.execute("commit").await.unwrap();
+        });
+        for answer in answers {
+            assert_eq!(answer.expect(200)["status"], status);
+        }
+        let entries = format!("select count(*) from audit_log where action = 'job.cancelled' and record_id = '{job}'");
+        assert_eq!(app.db.count(&entries).await, told, "{meanwhile}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
