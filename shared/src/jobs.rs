@@ -95,17 +95,25 @@ pub async fn get(tx: &mut CallerTx, id: Uuid) -> Result<JobView, StoreError> {
     .ok_or(StoreError::NotFound { entity: "job" })
 }
 
+/// What came of cancelling a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancelled {
+    /// The status it had when this call cancelled it; `None` if this call changed nothing: it had ended, or was cancelled before.
+    pub was: Option<String>,
+    /// The status it has now.
+    pub status: String,
+}
+
 /// Cancels a job the caller asked for, or any if they may cancel others': at once while it waits, at its next step while it
-/// runs. One that has ended stays as it is. The status it has now.
+/// runs. One that has ended stays as it is.
 ///
 /// # Errors
 /// [`StoreError::NotFound`], or [`StoreError::Forbidden`] if they may see but not cancel it.
-pub async fn cancel(tx: &mut CallerTx, id: Uuid) -> Result<String, StoreError> {
+pub async fn cancel(tx: &mut CallerTx, id: Uuid) -> Result<Cancelled, StoreError> {
     get(tx, id).await?;
-    sqlx::query_scalar!("select app.cancel_job($1)", id)
-        .fetch_one(tx.conn()?)
-        .await?
-        .ok_or(StoreError::Forbidden { permission: "jobs:cancel" })
+    let row = sqlx::query!("select was, status from app.call_off_job($1)", id).fetch_one(tx.conn()?).await?;
+    let status = row.status.ok_or(StoreError::Forbidden { permission: "jobs:cancel" })?;
+    Ok(Cancelled { was: row.was, status })
 }
 
 /// Takes a job for `lease`, if it is due or its holder's lease has ended.

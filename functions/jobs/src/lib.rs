@@ -10,7 +10,7 @@ use shared::{
     config::Env,
     db::{Clock, Database},
     http::{ApiError, HttpRequest, HttpResponse, Reply, conclude},
-    jobs::{self, JobView},
+    jobs::{self, Cancelled, JobView},
     lambda::{Answer, Error, Trigger},
     secrets::Secrets,
 };
@@ -77,15 +77,14 @@ async fn cancel(state: &State, request: &HttpRequest, id: Uuid) -> Result<HttpRe
     let caller = state.auth.authenticate(&request.headers, now).await?;
     let mut tx = state.db.caller_tx(&caller).await?;
     let cancelled = async {
-        let before = jobs::get(&mut tx, id).await?;
-        let status = jobs::cancel(&mut tx, id).await?;
-        let ended = matches!(before.status.as_str(), "succeeded" | "failed" | "cancelled");
-        if !ended && !before.cancel_requested {
+        let Cancelled { was, status } = jobs::cancel(&mut tx, id).await?;
+        // Told by the request that changed it, of what it changed: another may have come first, or the job's own end.
+        if let Some(was) = was {
             let entry = audit::Entry {
                 action: "job.cancelled",
                 resource_type: "jobs",
                 record_id: id.to_string(),
-                input: json!({ "status": before.status }),
+                input: json!({ "status": was }),
                 decision: json!({ "cancelled": true }),
                 output: json!({ "status": status }),
                 metadata: json!({}),
