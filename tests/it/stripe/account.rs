@@ -8,7 +8,10 @@ use integration_tests::{
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use reqwest::Method;
-use sandbox::stripe::{Outcome, PRICE};
+use sandbox::{
+    Canned, Gate,
+    stripe::{Outcome, PRICE},
+};
 use serde_json::json;
 
 use super::{
@@ -116,6 +119,24 @@ async fn a_checkout_is_opened_once_for_a_key_and_once_for_a_price() {
 
     let (_, _) = subscribed(&app, &OSCAR).await;
     open_checkout(&app, &OSCAR).await.expect_error(409, "subscription_exists");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkout_that_is_asked_for_twice_at_once_is_told_once() {
+    let app = an_hour_ago().await;
+    // Both have asked Stripe before either can write down what it said.
+    let script = &app.stack.sandbox.stripe_script;
+    let gates = [Gate::default(), Gate::default()];
+    for gate in &gates {
+        script.then(Canned::Held(gate.clone()));
+    }
+    let (one, other, ()) = tokio::join!(open_checkout(&app, &OLGA), open_checkout(&app, &OLGA), async {
+        script.was_asked_times(2).await;
+        gates.iter().for_each(Gate::open);
+    });
+    assert_eq!(one.expect(201)["url"], other.expect(201)["url"]);
+    assert_eq!(app.db.count("select count(*) from billing_checkouts").await, 1);
+    assert_eq!(app.db.count("select count(*) from audit_log where action = 'billing.checkout_opened'").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
