@@ -1,8 +1,8 @@
 //! How a connection to Postgres is protected.
 //!
 //! The host decides. Towards this machine (a Unix socket, an address in 127/8, `::1` or `localhost`) the URL's `sslmode` holds,
-//! `prefer` where it names none. Towards any other host TLS is verified, the chain and the host's name, whatever `sslmode` in the URL
-//! or `PGSSLMODE` say: nothing can ask for less, and a server without TLS is refused before the login is sent.
+//! `prefer` where it names none. Towards any other host TLS is verified, the chain and the host's name: `sslmode` in the URL
+//! and `PGSSLMODE` do not count, nothing can ask for less, and a server without TLS is refused before the login is sent.
 //!
 //! A certificate may come from a public authority; from Supabase's own where the host is Supabase's; and from those that `DATABASE_CA`
 //! names, or `sslrootcert` in the URL. The public ones are compiled in: reading a system's takes 6 ms of each cold start.

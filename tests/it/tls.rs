@@ -88,7 +88,7 @@ async fn a_host_that_only_the_query_names_is_another_host_too() {
     assert_eq!(front.unprotected(), 0);
 }
 
-fn told<T: Debug>(outcome: anyhow::Result<T>) -> Result<String, String> {
+fn said<T: Debug>(outcome: anyhow::Result<T>) -> Result<String, String> {
     outcome.map(|done| format!("{done:?}")).map_err(|error| format!("{error:#}"))
 }
 
@@ -96,13 +96,13 @@ fn told<T: Debug>(outcome: anyhow::Result<T>) -> Result<String, String> {
 async fn every_command_verifies_the_server_it_is_pointed_at() {
     type Door = for<'a> fn(&'a Path, &'a str) -> LocalBoxFuture<'a, Result<String, String>>;
     let doors: [(&str, Door); 7] = [
-        ("migrate", |root, url| Box::pin(async move { told(database::migrate(root, url).await) })),
-        ("migrate --dry-run", |root, url| Box::pin(async move { told(database::dry_run(root, url).await) })),
-        ("seed", |root, url| Box::pin(async move { told(database::seed(root, url).await) })),
-        ("functions_url", |_, url| Box::pin(async move { told(database::functions_url(url).await) })),
-        ("create", |_, url| Box::pin(async move { told(database::create(url, "never", None).await) })),
-        ("vector-index", |_, url| Box::pin(async move { told(vectors::drop(url, "atelier-nord").await) })),
-        ("rebuild-billing", |_, url| Box::pin(async move { told(rebuild::rebuild(url, "atelier-nord").await) })),
+        ("migrate", |root, url| Box::pin(async move { said(database::migrate(root, url).await) })),
+        ("migrate --dry-run", |root, url| Box::pin(async move { said(database::dry_run(root, url).await) })),
+        ("seed", |root, url| Box::pin(async move { said(database::seed(root, url).await) })),
+        ("functions_url", |_, url| Box::pin(async move { said(database::functions_url(url).await) })),
+        ("create", |_, url| Box::pin(async move { said(database::create(url, "never", None).await) })),
+        ("vector-index", |_, url| Box::pin(async move { said(vectors::drop(url, "atelier-nord").await) })),
+        ("rebuild-billing", |_, url| Box::pin(async move { said(rebuild::rebuild(url, "atelier-nord").await) })),
     ];
     let db = TestDatabase::new(Server::Postgres18).await;
     let plain = Front::before(&db.url, None).await;
@@ -137,14 +137,14 @@ async fn the_command_line_takes_another_authority_from_its_environment() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     for ca in [own.pem.clone(), file.display().to_string(), own.pem.replace('\n', "\\n")] {
-        let (code, told) = migrate(ca).await;
-        assert_eq!(code, Some(0), "{told}");
+        let (code, said) = migrate(ca).await;
+        assert_eq!(code, Some(0), "{said}");
     }
-    let (code, told) = migrate(String::new()).await;
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("certificate") && told.contains("DATABASE_CA"), "{told}");
-    let (code, told) = migrate("not a certificate\n".to_owned()).await;
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("DATABASE_CA"), "{told}");
+    let (code, said) = migrate(String::new()).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("certificate") && said.contains("DATABASE_CA"), "{said}");
+    let (code, said) = migrate("not a certificate\n".to_owned()).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("DATABASE_CA"), "{said}");
     std::fs::remove_file(file).unwrap();
 }

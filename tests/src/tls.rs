@@ -80,7 +80,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// Stands before the server of `url`. Without a configuration it refuses TLS, and passes on whatever comes without.
+    /// Stands before the server of `url`. Without a configuration it refuses TLS, and passes on what comes without.
     pub async fn before(url: &str, tls: Option<ServerConfig>) -> Self {
         let upstream = SocketAddr::from(([127, 0, 0, 1], Url::parse(url).unwrap().port().unwrap()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -90,7 +90,7 @@ impl Front {
         let counted = Arc::clone(&unprotected);
         let server = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // What goes wrong with a connection is the client's to tell.
+                // A failed connection is the client's to report.
                 tokio::spawn(serve(client, upstream, acceptor.clone(), Arc::clone(&counted)));
             }
         });
