@@ -1,5 +1,7 @@
 //! The audit log tells what happened, to those who may know, for good.
 
+use std::str::FromStr;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use integration_tests::{
     Server, TestApp, TestDatabase,
@@ -11,7 +13,7 @@ use shared::{
     seal::{Aad, SealingKey, SubjectKey},
     secrets::SecretValue,
 };
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 use uuid::Uuid;
 
 const SERVERS: [Server; 2] = [Server::Postgres16, Server::Postgres18];
@@ -461,17 +463,17 @@ async fn no_role_changes_or_empties_the_log_or_its_seals() {
         let db = TestDatabase::new(server).await;
         assert!(db.count("select count(*) from audit_log").await > 0);
         let still = db.still().await;
-        for table in ["audit_log", "audit_seals"] {
+        for table in ["public.audit_log", "public.audit_seals", "app.audit_tallies"] {
             let changes = [
-                format!("update public.{table} set org_id = org_id"),
-                format!("delete from public.{table}"),
-                format!("truncate public.{table}"),
-                format!("truncate public.{table} cascade"),
-                format!("with gone as (delete from public.{table} returning *) select from gone"),
+                format!("update {table} set org_id = org_id"),
+                format!("delete from {table}"),
+                format!("truncate {table}"),
+                format!("truncate {table} cascade"),
+                format!("with gone as (delete from {table} returning *) select from gone"),
                 format!(
-                    "insert into public.{table} select * from public.{table} on conflict do nothing; update public.{table} set org_id = null"
+                    "insert into {table} select * from {table} on conflict do nothing; update {table} set org_id = null"
                 ),
-                format!("merge into public.{table} l using (select 1) x on true when matched then delete"),
+                format!("merge into {table} l using (select 1) x on true when matched then delete"),
             ];
             for role in [
                 "postgres",
@@ -551,5 +553,138 @@ async fn the_log_outlives_what_it_speaks_of_with_every_digest_intact() {
             before = after;
         }
         assert!(db.count(&format!("select count(*) from audit_log where user_id = '{}'", DORA.id)).await > 0);
+    }
+}
+
+// Entries that are loaded -----------------------------------------------------------------------------------------------
+
+const ROLES: [&str; 9] = [
+    "anon",
+    "authenticated",
+    "service_role",
+    "supabase_auth_admin",
+    "authenticator",
+    "spine_caller",
+    "spine_agent",
+    "spine_service",
+    "spine_functions",
+];
+
+/// An entry of 2020 with the digest that belongs to it, as nobody wrote it. As JSON.
+async fn forged(db: &TestDatabase) -> Value {
+    let query = format!(
+        "with f as (select jsonb_populate_record(a, '{{\"id\": \"{}\", \"occurred_at\": \"2020-01-01T00:00:00Z\", \"action\": \"forged\"}}') as r
+                      from audit_log a where org_id = '{NORD}' order by id limit 1)
+         select to_jsonb(r) || jsonb_build_object('digest', app.audit_digest(r)) from f",
+        Uuid::new_v4()
+    );
+    sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut db.admin().await).await.unwrap()
+}
+
+fn load(entry: &Value) -> String {
+    format!("insert into public.audit_log select * from jsonb_populate_record(null::public.audit_log, '{entry}')")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_role_of_the_application_loads_an_entry_past_the_stamp() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let entry = load(&forged(&db).await);
+        let still = db.still().await;
+        for role in ROLES.into_iter().chain(["spine_owner", "spine_definer"]) {
+            let mut conn = db.admin().await;
+            conn.execute(AssertSqlSafe(format!("begin; set local role {role}"))).await.unwrap();
+            for replica in [
+                "set session_replication_role = replica",
+                "set local session_replication_role = replica",
+                "select set_config('session_replication_role', 'replica', true)",
+                "do $$ begin set session_replication_role = replica; end $$",
+            ] {
+                let refusal = attempt(&mut conn, replica).await.expect_err(replica);
+                assert_eq!(refusal.state, "42501", "{role}: {replica}: {refusal:?}");
+            }
+        }
+        // Not even where a superuser has set the mode for them. Its two owners are what a migration runs as, and nobody logs in as them.
+        for role in ROLES {
+            let mut conn = db.admin().await;
+            conn.execute(AssertSqlSafe(format!(
+                "set session_replication_role = replica; begin; set local app.service_org = '{NORD}'; set local role {role}"
+            )))
+            .await
+            .unwrap();
+            let refusal = attempt(&mut conn, &entry).await.expect_err(role);
+            assert_eq!(refusal.state, "42501", "{role}: {refusal:?}");
+        }
+        let refused = sqlx::postgres::PgConnectOptions::from_str(&db.functions_url)
+            .unwrap()
+            .options([("session_replication_role", "replica")])
+            .connect()
+            .await
+            .unwrap_err();
+        assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "42501");
+        still.unchanged().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_is_stamped_by_all_but_a_replica_and_a_replica_loads_what_was_written_alone() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let entry = forged(&db).await;
+        let kept = format!("select count(*) from audit_log where to_jsonb(audit_log) = '{entry}'::jsonb");
+        let stamped =
+            "select count(*) from audit_log where action = 'forged' and occurred_at > now() - interval '1 hour'
+                          and digest = app.audit_digest(audit_log)";
+        db.run(&load(&entry)).await;
+        assert_eq!((db.count(&kept).await, db.count(stamped).await), (0, 1));
+
+        // Altered in any column, it is not what was written.
+        let columns = entry.as_object().unwrap().keys().filter(|column| *column != "id");
+        for column in columns {
+            let mut other = entry.clone();
+            other["id"] = json!(Uuid::new_v4());
+            other[column] = match column.as_str() {
+                "digest" => json!(format!("\\x{}", "00".repeat(32))),
+                "occurred_at" => json!("2020-01-01T00:00:00.000001Z"),
+                "org_id" | "user_id" | "agent_id" => json!(Uuid::new_v4()),
+                "subject_ids" => json!([Uuid::new_v4()]),
+                "xact" => json!("1"),
+                "actor" => json!("agent"),
+                "input" | "decision" | "output" | "metadata" | "old_values" | "new_values" => json!({ "other": 1 }),
+                _ => json!("other"),
+            };
+            let mut conn = db.admin().await;
+            conn.execute("set session_replication_role = replica; begin").await.unwrap();
+            let refusal = attempt(&mut conn, &load(&other)).await.expect_err(column);
+            assert_eq!(refusal.state, "XX001", "{column}: {refusal:?}");
+        }
+        let mut other = entry.clone();
+        other["id"] = json!(Uuid::new_v4());
+        let mut conn = db.admin().await;
+        conn.execute("set session_replication_role = replica; begin").await.unwrap();
+        assert_eq!(attempt(&mut conn, &load(&other)).await.expect_err("another id").state, "XX001");
+
+        // As it was written, it is loaded, and the load is recorded.
+        let mut restored = entry.clone();
+        let id = Uuid::new_v4();
+        restored["id"] = json!(id);
+        let digest = format!("select to_jsonb(app.audit_digest(jsonb_populate_record(null::audit_log, '{restored}')))");
+        restored["digest"] = sqlx::query_scalar(AssertSqlSafe(digest)).fetch_one(&mut db.admin().await).await.unwrap();
+        let loads = "select coalesce(sum(entries), 0)::bigint from app.audit_loads where loaded_by = 'postgres' and checked_at is null";
+        assert_eq!(db.count(loads).await, 0);
+        db.run(&format!("set session_replication_role = replica; {}", load(&restored))).await;
+        let loaded = format!("select count(*) from audit_log where to_jsonb(audit_log) = '{restored}'::jsonb");
+        assert_eq!((db.count(&loaded).await, db.count(loads).await), (1, 1));
+
+        // What comes without stamps was not written before: it is stamped and tallied, replica or not.
+        let tallied = "select sum(entries)::bigint from app.audit_tallies";
+        let before = db.count(tallied).await;
+        db.run(&format!(
+            "set session_replication_role = replica;
+             insert into audit_log (org_id, actor, action, resource_type) values ('{NORD}', 'system', 'fresh', 'x')"
+        ))
+        .await;
+        let fresh = "select count(*) from audit_log where action = 'fresh' and digest = app.audit_digest(audit_log)";
+        assert_eq!((db.count(fresh).await, db.count(tallied).await - before, db.count(loads).await), (1, 1, 1));
     }
 }
