@@ -16,6 +16,7 @@ pub mod pooler;
 pub mod process;
 pub mod queue;
 pub mod rebuild;
+pub mod restore;
 pub mod scheduler;
 pub mod schema;
 pub mod servers;

@@ -19,7 +19,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use local::{
-    database, home, rebuild, stack,
+    database,
+    home::{self, Home},
+    rebuild, restore, stack,
     vectors::{self, Outcome},
 };
 
@@ -125,6 +127,18 @@ enum Command {
         #[arg(long, conflicts_with = "drop")]
         force: bool,
     },
+    /// Compares a restored database, DATABASE_URL or the running `up`'s, with what migrations make and with what it carries itself.
+    ///
+    /// Prints a line for each difference and exits 1 if there is one. What lies outside the schemas public and app it makes again. Logs
+    /// in as a superuser, or as who migrates with the attribute bypassrls.
+    RestoreCheck {
+        /// Changes nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Before a restore into an empty database: makes the roles and rights that a dump relies on and does not hold.
+        #[arg(long, conflicts_with = "dry_run")]
+        prepare: bool,
+    },
     /// Applies an organisation's stored Stripe events again, on the running `up`'s database or on DATABASE_URL.
     ///
     /// In one transaction; tells what is other than before. Logs in as who migrates.
@@ -218,8 +232,33 @@ async fn run(command: Command) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::RestoreCheck { dry_run, prepare } => platform::until_stopped(restore_check(dry_run, prepare)).await,
         Command::Psql { args } => control::psql(&args),
     }
+}
+
+async fn restore_check(dry_run: bool, prepare: bool) -> Result<ExitCode> {
+    let url = control::database_url()?;
+    let home = Home::open()?;
+    let expected = restore::Expected::make(&home, &url).await?;
+    if prepare {
+        for made in restore::prepare(&url, &expected).await? {
+            report::line(&format!("made {made}"));
+        }
+        report::line("ready for a restore; check it afterwards");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mode = if dry_run { restore::Mode::Look } else { restore::Mode::Repair };
+    let differences = restore::check(&home.root, &url, &expected, mode).await?;
+    for difference in &differences {
+        report::out(&difference.to_string());
+    }
+    let settled = differences.iter().filter(|difference| difference.is_settled()).count();
+    report::line(&match differences.len() {
+        0 => "nothing differs from what migrations make and from what was written to the audit log".to_owned(),
+        all => format!("{all} differences, {settled} of them settled"),
+    });
+    Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn prepare_documents(uri: &str) -> Result<()> {
