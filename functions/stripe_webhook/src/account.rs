@@ -118,19 +118,22 @@ pub(crate) async fn checkout(state: &State, request: &HttpRequest) -> Result<Rep
 
     let mut tx = state.db.caller_tx(&caller).await?;
     let stored = async {
-        billing::update_checkout_session(&mut tx, member, checkout.id, session_id, &url, expires_at).await?;
-        let entry = audit::Entry {
-            action: "billing.checkout_opened",
-            resource_type: "billing_checkouts",
-            record_id: id.clone(),
-            input: json!({ "price": body.price }),
-            decision: json!({ "customer_known": checkout.customer_id.is_some() }),
-            output: json!({ "session_id": session_id }),
-            metadata: json!({}),
-            request_id: Some(&request.request_id),
-            ..audit::Entry::default()
-        };
-        Ok(audit::append(&mut tx, &entry).await?)
+        // Told by the first to write it down: another may have asked at the same time, and was given the same page.
+        if billing::update_checkout_session(&mut tx, member, checkout.id, session_id, &url, expires_at).await? {
+            let entry = audit::Entry {
+                action: "billing.checkout_opened",
+                resource_type: "billing_checkouts",
+                record_id: id.clone(),
+                input: json!({ "price": body.price }),
+                decision: json!({ "customer_known": checkout.customer_id.is_some() }),
+                output: json!({ "session_id": session_id }),
+                metadata: json!({}),
+                request_id: Some(&request.request_id),
+                ..audit::Entry::default()
+            };
+            audit::append(&mut tx, &entry).await?;
+        }
+        Ok(())
     }
     .await;
     conclude(tx, stored).await?;

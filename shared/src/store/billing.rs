@@ -462,7 +462,7 @@ pub async fn insert_checkout(tx: &mut CallerTx, member: Member, checkout: &Check
     Ok(())
 }
 
-/// Writes down the session that Stripe opened; one that has ended meanwhile stays so.
+/// Writes down the session that Stripe opened; one that has ended meanwhile stays so. False if another request has done so before.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -473,11 +473,11 @@ pub async fn update_checkout_session(
     session_id: &str,
     url: &str,
     expires_at: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    sqlx::query!(
+) -> Result<bool, StoreError> {
+    let opened = sqlx::query!(
         "update public.billing_checkouts
             set session_id = $3, url = $4, expires_at = $5, status = case when status = 'creating' then 'open' else status end
-          where org_id = $1 and id = $2",
+          where org_id = $1 and id = $2 and url is null",
         member.org_id,
         id,
         session_id,
@@ -486,7 +486,7 @@ pub async fn update_checkout_session(
     )
     .execute(tx.conn()?)
     .await?;
-    Ok(())
+    Ok(opened.rows_affected() == 1)
 }
 
 /// Writes down that a checkout can be paid no more.
