@@ -200,6 +200,10 @@ fn wrongs() -> Vec<(&'static str, String)> {
         ("audit.digests", "update audit_log set output = '{}' where action = 'render.completed'"),
         ("audit.trail", "delete from audit_log where action = 'agent_limits.insert'"),
         ("audit.trail", "delete from audit_log where action = 'billing.checkout_opened'"),
+        (
+            "audit.once",
+            "update audit_log set action = 'billing.checkout_opened', record_id = 'one' where action in ('render.completed', 'render.failed')",
+        ),
         ("audit.personal", "update audit_log set metadata = '{\"wishes\": \"lime plaster for Greta\"}' where action = 'render.completed'"),
     ];
     let moved = [

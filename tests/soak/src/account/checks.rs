@@ -476,8 +476,14 @@ pub const CHECKS: &[Check] = &[
                          group by 1, 2, 3, 4, 5) w
                   left join (select org_id, resource_type, action, record_id, count(*) as times from public.audit_log group by 1, 2, 3, 4) t
                     on t.org_id = w.org_id and t.resource_type = w.resource_type and t.action = w.action and t.record_id = w.id::text
-                 -- An insight is made once, however often it is asked for; what is called off twice is called off once.
-                 where coalesce(t.times, 0) < case when w.kind in ('insight', 'cancel') then 1 else w.times end",
+                 -- An insight is made once and a checkout opened once, however often they are asked for; what is called off twice is called off once.
+                 where coalesce(t.times, 0) < case when w.kind in ('insight', 'cancel', 'checkout') then 1 else w.times end",
+    },
+    Check {
+        name: "audit.once",
+        holds: "a checkout is told as opened once",
+        query: "select 'checkout ' || a.record_id || ' is told as opened ' || count(*) || ' times' from public.audit_log a
+                 where a.action = 'billing.checkout_opened' group by a.org_id, a.record_id having count(*) <> 1",
     },
     Check {
         name: "audit.personal",
