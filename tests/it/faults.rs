@@ -45,6 +45,7 @@ fn fates() -> BTreeMap<(&'static str, &'static str), Fate> {
         (("anthropic", "incomplete"), Fails("answer_malformed", 2)),
         (("anthropic", "empty"), Fails("answer_malformed", 2)),
         (("anthropic", "garbage"), Fails("answer_malformed", 2)),
+        (("anthropic", "no-usage"), Served("model")),
         (("gemini", "blocked"), Fails("prompt_blocked", 1)),
         (("gemini", "blocked-image"), Fails("prompt_blocked", 1)),
         (("gemini", "no-image"), Fails("answer_without_image", 2)),
@@ -61,6 +62,8 @@ fn fates() -> BTreeMap<(&'static str, &'static str), Fate> {
         (("gemini", "invalid"), Fails("provider_request_invalid", 1)),
         (("gemini", "unknown-model"), Fails("provider_model_unknown", 1)),
         (("gemini", "garbage"), Fails("answer_malformed", 2)),
+        (("gemini", "no-usage"), Served("model")),
+        (("gemini", "no-details"), Served("model")),
     ]
     .into()
 }

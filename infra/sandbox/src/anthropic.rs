@@ -156,5 +156,6 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
         ("incomplete", Canned::Answer(200, message("end_turn", text("{\"prompt\": \"a room\"}")))),
         ("empty", Canned::Answer(200, message("end_turn", json!([{ "type": "thinking", "thinking": "…" }])))),
         ("garbage", Canned::Garbage(b"{\"id\": \"msg_\xff\xfe, ")),
+        ("no-usage", Canned::Changed(vec![("/usage", None)])),
     ]
 }

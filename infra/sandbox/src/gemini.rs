@@ -192,5 +192,14 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
         ("invalid", error(400, "INVALID_ARGUMENT", json!([]))),
         ("unknown-model", error(404, "NOT_FOUND", json!([]))),
         ("garbage", Canned::Garbage(b"{\"candidates\": [{\"content\": \xc3")),
+        // Both occur, from the API itself and from gateways before it.
+        ("no-usage", Canned::Changed(vec![("/usageMetadata", None)])),
+        (
+            "no-details",
+            Canned::Changed(vec![(
+                "/usageMetadata",
+                Some(json!({ "promptTokenCount": 300, "candidatesTokenCount": 1290 })),
+            )]),
+        ),
     ]
 }

@@ -9,7 +9,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, StatusCode},
+    http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_LENGTH},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
@@ -34,6 +34,8 @@ pub enum Canned {
     Garbage(&'static [u8]),
     /// The true answer, once the gate is opened.
     Held(Gate),
+    /// The true answer, with what is at each of these JSON pointers replaced, or left out.
+    Changed(Vec<(&'static str, Option<Value>)>),
 }
 
 /// Holds an answer back until it is opened, so that a test does what it must in between without guessing how long that takes.
@@ -132,7 +134,27 @@ async fn play(State(script): State<Arc<Script>>, request: Request, next: Next) -
         Some(Canned::Hinted(status, headers, body)) => return answer(status, headers, body),
         Some(Canned::Garbage(bytes)) => return ([("content-type", "application/json")], bytes).into_response(),
         Some(Canned::Held(gate)) => gate.0.notified().await,
+        Some(Canned::Changed(changes)) => {
+            return changed(next.run(Request::from_parts(parts, Body::from(body))).await, changes).await;
+        }
         None => {}
     }
     next.run(Request::from_parts(parts, Body::from(body))).await
+}
+
+async fn changed(answer: Response, changes: Vec<(&'static str, Option<Value>)>) -> Response {
+    let (mut parts, body) = answer.into_parts();
+    let bytes = to_bytes(body, MAX_REQUEST).await.unwrap_or_default();
+    let mut body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    for (pointer, value) in changes {
+        let (parent, name) = pointer.rsplit_once('/').unwrap_or_default();
+        if let Some(Value::Object(fields)) = body.pointer_mut(parent) {
+            match value {
+                Some(value) => fields.insert(name.to_owned(), value),
+                None => fields.remove(name),
+            };
+        }
+    }
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(body.to_string()))
 }
