@@ -40,6 +40,7 @@ mod supabase;
 mod template;
 mod tls;
 mod tokens;
+mod unreported;
 mod vectors;
 mod workflows;
 
