@@ -24,6 +24,7 @@ mod limits;
 mod lint;
 mod migrations;
 mod mutations;
+mod outbox;
 mod photos;
 mod pooler;
 mod privileges;

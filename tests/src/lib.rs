@@ -555,6 +555,13 @@ impl TestApp {
         stack::find_document(&self.mongodb_uri, &self.mongodb_database, org, id.parse().unwrap()).await.unwrap()
     }
 
+    /// Puts a document among the agents' outputs of an organisation.
+    pub async fn put_document(&self, org: Uuid, id: &str, document: Value) {
+        stack::put_document(&self.mongodb_uri, &self.mongodb_database, org, id.parse().unwrap(), document)
+            .await
+            .unwrap();
+    }
+
     /// Issues a token to an agent, as an operator would.
     pub async fn agent_token(&self, agent: &Agent) -> String {
         let secret: String =

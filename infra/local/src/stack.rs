@@ -388,3 +388,17 @@ pub async fn find_document(
 ) -> Result<Option<serde_json::Value>> {
     Ok(documents(uri, database)?.for_org(org).find(Collection::AgentOutputs, id).await?)
 }
+
+/// Puts a document of an organisation among the agents' outputs, through the same door.
+///
+/// # Errors
+/// If the server refuses or cannot be reached.
+pub async fn put_document(
+    uri: &str,
+    database: &str,
+    org: uuid::Uuid,
+    id: uuid::Uuid,
+    document: serde_json::Value,
+) -> Result<()> {
+    Ok(documents(uri, database)?.for_org(org).put(Collection::AgentOutputs, id, document).await?)
+}
