@@ -33,6 +33,7 @@ mod release;
 mod renders;
 mod restore;
 mod rotation;
+mod routes;
 mod rules;
 mod schema;
 mod social;

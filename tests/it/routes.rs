@@ -1,0 +1,289 @@
+//! What every route does alike: which methods it takes, what a key makes of a repetition, and what it answers while the database
+//! is away. The routes are those that the README lists.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use integration_tests::{
+    Answer, TestApp,
+    people::{ADAM, LAKESIDE, NORD, OLGA, Person, SVEN},
+    render_body, small_photo,
+};
+use reqwest::Method;
+use sandbox::{Calls, Moment, Tap, Verdict, WireFault, stripe::PRICE};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+const APP: &str = "http://localhost:3000/billing";
+const LEAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0001);
+
+/// Connections that hold a transaction open and do nothing.
+const IDLE: &str =
+    "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'";
+
+/// The routes of the README's table, each with the methods it takes.
+fn routes() -> BTreeMap<String, BTreeSet<Method>> {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let mut routes = BTreeMap::<String, BTreeSet<Method>>::new();
+    for cell in readme.lines().filter(|line| line.starts_with("| `")).flat_map(|line| line.split('`')) {
+        if let Some((method @ ("GET" | "POST"), path)) = cell.split_once(' ') {
+            routes.entry(path.to_owned()).or_default().insert(method.parse().unwrap());
+        }
+    }
+    assert!(routes.len() >= 15, "{routes:?}");
+    routes
+}
+
+/// A request that works, and another under the same path.
+#[derive(Debug, Clone)]
+struct Ask {
+    route: &'static str,
+    path: String,
+    body: Option<Value>,
+    other: Value,
+}
+
+impl Ask {
+    async fn send(&self, app: &TestApp, person: &Person, body: Option<&Value>, key: Option<&str>) -> Answer {
+        app.send_keyed(Method::POST, &self.path, &app.token(person), body, key).await
+    }
+
+    /// The request with a key of its own.
+    async fn keyed(&self, app: &TestApp, key: &str) -> Answer {
+        self.send(app, &OLGA, self.body.as_ref(), Some(key)).await
+    }
+}
+
+/// A back office in which each route that a person may post to has something to do, and a request to each.
+async fn world() -> (TestApp, Vec<Ask>) {
+    let app = TestApp::start().await;
+    let token = app.token(&OLGA);
+    app.stack.renders.pause();
+    app.stack.leads.pause();
+    app.stack.insights.pause();
+    let upload = app.upload(&token, &small_photo()).await;
+    let render = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await.expect(202);
+    let id = render["id"].as_str().unwrap();
+    let cancelled = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await.expect(202);
+    let job = cancelled["job"]["id"].as_str().unwrap();
+    let customer = app.stack.sandbox.stripe.create_customer(None, Default::default()).id;
+    app.db
+        .run(&format!(
+            "delete from agent_limits;
+             update jobs set status = 'failed', last_error = '{{}}', finished_at = now() where id = '{}';
+             update render_requests set status = 'failed' where id = '{id}';
+             insert into lead_capacity (org_id, user_id, max_open) values ('{NORD}', '{}', 1000);
+             insert into leads (id, org_id, client_name) values ('{LEAD}', '{NORD}', 'Lead');
+             update organizations set stripe_customer_id = '{customer}' where id = '{NORD}'",
+            render["job"]["id"].as_str().unwrap(),
+            SVEN.id
+        ))
+        .await;
+    let ask = |route: &'static str, path: String, body: Option<Value>, other: Value| Ask { route, path, body, other };
+    let mut two = render_body(LAKESIDE, upload);
+    two["variants"] = json!(2);
+    let asks = vec![
+        ask(
+            "/v1/uploads",
+            "/v1/uploads".to_owned(),
+            Some(json!({ "content_type": "image/jpeg", "bytes": 10 })),
+            json!({ "content_type": "image/jpeg", "bytes": 11 }),
+        ),
+        ask("/v1/render-requests", "/v1/render-requests".to_owned(), Some(render_body(LAKESIDE, upload)), two),
+        ask(
+            "/v1/render-requests/{id}/process",
+            format!("/v1/render-requests/{id}/process"),
+            None,
+            json!({ "again": true }),
+        ),
+        ask("/v1/jobs/{id}/cancel", format!("/v1/jobs/{job}/cancel"), None, json!({ "again": true })),
+        ask(
+            "/v1/insights/{table_name}",
+            "/v1/insights/leads".to_owned(),
+            Some(json!({ "period": "week" })),
+            json!({ "period": "month" }),
+        ),
+        ask("/v1/leads/{id}/assign", format!("/v1/leads/{LEAD}/assign"), None, json!({ "again": true })),
+        ask(
+            "/v1/leads/assignments/dry-run",
+            "/v1/leads/assignments/dry-run".to_owned(),
+            Some(json!({ "days": 3 })),
+            json!({ "days": 4 }),
+        ),
+        ask(
+            "/v1/leads/assignments/settings",
+            "/v1/leads/assignments/settings".to_owned(),
+            Some(json!({ "ai_bound": 0 })),
+            json!({ "ai_bound": 5 }),
+        ),
+        ask(
+            "/v1/billing/checkout",
+            "/v1/billing/checkout".to_owned(),
+            Some(json!({ "price": PRICE, "success_url": APP, "cancel_url": APP })),
+            json!({ "price": "price_other", "success_url": APP, "cancel_url": APP }),
+        ),
+        ask(
+            "/v1/billing/portal",
+            "/v1/billing/portal".to_owned(),
+            Some(json!({ "return_url": APP })),
+            json!({ "return_url": format!("{APP}?other") }),
+        ),
+    ];
+    app.stack.sandbox.stripe.create_price("price_other", 5000);
+    app.db.run("insert into plan_prices (stripe_price_id, plan) values ('price_other', 'solo')").await;
+    // All but the one that Stripe signs.
+    let posts: BTreeSet<String> =
+        routes().into_iter().filter(|(_, takes)| takes.contains(&Method::POST)).map(|(route, _)| route).collect();
+    let asked: BTreeSet<String> =
+        asks.iter().map(|ask| ask.route.to_owned()).chain(["/webhooks/stripe".to_owned()]).collect();
+    assert_eq!(asked, posts);
+    (app, asks)
+}
+
+/// Cuts the connection with Postgres at one moment of one exchange. Whether it came to that is counted.
+fn cut_at(wanted: Moment, number: usize) -> (Tap, Arc<AtomicUsize>) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&count);
+    let tap: Tap = Arc::new(move |_, moment| {
+        let cut = moment == wanted && seen.fetch_add(1, Ordering::SeqCst) + 1 == number;
+        if cut { Verdict::Cut } else { Verdict::Pass }
+    });
+    (tap, count)
+}
+
+/// Checks that an answer is right, or that it says when to ask again.
+#[track_caller]
+fn right_or_later(answer: &Answer, case: &str) {
+    if answer.status.is_success() {
+        return;
+    }
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["code"]),
+        (503, &json!("database_unavailable")),
+        "{case}: {}",
+        answer.body
+    );
+    let wait: u32 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{case}: {wait}");
+}
+
+/// Every request there is: those with a key, and those that read.
+fn all(asks: &[Ask]) -> Vec<(Method, String, Option<Value>)> {
+    let posts = asks.iter().map(|ask| (Method::POST, ask.path.clone(), ask.body.clone()));
+    let id = asks.iter().find_map(|ask| ask.path.strip_suffix("/process")).unwrap();
+    let job = asks.iter().find_map(|ask| ask.path.strip_suffix("/cancel")).unwrap();
+    let gets = routes().into_iter().filter(|(_, takes)| takes.contains(&Method::GET)).map(|(route, _)| {
+        let path = match route.as_str() {
+            "/v1/render-requests/{id}" => id.to_owned(),
+            "/v1/jobs/{id}" => job.to_owned(),
+            other => other.replace("{id}", &LEAD.to_string()).replace("{table_name}", "leads"),
+        };
+        (Method::GET, path, None)
+    });
+    posts.chain(gets).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_lost_at_any_step_of_any_request_is_503_and_says_when_to_ask_again() {
+    let (app, asks) = world().await;
+    let token = app.token(&OLGA);
+    let wire = app.stack.wire("postgres").unwrap();
+    let mut cuts = 0;
+    for (method, path, body) in all(&asks) {
+        for moment in [Moment::Asked, Moment::Answered] {
+            for number in 1.. {
+                let key = format!("{path}-{moment:?}-{number}");
+                let send = async || app.send_keyed(method.clone(), &path, &token, body.as_ref(), Some(&key)).await;
+                if let Some(render) = path.strip_suffix("/process").and_then(|path| path.rsplit('/').next()) {
+                    // So that there is something to do each time.
+                    let job = format!("(select job_id from render_requests where id = '{render}')");
+                    app.db
+                        .run(&format!("update jobs set status = 'failed', finished_at = now() where id = {job}"))
+                        .await;
+                }
+                let (tap, seen) = cut_at(moment, number);
+                wire.tap(Some(tap));
+                let answer = send().await;
+                wire.tap(None);
+                let case = format!("{method} {path} cut at step {number}, {moment:?}");
+                right_or_later(&answer, &case);
+                // Whether or not it was done: the same request again is answered as if nothing had happened.
+                let again = send().await;
+                assert!(again.status.is_success(), "{case}, again: {} {}", again.status, again.body);
+                if seen.load(Ordering::SeqCst) < number {
+                    break;
+                }
+                cuts += 1;
+                assert!(number < 60, "{case}: it does not end");
+            }
+        }
+    }
+    assert!(cuts > 100, "only {cuts} steps were seen");
+    assert_eq!(app.db.count(IDLE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_falls_silent_at_any_step_is_waited_for_no_longer_than_is_set() {
+    let app = TestApp::with(&[("DATABASE_TIMEOUT_MS", "2500")]).await;
+    let token = app.token(&OLGA);
+    let wire = app.stack.wire("postgres").unwrap();
+    let body = json!({ "content_type": "image/jpeg", "bytes": 10 });
+    let mut hung = 0;
+    for number in 1.. {
+        let key = format!("key-{number}");
+        let send = async || app.send_keyed(Method::POST, "/v1/uploads", &token, Some(&body), Some(&key)).await;
+        // A connection that is kept, so that each number is a step of the request.
+        app.send_keyed(Method::POST, "/v1/uploads", &token, Some(&body), None).await.expect(201);
+        let met = wire.faults_met();
+        wire.arrange(WireFault::Hang, Calls::Number(number));
+        let answer = send().await;
+        wire.clear();
+        right_or_later(&answer, &format!("silent from step {number} on"));
+        let first = answer.body["upload_id"].as_str().map(str::to_owned);
+        let again = send().await.expect(201);
+        assert!(first.is_none_or(|first| again["upload_id"] == first), "{again}");
+        if wire.faults_met() == met {
+            break;
+        }
+        hung += 1;
+    }
+    assert!(hung >= 4, "only {hung} steps were seen");
+    // Connections that did not answer are closed, so that the server takes back what was begun.
+    assert_eq!(app.db.count(IDLE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_answers_decides_whether_to_ask_again() {
+    let app = TestApp::start().await;
+    let token = app.token(&OLGA);
+    let body = json!({ "content_type": "image/jpeg", "bytes": 10 });
+    let gone = [
+        "08000", "08003", "08006", "08P01", "53000", "53100", "53200", "53300", "57P01", "57P02", "57P03", "57P05",
+        "25006", "25P03", "25P04", "58000", "58030",
+    ];
+    let busy = ["40001", "40P01", "55P03", "57014"];
+    let ours = ["22012", "23505", "23514", "42501", "42P01", "0A000", "P0001", "XX000", "XX001"];
+    let cases = gone
+        .map(|state| (state, 503, "database_unavailable"))
+        .into_iter()
+        .chain(busy.map(|state| (state, 503, "database_busy")))
+        .chain(ours.map(|state| (state, 500, "internal_error")));
+    for (state, status, code) in cases {
+        app.db
+            .run(&format!(
+                "create or replace function app.enter(wanted text) returns table (org_id uuid, user_id uuid, agent_id uuid, allowed boolean)
+                     language plpgsql stable security definer set search_path = '' as $$
+                 begin raise exception 'a secret of the database' using errcode = '{state}'; end $$"
+            ))
+            .await;
+        let answer = app.post("/v1/uploads", &token, &body).await;
+        assert_eq!(answer.headers.contains_key("retry-after"), status == 503, "{state}: {}", answer.body);
+        assert_eq!((answer.status.as_u16(), answer.body["code"].as_str()), (status, Some(code)), "{state}");
+        assert!(!answer.body.to_string().contains("secret"), "{state}: {}", answer.body);
+    }
+}
