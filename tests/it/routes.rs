@@ -39,6 +39,33 @@ fn routes() -> BTreeMap<String, BTreeSet<Method>> {
     routes
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_says_which_methods_it_takes_and_takes_no_other() {
+    let app = TestApp::start().await;
+    let token = app.token(&OLGA);
+    for (route, takes) in routes() {
+        let path = route.replace("{id}", &NORD.to_string()).replace("{table_name}", "leads");
+        let allow = takes.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            let answer = app.send(method.clone(), &path, &token, None).await;
+            let case = format!("{method} {path}: {} {}", answer.status, answer.body);
+            assert_ne!(answer.body["code"], "route_not_found", "{case}");
+            if takes.contains(&method) {
+                assert_ne!(answer.status, 405, "{case}");
+                assert!(!answer.headers.contains_key("allow"), "{case}");
+            } else {
+                assert_eq!(answer.headers.get("allow").map(|allow| allow.to_str().unwrap()), Some(&*allow), "{case}");
+                answer.expect_error(405, "method_not_allowed");
+            }
+        }
+        // What is below or beside a route is none.
+        for beside in [format!("{path}/a/b/c"), format!("{path}x/y")] {
+            let answer = app.get(&beside, &token).await;
+            assert_eq!(answer.status, 404, "{beside}: {}", answer.body);
+        }
+    }
+}
+
 /// A request that works, and another under the same path.
 #[derive(Debug, Clone)]
 struct Ask {
@@ -143,6 +170,74 @@ async fn world() -> (TestApp, Vec<Ask>) {
         asks.iter().map(|ask| ask.route.to_owned()).chain(["/webhooks/stripe".to_owned()]).collect();
     assert_eq!(asked, posts);
     (app, asks)
+}
+
+/// What an answer names: the thing that was made. An upload's address is signed anew each time.
+fn made(answer: &Value) -> Value {
+    let page = if answer["upload_id"].is_null() { &answer["url"] } else { &Value::Null };
+    json!([answer["id"], answer["upload_id"], answer["job"]["id"], answer["assignment"], answer["settings"], page])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_makes_one_thing_on_every_route_and_refuses_another_request() {
+    let (app, asks) = world().await;
+    for (number, ask) in asks.iter().enumerate() {
+        let key = format!("key-{number}");
+        let first = ask.keyed(&app, &key).await;
+        assert!(first.status.is_success(), "{}: {} {}", ask.route, first.status, first.body);
+        let again = ask.keyed(&app, &key).await;
+        assert!(again.status.is_success(), "{}: {} {}", ask.route, again.status, again.body);
+        assert_eq!(made(&again.body), made(&first.body), "{}", ask.route);
+
+        let (still, stripe) = (app.db.still().await, app.stack.sandbox.stripe.requests().len());
+        let other = ask.send(&app, &OLGA, Some(&ask.other), Some(&key)).await;
+        assert_eq!(
+            (other.status.as_u16(), &other.body["code"]),
+            (422, &json!("idempotency_key_reused")),
+            "{ask:?}: {}",
+            other.body
+        );
+        // Nor does it serve for another route.
+        let next = &asks[(number + 1) % asks.len()];
+        let elsewhere = next.keyed(&app, &key).await;
+        assert_eq!(
+            (elsewhere.status.as_u16(), &elsewhere.body["code"]),
+            (422, &json!("idempotency_key_reused")),
+            "{next:?}: {}",
+            elsewhere.body
+        );
+        still.unchanged().await;
+        assert_eq!(app.stack.sandbox.stripe.requests().len(), stripe, "{}: Stripe was asked", ask.route);
+
+        // A key is one person's.
+        let theirs = ask.send(&app, &ADAM, Some(&ask.other), Some(&key)).await;
+        assert_ne!(theirs.body["code"], "idempotency_key_reused", "{}", ask.route);
+        let no_key = ask.send(&app, &OLGA, ask.body.as_ref(), Some(&"k".repeat(256))).await;
+        no_key.expect_error(400, "idempotency_key_invalid");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repetition_does_nothing_again_that_was_done_meanwhile() {
+    let (app, asks) = world().await;
+    let ask = |route: &str| asks.iter().find(|ask| ask.route == route).unwrap();
+    // Failed again since: a repetition of the first wish to have it made is none to spend on it once more.
+    let process = ask("/v1/render-requests/{id}/process");
+    process.keyed(&app, "process").await.expect(202);
+    app.db
+        .run(
+            "update jobs set status = 'failed', finished_at = now() where status = 'queued' and attempts = 0;
+              update usage_reservations set state = 'refunded', ended_at = now()",
+        )
+        .await;
+    process.keyed(&app, "process").await.expect(202);
+    assert_eq!(app.db.count("select count(*) from usage_reservations where state = 'active'").await, 0);
+    // Set otherwise since.
+    let settings = ask("/v1/leads/assignments/settings");
+    settings.keyed(&app, "settings").await.expect(200);
+    app.post(&settings.path, &app.token(&OLGA), &json!({ "ai_bound": 7 })).await.expect(200);
+    let told = settings.keyed(&app, "settings").await.expect(200);
+    assert_eq!(told["settings"]["ai_bound"], 7, "{told}");
 }
 
 /// Cuts the connection with Postgres at one moment of one exchange. Whether it came to that is counted.
