@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 use shared::{
     ai::{
-        AiError, Usage,
+        AiError, Charge, Usage,
         call::{self, Call},
     },
     jobs::{self, Claimed, Renewed},
@@ -53,6 +53,7 @@ pub(crate) struct Adjustment {
 pub(crate) struct Ask {
     pub(crate) reservation_id: Uuid,
     pub(crate) template: String,
+    pub(crate) reserved: Charge,
     pub(crate) prices: Vec<ModelPrice>,
 }
 
@@ -60,8 +61,7 @@ pub(crate) struct Ask {
 pub(crate) struct Paid {
     pub(crate) call_id: Uuid,
     pub(crate) value: Adjustment,
-    pub(crate) tokens: i64,
-    pub(crate) cost_micro_usd: i64,
+    pub(crate) charge: Charge,
 }
 
 /// Asks once. Without a usable answer, the code of why: the rules serve then, so nothing is gained by asking again.
@@ -94,6 +94,7 @@ pub(crate) async fn ask(
         purpose: "lead_adjustment",
         provider: "anthropic",
         model: &state.claude_model,
+        reserved: ask.reserved,
     };
     provider_calls::insert(&mut tx, new).await?;
     tx.commit().await?;
@@ -105,21 +106,29 @@ pub(crate) async fn ask(
         "additionalProperties": false,
     });
     let prompt = brief::prompt(lead);
-    let call = Call { id, org_id: job.org_id, prices: &ask.prices, secret: Secret::AnthropicApiKey, left };
+    let call = Call {
+        id,
+        org_id: job.org_id,
+        provider: "anthropic",
+        prices: &ask.prices,
+        reserved: ask.reserved,
+        secret: Secret::AnthropicApiKey,
+        left,
+    };
     let made = call::make(&state.db, &state.secrets, &call, async |key| {
         let answered =
             state.claude.answer(key, &state.claude_model, &ask.template, &prompt, &schema, MAX_TOKENS).await?;
-        let usage = answered.usage;
+        let metered = answered.metered;
         // Without a reason nothing is moved.
         answered.try_map(|value| match serde_json::from_value::<Adjustment>(value) {
             Ok(adjustment) if !adjustment.reason.trim().is_empty() => Ok(adjustment),
-            _ => Err(AiError::Malformed { usage }),
+            _ => Err(AiError::Malformed { metered }),
         })
     })
     .await?;
-    Ok(match (made.answer, made.cost_micro_usd) {
-        (Ok(value), Ok(cost_micro_usd)) => Ok(Paid { call_id: id, value, tokens: made.tokens, cost_micro_usd }),
-        (Ok(_), Err(_)) => Err("model_price_unknown"),
+    Ok(match (made.answer, made.unpriced) {
+        (Ok(value), None) => Ok(Paid { call_id: id, value, charge: made.charge }),
+        (Ok(_), Some(_)) => Err("model_price_unknown"),
         (Err(error), _) => Err(error.code()),
     })
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{
-    ai,
+    ai::Charge,
     db::{DbError, ServiceTx},
     jobs::{self, Claim, Claimed, End, StaleLease},
     limits::{self, Amounts, Counted, Reserved},
@@ -190,10 +190,10 @@ async fn plan(
     now: DateTime<Utc>,
 ) -> Result<Plan, Stop> {
     let prices = prices::list(tx, "anthropic", &state.claude_model, now).await?;
-    let Ok(cost_micro_usd) = ai::cost_micro_usd(&EXPECTED, &prices) else {
+    let Ok(reserved) = Charge::reserved(&EXPECTED, &prices) else {
         return Ok(Plan::Rules(Some("model_price_unknown")));
     };
-    let amounts = Amounts { requests: 1, tokens: EXPECTED.total_tokens(), cost_micro_usd };
+    let amounts = Amounts { requests: 1, tokens: reserved.tokens, cost_micro_usd: reserved.cost_micro_usd };
     // Nobody asked where the schedule did, and a lead belongs to no project.
     let counted = Counted { agent: AGENT, user_id: job.created_by, project_id: None };
     let reservation_id = match limits::reserve(tx, job.id, counted, amounts).await? {
@@ -202,7 +202,7 @@ async fn plan(
         Reserved::Never { .. } => return Ok(Plan::Rules(Some("limit_too_small"))),
     };
     let (template, _) = get_template(tx, job.org_id, "lead_adjustment", "en").await?;
-    Ok(Plan::Model(Box::new(lead), Ask { reservation_id, template, prices }))
+    Ok(Plan::Model(Box::new(lead), Ask { reservation_id, template, reserved, prices }))
 }
 
 /// The one transaction that tells the whole story: score, assignment, audit entry, usage, charge and job.
@@ -213,10 +213,10 @@ async fn finish(state: &State, held: &Held, advice: &Advice, paid: Option<&(Uuid
     let mut tokens = 0;
     match paid {
         Some((reservation_id, paid)) => {
-            tokens = paid.tokens;
+            tokens = paid.charge.tokens;
             limits::settle(&mut tx, *reservation_id, 1).await?;
             if let ("assigned" | "reassigned", Some(id)) = (assigned.outcome.as_str(), assignment_id(&assigned)) {
-                leads::charge(&mut tx, job.org_id, id, paid.cost_micro_usd).await?;
+                leads::charge(&mut tx, job.org_id, id, paid.charge).await?;
             }
         }
         None => limits::refund_job(&mut tx, job.id).await?,

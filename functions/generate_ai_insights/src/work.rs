@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::{
+    ai::Charge,
     audit::{self, AuditError, AuditKeys},
     db::{DbError, ServiceTx},
     jobs::{self, Claim, Claimed, End, StaleLease},
@@ -278,10 +279,11 @@ fn later(held: &Held, failure: &Failure, now: DateTime<Utc>) -> Option<End> {
 /// The one transaction that tells the whole story: job, text, usage, charge and audit entry.
 async fn finish(state: &State, held: &Held, audit_keys: &AuditKeys, served: &Served) -> Result<(), Stop> {
     let Held { job, insight, .. } = held;
-    let (tokens, cost_micro_usd) = match served {
-        Served::Written { written, .. } => (written.tokens, written.cost_micro_usd),
-        Served::Kept { .. } | Served::Template { .. } => (0, 0),
+    let charge = match served {
+        Served::Written { written, .. } => written.charge,
+        Served::Kept { .. } | Served::Template { .. } => Charge::default(),
     };
+    let Charge { tokens, cost_micro_usd, estimated } = charge;
     let model = match served {
         Served::Written { written, .. } => Some(written.model.as_str()),
         Served::Kept { kept, .. } => kept.model.as_deref(),
@@ -299,7 +301,7 @@ async fn finish(state: &State, held: &Held, audit_keys: &AuditKeys, served: &Ser
     // First, since it decides whether any of the rest may happen.
     let result = json!({
         "insight_id": insight.id, "served_by": served.by(), "instead_because": served.instead(), "model": model,
-        "cost_micro_usd": cost_micro_usd,
+        "cost_micro_usd": cost_micro_usd, "estimated": estimated,
     });
     jobs::end(&mut tx, job, &End::Succeeded { result, tokens }).await??;
     insights::update_text(&mut tx, insight.id, served.text(), &provenance).await?;
@@ -309,7 +311,7 @@ async fn finish(state: &State, held: &Held, audit_keys: &AuditKeys, served: &Ser
             tracing::error!(job.id = %job.id, "a reservation had ended before its text was stored");
             return Err(Stop::Stale);
         }
-        insights::charge(&mut tx, insight, cost_micro_usd).await?;
+        insights::charge(&mut tx, insight, charge).await?;
     } else {
         limits::refund_job(&mut tx, job.id).await?;
     }
@@ -333,7 +335,7 @@ async fn finish(state: &State, held: &Held, audit_keys: &AuditKeys, served: &Ser
             "template": format!("insight_summary {}", held.template_version),
         }),
         decision: json!({ "served_by": served.by(), "instead_because": served.instead(), "model": model }),
-        output: json!({ "said": said, "tokens": tokens, "cost_micro_usd": cost_micro_usd }),
+        output: json!({ "said": said, "tokens": tokens, "cost_micro_usd": cost_micro_usd, "estimated": estimated }),
         metadata: json!({ "job_id": job.id, "attempt": job.attempt, "agent": AGENT }),
         subject_ids,
         ..audit::Entry::default()

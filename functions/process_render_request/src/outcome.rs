@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
-    ai::{AiError, Usage},
+    ai::{AiError, Metered, Usage},
     objects::ObjectError,
 };
 
@@ -66,7 +66,7 @@ pub(crate) struct Failure {
     /// When the provider said to come back.
     pub(crate) retry_after: Option<Duration>,
     /// What was paid for it.
-    pub(crate) usage: Option<Usage>,
+    pub(crate) metered: Option<Box<Metered>>,
 }
 
 /// The longest a provider's hint is followed; a longer one is a quota by another name.
@@ -74,7 +74,7 @@ const LONGEST_HINT: Duration = Duration::from_secs(3600);
 
 impl Failure {
     pub(crate) fn permanent(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), retry: Retry::Never, retry_after: None, usage: None }
+        Self { code, detail: detail.into(), retry: Retry::Never, retry_after: None, metered: None }
     }
 
     pub(crate) fn passing(code: &'static str, detail: impl Into<String>) -> Self {
@@ -124,6 +124,7 @@ impl From<AiError> for Failure {
             | AiError::Overloaded { .. }
             | AiError::Timeout
             | AiError::Unreachable
+            | AiError::Unanswered { .. }
             | AiError::NoKey => Retry::Later,
             AiError::QuotaSpent | AiError::SpendCap => Retry::Quota,
             AiError::Blocked { .. }
@@ -137,7 +138,7 @@ impl From<AiError> for Failure {
             detail: error.to_string(),
             retry,
             retry_after: error.retry_after(),
-            usage: error.usage().copied(),
+            metered: error.metered().map(Box::new),
         }
     }
 }

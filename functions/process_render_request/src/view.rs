@@ -92,6 +92,7 @@ pub(crate) struct RenderView {
     waiting: Option<Value>,
     error: Option<Value>,
     cost_micro_usd: i64,
+    estimated: bool,
     results: Vec<ResultView>,
 }
 
@@ -108,6 +109,7 @@ struct ResultView {
     served_by: String,
     cost_micro_usd: i64,
     cost_tokens: i64,
+    estimated: bool,
 }
 
 impl RenderView {
@@ -131,6 +133,7 @@ impl RenderView {
                 served_by: result.served_by,
                 cost_micro_usd: result.cost_micro_usd,
                 cost_tokens: result.cost_tokens,
+                estimated: result.estimated,
             });
         }
         Ok(Self {
@@ -150,6 +153,7 @@ impl RenderView {
             waiting: render.waiting,
             error: render.error,
             cost_micro_usd: results.iter().map(|result| result.cost_micro_usd).sum(),
+            estimated: results.iter().any(|result| result.estimated),
             results,
         })
     }

@@ -13,7 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{
-    ai::{AiError, Picture},
+    ai::{AiError, Charge, Picture, Usage},
     audit::{AuditError, AuditKeys},
     db::{DbError, ServiceTx},
     jobs::{self, Claim, Claimed, End, StaleLease},
@@ -38,7 +38,7 @@ use crate::{
     request::MODELS,
     state::State,
 };
-use call::{Ask, Paid};
+use call::{Ask, Bill, Paid};
 use end::{complete, fail, finish, give_up};
 
 /// How long a worker holds a job between two steps.
@@ -123,8 +123,8 @@ struct Made {
     height: u32,
     bytes: usize,
     sha256: [u8; 32],
-    tokens: i64,
-    cost_micro_usd: i64,
+    /// `None` for one that was made before.
+    bill: Option<Bill>,
 }
 
 /// All that is to be told of a finished render.
@@ -325,8 +325,8 @@ async fn as_asked(
     })
 }
 
-/// Stores a picture under this request while there is time, with what was `paid` for it: tokens and micro-USD. A bucket that is not
-/// there is storage's fault, and no photo is missing.
+/// Stores a picture under this request while there is time, with the `bill` for it. A bucket that is not there is storage's fault, and
+/// no photo is missing.
 async fn keep(
     state: &State,
     held: &Held,
@@ -334,7 +334,7 @@ async fn keep(
     variant: i16,
     checked: CheckedRender,
     bytes: bytes::Bytes,
-    paid: (i64, i64),
+    bill: Option<Bill>,
 ) -> Result<Made, Stop> {
     let org_id = held.job.org_id;
     let id = Uuid::now_v7();
@@ -354,8 +354,14 @@ async fn keep(
         height: checked.height,
         bytes: size,
         sha256,
-        tokens: paid.0,
-        cost_micro_usd: paid.1,
+        bill,
+    })
+}
+
+/// What is reserved for one call. The claim has seen that there are prices.
+fn reserved(expected: &Usage, prices: &[ModelPrice]) -> Result<Charge, Failure> {
+    Charge::reserved(expected, prices).map_err(|_| {
+        Failure::permanent("model_price_unknown", "There is no price for the model, so it was not called.")
     })
 }
 
@@ -380,14 +386,16 @@ async fn write_brief(state: &State, held: &Held, deadline: Instant) -> Result<Pa
         provider: "anthropic",
         model: &state.claude_model,
         prices: &held.brief_prices,
+        reserved: reserved(&expected_usage(&held.render.model, 1).brief, &held.brief_prices)?,
         secret: Secret::AnthropicApiKey,
         deadline,
     };
     call::paid(state, held, &ask, async |key| {
         let answered =
             state.claude.answer(key, &state.claude_model, &held.template, &prompt, &schema, BRIEF_MAX_TOKENS).await?;
-        let usage = answered.usage;
-        answered.try_map(|value| serde_json::from_value(value).map_err(|_| Failure::from(AiError::Malformed { usage })))
+        let metered = answered.metered;
+        answered
+            .try_map(|value| serde_json::from_value(value).map_err(|_| Failure::from(AiError::Malformed { metered })))
     })
     .await
 }
@@ -402,6 +410,7 @@ async fn make_pictures(
     model: &str,
     prices: &[ModelPrice],
 ) -> Result<Vec<Made>, Stop> {
+    let reserved = reserved(&expected_usage(model, 1).pictures, prices)?;
     let input = Picture { mime: "image/jpeg".to_owned(), bytes: photo.bytes.clone() };
     let mut made = Vec::new();
     for variant in 1..=held.render.variants {
@@ -412,23 +421,23 @@ async fn make_pictures(
             provider: "gemini",
             model,
             prices,
+            reserved,
             secret: Secret::GeminiApiKey,
             deadline,
         };
         let picture: Paid<(CheckedRender, Vec<u8>)> = call::paid(state, held, &ask, async |key| {
             let answered = state.gemini.render(key, model, &prompt, &input, photo.aspect_ratio).await?;
-            let usage = answered.usage;
+            let metered = answered.metered;
             // A picture that cannot be used was paid for all the same.
             answered.try_map(|picture| {
                 photo::check_render(&picture.bytes, photo.width, photo.height)
                     .and_then(|checked| Ok((checked, photo::mark_ai_generated(&picture.bytes)?)))
-                    .map_err(|error| Failure { usage: Some(usage), ..Failure::from(error) })
+                    .map_err(|error| Failure { metered: Some(Box::new(metered)), ..Failure::from(error) })
             })
         })
         .await?;
         let (checked, bytes) = picture.value;
-        let paid = (picture.tokens, picture.cost_micro_usd);
-        made.push(keep(state, held, deadline, variant, checked, bytes.into(), paid).await?);
+        made.push(keep(state, held, deadline, variant, checked, bytes.into(), Some(picture.bill)).await?);
     }
     Ok(made)
 }

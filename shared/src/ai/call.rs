@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use serde_json::json;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{AiError, Answered, UnknownPrice, Usage, cost_micro_usd};
+use super::{AiError, Answered, Charge, Metered, UnknownPrice, cost_micro_usd};
 use crate::{
     db::Database,
     secrets::{Secret, SecretError, SecretValue, Secrets},
@@ -15,6 +16,7 @@ use crate::{
         prices::ModelPrice,
         provider_calls::{self, CallEnd},
     },
+    telemetry::{Unit, metric},
 };
 
 /// What a call is made with.
@@ -24,8 +26,12 @@ pub struct Call<'a> {
     pub id: Uuid,
     /// The organisation it is made for.
     pub org_id: Uuid,
+    /// `anthropic` or `gemini`.
+    pub provider: &'static str,
     /// What it costs.
     pub prices: &'a [ModelPrice],
+    /// What was reserved for it.
+    pub reserved: Charge,
     /// The key.
     pub secret: Secret,
     /// How long it may take.
@@ -36,8 +42,8 @@ pub struct Call<'a> {
 pub trait Failed: From<AiError> {
     /// Stable code, for `provider_calls.outcome`.
     fn code(&self) -> &'static str;
-    /// What was paid for it.
-    fn usage(&self) -> Option<Usage>;
+    /// What was paid for it. `None` if the provider bills nothing.
+    fn metered(&self) -> Option<Metered>;
 }
 
 impl Failed for AiError {
@@ -45,8 +51,8 @@ impl Failed for AiError {
         self.code()
     }
 
-    fn usage(&self) -> Option<Usage> {
-        self.usage().copied()
+    fn metered(&self) -> Option<Metered> {
+        self.metered()
     }
 }
 
@@ -55,10 +61,10 @@ impl Failed for AiError {
 pub struct Made<T, E> {
     /// What was asked for, or why there is none.
     pub answer: Result<T, E>,
-    /// Tokens of all kinds.
-    pub tokens: i64,
-    /// In micro-USD. What has no price is told, and is never free.
-    pub cost_micro_usd: Result<i64, UnknownPrice>,
+    /// What it is charged with.
+    pub charge: Charge,
+    /// A unit it used that has no price.
+    pub unpriced: Option<UnknownPrice>,
 }
 
 /// Makes the call and ends its row. `answer` is given the key; once more with a newer one, if the provider refused it and there is one.
@@ -73,30 +79,34 @@ pub async fn make<T, E: Failed>(
 ) -> Result<Made<T, E>, StoreError> {
     let answered = match timeout(call.left, keyed(secrets, call.secret, answer)).await {
         Ok(answered) => answered,
-        Err(_) => Err(AiError::Timeout.into()),
+        Err(_) => Err(AiError::Unanswered { timed_out: true }.into()),
     };
-    let usage = match &answered {
-        Ok(answered) => Some(answered.usage),
-        Err(failed) => failed.usage(),
+    let metered = match &answered {
+        Ok(answered) => Some(answered.metered),
+        Err(failed) => failed.metered(),
     };
-    let tokens = usage.as_ref().map(Usage::total_tokens).unwrap_or_default();
-    let cost_micro_usd = usage.map_or(Ok(0), |usage| cost_micro_usd(&usage, call.prices));
+    let charge = metered.map_or_else(Charge::default, |metered| Charge::settled(&metered, call.reserved, call.prices));
+    let unpriced = metered.and_then(|metered| cost_micro_usd(&metered.usage, call.prices).err());
+    if charge.estimated {
+        let unreported = metered.and_then(|metered| metered.unreported);
+        tracing::warn!(call.id = %call.id, provider = call.provider, unreported, "a call is charged as it was reserved");
+        metric(Utc::now(), "CostsEstimated", Unit::Count, 1.0, &[("provider", call.provider)]);
+    }
     let end = CallEnd {
-        outcome: match (&answered, &cost_micro_usd) {
+        outcome: match (&answered, &unpriced) {
             (Err(failed), _) => failed.code(),
-            (Ok(_), Err(_)) => "model_price_unknown",
-            (Ok(_), Ok(_)) => "ok",
+            (Ok(_), Some(_)) => "model_price_unknown",
+            (Ok(_), None) => "ok",
         },
         // The tokens are kept either way.
-        usage: usage.map(|usage| json!(usage)),
-        tokens,
-        cost_micro_usd: cost_micro_usd.as_ref().copied().unwrap_or_default(),
+        usage: metered.map(|metered| json!(metered.usage)),
+        charge,
         provider_request_id: answered.as_ref().ok().and_then(|answered| answered.provider_request_id.as_deref()),
     };
     let mut tx = db.service_tx(call.org_id).await?;
     provider_calls::update_end(&mut tx, call.id, &end).await?;
     tx.commit().await?;
-    Ok(Made { answer: answered.map(|answered| answered.value), tokens, cost_micro_usd })
+    Ok(Made { answer: answered.map(|answered| answered.value), charge, unpriced })
 }
 
 async fn keyed<T, E: Failed>(

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{
-    AiError, Answered, Usage,
+    AiError, Answered, Counts, Metered, Usage, count,
     wire::{self, Exchange, LazyHttp},
 };
 use crate::secrets::SecretValue;
@@ -63,10 +63,10 @@ impl Claude {
 
 fn read(exchange: &Exchange) -> Result<Answered<Value>, AiError> {
     let body = &exchange.body;
-    let usage = read_usage(&body["usage"]);
+    let metered = meter(body);
     match body["stop_reason"].as_str() {
-        Some("refusal") => return Err(AiError::Refused { usage }),
-        Some("max_tokens" | "model_context_window_exceeded") => return Err(AiError::Truncated { usage }),
+        Some("refusal") => return Err(AiError::Refused { metered }),
+        Some("max_tokens" | "model_context_window_exceeded") => return Err(AiError::Truncated { metered }),
         _ => {}
     }
     // Thinking may come first: the block is found by its type.
@@ -74,26 +74,37 @@ fn read(exchange: &Exchange) -> Result<Answered<Value>, AiError> {
         .as_array()
         .and_then(|blocks| blocks.iter().find(|block| block["type"] == "text"))
         .and_then(|block| block["text"].as_str())
-        .ok_or(AiError::Malformed { usage })?;
-    let value = serde_json::from_str(text).map_err(|_| AiError::Malformed { usage })?;
+        .ok_or(AiError::Malformed { metered })?;
+    let value = serde_json::from_str(text).map_err(|_| AiError::Malformed { metered })?;
     let provider_request_id =
         exchange.headers.get("request-id").and_then(|id| id.to_str().ok()).or_else(|| body["id"].as_str());
-    Ok(Answered { value, usage, provider_request_id: provider_request_id.map(str::to_owned) })
+    Ok(Answered { value, metered, provider_request_id: provider_request_id.map(str::to_owned) })
 }
 
-/// `input_tokens` excludes what was read from or written to the cache.
-fn read_usage(usage: &Value) -> Usage {
-    let count = |value: &Value| value.as_u64().unwrap_or_default();
-    let written = count(&usage["cache_creation_input_tokens"]);
-    let hour = count(&usage["cache_creation"]["ephemeral_1h_input_tokens"]).min(written);
-    Usage {
-        input: count(&usage["input_tokens"]),
-        output: count(&usage["output_tokens"]),
-        cache_read: count(&usage["cache_read_input_tokens"]),
-        cache_write_5m: written - hour,
-        cache_write_1h: hour,
-        image_output: 0,
-    }
+/// `input_tokens` excludes the tokens read from or written to the cache, and each count is there even where it is zero. A field beside
+/// them says which cache was written to; without it, the dearer one is assumed.
+fn meter(body: &Value) -> Metered {
+    let usage = &body["usage"];
+    let mut counts = Counts::new(usage, count);
+    let input = counts.required("input_tokens");
+    let output = counts.required("output_tokens");
+    let written = counts.required("cache_creation_input_tokens");
+    let cache_read = counts.required("cache_read_input_tokens");
+    let split = |name: &str| count(&usage["cache_creation"][name]);
+    let (five_minutes, hour) = match (split("ephemeral_5m_input_tokens"), split("ephemeral_1h_input_tokens")) {
+        (Some(five_minutes), Some(hour)) => (five_minutes.max(written.saturating_sub(hour)), hour),
+        _ => (0, written),
+    };
+    let usage =
+        Usage { input, output, cache_read, cache_write_5m: five_minutes, cache_write_1h: hour, image_output: 0 };
+    // A prompt has tokens, and so has content.
+    let wrote = body["content"].as_array().is_some_and(|blocks| !blocks.is_empty());
+    let unreported = counts.unreported.or(match usage {
+        _ if usage.prompt_tokens() == 0 => Some("input_tokens"),
+        _ if wrote && output == 0 => Some("output_tokens"),
+        _ => None,
+    });
+    Metered { usage, unreported }
 }
 
 fn refused(exchange: &Exchange) -> AiError {
@@ -133,17 +144,29 @@ mod tests {
         });
         let answered = read(&exchange(200, body)).unwrap();
         assert_eq!(answered.value, json!({"a": 1}));
-        let expected =
+        let usage =
             Usage { input: 12, output: 5, cache_read: 4, cache_write_5m: 20, cache_write_1h: 10, image_output: 0 };
-        assert_eq!(answered.usage, expected);
+        assert_eq!(answered.metered, Metered { usage, unreported: None });
     }
 
     #[test]
     fn a_refusal_and_a_cut_off_answer_are_errors_that_cost() {
-        let body = |stop: &str| json!({"stop_reason": stop, "content": [{"type": "text", "text": "{}"}], "usage": {"input_tokens": 3, "output_tokens": 1}});
+        let body = |stop: &str| {
+            json!({"stop_reason": stop, "content": [{"type": "text", "text": "{}"}], "usage": {
+                "input_tokens": 3, "output_tokens": 1, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}})
+        };
         let usage = Usage { input: 3, output: 1, ..Usage::default() };
-        assert_eq!(read(&exchange(200, body("refusal"))).unwrap_err(), AiError::Refused { usage });
-        assert_eq!(read(&exchange(200, body("max_tokens"))).unwrap_err(), AiError::Truncated { usage });
+        let metered = Metered { usage, unreported: None };
+        assert_eq!(read(&exchange(200, body("refusal"))).unwrap_err(), AiError::Refused { metered });
+        assert_eq!(read(&exchange(200, body("max_tokens"))).unwrap_err(), AiError::Truncated { metered });
+    }
+
+    #[test]
+    fn tokens_written_to_a_cache_that_is_not_named_went_to_the_dearer_one() {
+        let body = json!({"usage": {
+            "input_tokens": 1, "output_tokens": 1, "cache_creation_input_tokens": 30, "cache_read_input_tokens": 0}});
+        let usage = Usage { input: 1, output: 1, cache_write_1h: 30, ..Usage::default() };
+        assert_eq!(meter(&body), Metered { usage, unreported: None });
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{
-    AiError, Answered, Picture, Usage,
+    AiError, Answered, Counts, Metered, Picture, Usage, count,
     wire::{Exchange, LazyHttp},
 };
 use crate::secrets::SecretValue;
@@ -55,17 +55,17 @@ impl Gemini {
         });
         let url = format!("{}/v1beta/models/{model}:generateContent", self.base_url);
         let exchange = self.http.post(&url, headers, &body).await?;
-        if exchange.status == 200 { read(&exchange.body) } else { Err(refused(&exchange)) }
+        if exchange.status == 200 { read(model, &exchange.body) } else { Err(refused(&exchange)) }
     }
 }
 
 /// In the documented order: a blocked prompt, no candidates, why it stopped, and only then the parts.
-fn read(body: &Value) -> Result<Answered<Picture>, AiError> {
-    let usage = read_usage(&body["usageMetadata"]);
+fn read(model: &str, body: &Value) -> Result<Answered<Picture>, AiError> {
+    let metered = meter(model, body);
     if let Some(reason) = body["promptFeedback"]["blockReason"].as_str() {
-        return Err(AiError::Blocked { reason: reason.to_owned(), usage });
+        return Err(AiError::Blocked { reason: reason.to_owned(), metered });
     }
-    let candidate = body["candidates"].get(0).ok_or(AiError::Malformed { usage })?;
+    let candidate = body["candidates"].get(0).ok_or(AiError::Malformed { metered })?;
     let finish_reason = candidate["finishReason"].as_str().unwrap_or("FINISH_REASON_UNSPECIFIED");
     match finish_reason {
         "SAFETY"
@@ -75,44 +75,83 @@ fn read(body: &Value) -> Result<Answered<Picture>, AiError> {
         | "SPII"
         | "IMAGE_SAFETY"
         | "IMAGE_RECITATION"
-        | "IMAGE_PROHIBITED_CONTENT" => return Err(AiError::Blocked { reason: finish_reason.to_owned(), usage }),
-        "MAX_TOKENS" => return Err(AiError::Truncated { usage }),
+        | "IMAGE_PROHIBITED_CONTENT" => return Err(AiError::Blocked { reason: finish_reason.to_owned(), metered }),
+        "MAX_TOKENS" => return Err(AiError::Truncated { metered }),
         _ => {}
     }
     // Text and pictures interleave, and a part marked as a thought may hold an interim picture.
-    let part = candidate["content"]["parts"]
-        .as_array()
-        .into_iter()
-        .flatten()
+    let part = parts(body)
         .find(|part| part["thought"] != true && part["inlineData"].is_object())
-        .ok_or_else(|| AiError::NoImage { finish_reason: finish_reason.to_owned(), usage })?;
+        .ok_or_else(|| AiError::NoImage { finish_reason: finish_reason.to_owned(), metered })?;
     let mime = part["inlineData"]["mimeType"].as_str().unwrap_or("application/octet-stream").to_owned();
     let data = part["inlineData"]["data"].as_str().unwrap_or_default();
-    let bytes = STANDARD.decode(data).map_err(|_| AiError::Malformed { usage })?;
+    let bytes = STANDARD.decode(data).map_err(|_| AiError::Malformed { metered })?;
     let provider_request_id = body["responseId"].as_str().map(str::to_owned);
-    Ok(Answered { value: Picture { mime, bytes }, usage, provider_request_id })
+    Ok(Answered { value: Picture { mime, bytes }, metered, provider_request_id })
 }
 
-/// `promptTokenCount` includes what came from the cache; thoughts are billed as output and counted apart from it. Counts
-/// may come as JSON strings, and those that are zero do not come at all.
-fn read_usage(usage: &Value) -> Usage {
-    let count = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_default();
-    let answered = count(&usage["candidatesTokenCount"]);
-    let pictures: u64 = usage["candidatesTokensDetails"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|detail| detail["modality"] == "IMAGE")
-        .map(|detail| count(&detail["tokenCount"]))
-        .sum::<u64>()
-        .min(answered);
-    let (prompt, cached) = (count(&usage["promptTokenCount"]), count(&usage["cachedContentTokenCount"]));
-    Usage {
-        input: prompt.saturating_sub(cached),
-        output: (answered - pictures).saturating_add(count(&usage["thoughtsTokenCount"])),
+/// Parts of the first candidate.
+fn parts(body: &Value) -> impl Iterator<Item = &Value> {
+    body["candidates"][0]["content"]["parts"].as_array().into_iter().flatten()
+}
+
+/// A count, which may come as a JSON string.
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(text) => count(&Value::from(text.parse::<u64>().ok()?)),
+        other => count(other),
+    }
+}
+
+/// `promptTokenCount` includes what came from the cache; thoughts are billed as output and counted apart from it.
+///
+/// Counts that are zero do not come at all, so an absent one is zero only where nothing speaks against it: the answer's own total, its
+/// content, or a model that thinks.
+fn meter(model: &str, body: &Value) -> Metered {
+    let usage = &body["usageMetadata"];
+    let mut counts = Counts::new(usage, number);
+    let prompt = counts.required("promptTokenCount");
+    let cached = counts.optional("cachedContentTokenCount");
+    let tools = counts.optional("toolUsePromptTokenCount");
+    let thoughts = counts.optional("thoughtsTokenCount");
+    let answered = counts.optional("candidatesTokenCount");
+    let unreported = counts.unreported.or_else(|| {
+        let total = number(&usage["totalTokenCount"]);
+        let content = parts(body).next().is_some();
+        match total {
+            _ if prompt == 0 => Some("promptTokenCount"),
+            _ if content && answered == 0 => Some("candidatesTokenCount"),
+            Some(total) => (total > prompt + tools + thoughts + answered).then_some("totalTokenCount"),
+            None if answered == 0 => Some("candidatesTokenCount"),
+            None if thoughts == 0 && thinks(model) => Some("thoughtsTokenCount"),
+            None => None,
+        }
+    });
+    let pictures = picture_tokens(usage, answered, parts(body).any(|part| part["inlineData"].is_object()));
+    let usage = Usage {
+        input: prompt.saturating_sub(cached) + tools,
+        output: answered.saturating_sub(pictures) + thoughts,
         cache_read: cached,
         image_output: pictures,
         ..Usage::default()
+    };
+    Metered { usage, unreported }
+}
+
+/// The older models do not think, and a model that is not known may.
+fn thinks(model: &str) -> bool {
+    !model.starts_with("gemini-2")
+}
+
+/// How many of the tokens that were `answered` are those of pictures: as the details say, and all of them where they do not, since
+/// a picture's tokens cost most. Text is often not among the details.
+fn picture_tokens(usage: &Value, answered: u64, has_picture: bool) -> u64 {
+    let details = usage["candidatesTokensDetails"].as_array();
+    let other_than_text = details.into_iter().flatten().filter(|detail| detail["modality"] != "TEXT");
+    match other_than_text.map(|detail| number(&detail["tokenCount"])).sum::<Option<u64>>() {
+        Some(pictures) if pictures > 0 => pictures,
+        Some(_) if details.is_some() && !has_picture => 0,
+        _ => answered,
     }
 }
 
@@ -152,6 +191,8 @@ fn duration(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    const FLASH: &str = "gemini-2.5-flash-image";
+
     #[test]
     fn a_thought_is_not_the_picture() {
         let body = json!({
@@ -163,19 +204,83 @@ mod tests {
             "usageMetadata": { "promptTokenCount": "270", "candidatesTokenCount": 1303, "thoughtsTokenCount": 7,
                 "candidatesTokensDetails": [{ "modality": "IMAGE", "tokenCount": 1290 }] },
         });
-        let answered = read(&body).unwrap();
+        let answered = read(FLASH, &body).unwrap();
         assert_eq!(answered.value.bytes, [1, 2, 3]);
-        assert_eq!(answered.usage, Usage { input: 270, output: 20, image_output: 1290, ..Usage::default() });
+        let usage = Usage { input: 270, output: 20, image_output: 1290, ..Usage::default() };
+        assert_eq!(answered.metered, Metered { usage, unreported: None });
     }
 
     #[test]
     fn blocked_prompts_and_answers_without_a_picture_are_told_apart() {
-        let blocked = read(&json!({ "promptFeedback": { "blockReason": "SAFETY" } })).unwrap_err();
-        assert_eq!(blocked, AiError::Blocked { reason: "SAFETY".to_owned(), usage: Usage::default() });
-        let none = read(&json!({ "candidates": [{ "finishReason": "NO_IMAGE" }] })).unwrap_err();
+        let blocked = read(FLASH, &json!({ "promptFeedback": { "blockReason": "SAFETY" } })).unwrap_err();
+        assert_eq!(blocked, AiError::Blocked { reason: "SAFETY".to_owned(), metered: Metered::UNKNOWN });
+        let none = read(FLASH, &json!({ "candidates": [{ "finishReason": "NO_IMAGE" }] })).unwrap_err();
         assert_eq!(none.code(), "answer_without_image");
-        let safety = read(&json!({ "candidates": [{ "finishReason": "IMAGE_SAFETY" }] })).unwrap_err();
+        let safety = read(FLASH, &json!({ "candidates": [{ "finishReason": "IMAGE_SAFETY" }] })).unwrap_err();
         assert_eq!(safety.code(), "prompt_blocked");
+    }
+
+    fn picture(usage: Value) -> Value {
+        json!({
+            "candidates": [{ "finishReason": "STOP", "content": { "parts": [
+                { "inlineData": { "mimeType": "image/png", "data": "AQID" } } ] } }],
+            "usageMetadata": usage,
+        })
+    }
+
+    #[test]
+    fn tokens_that_no_detail_explains_are_those_of_the_picture() {
+        let check = |details: Value, pictures: u64, text: u64| {
+            let usage =
+                json!({ "promptTokenCount": 300, "candidatesTokenCount": 1303, "candidatesTokensDetails": details });
+            let parts = Usage { input: 300, output: text, image_output: pictures, ..Usage::default() };
+            assert_eq!(meter(FLASH, &picture(usage)), Metered { usage: parts, unreported: None }, "{details}");
+        };
+        check(json!([{ "modality": "IMAGE", "tokenCount": 1290 }]), 1290, 13);
+        check(
+            json!([{ "modality": "TEXT", "tokenCount": 13 }, { "modality": "IMAGE", "tokenCount": "1290" }]),
+            1290,
+            13,
+        );
+        // More than the whole.
+        check(json!([{ "modality": "IMAGE", "tokenCount": 2000 }]), 2000, 0);
+        for none in [
+            json!(null),
+            json!([]),
+            json!("IMAGE"),
+            json!([{ "modality": "TEXT", "tokenCount": 13 }]),
+            json!([{ "modality": "IMAGE", "tokenCount": -1 }]),
+            json!([{ "modality": "IMAGE" }]),
+            json!([{ "modality": "IMAGE", "tokenCount": 1290 }, { "modality": "SMELL", "tokenCount": null }]),
+        ] {
+            check(none, 1303, 0);
+        }
+    }
+
+    #[test]
+    fn an_absent_count_is_zero_only_where_nothing_speaks_against_it() {
+        let check = |model: &str, body: Value, unreported: Option<&str>| {
+            assert_eq!(meter(model, &body).unreported, unreported, "{model} {body}");
+        };
+        let totals = json!({ "promptTokenCount": 300, "candidatesTokenCount": 1290 });
+        check(FLASH, picture(totals.clone()), None);
+        check("gemini-3-pro-image", picture(totals.clone()), Some("thoughtsTokenCount"));
+        let with = |total: u64| {
+            let mut usage = totals.clone();
+            usage["totalTokenCount"] = json!(total);
+            picture(usage)
+        };
+        check("gemini-3-pro-image", with(1590), None);
+        check(FLASH, with(1591), Some("totalTokenCount"));
+        let blocked = |usage: Value| json!({ "promptFeedback": { "blockReason": "SAFETY" }, "usageMetadata": usage });
+        check(FLASH, blocked(json!({ "promptTokenCount": 300, "totalTokenCount": 300 })), None);
+        check(FLASH, blocked(json!({ "promptTokenCount": 300 })), Some("candidatesTokenCount"));
+        check(FLASH, picture(json!({ "promptTokenCount": 300, "totalTokenCount": 300 })), Some("candidatesTokenCount"));
+        check(
+            FLASH,
+            picture(json!({ "promptTokenCount": u64::MAX, "candidatesTokenCount": 1290 })),
+            Some("promptTokenCount"),
+        );
     }
 
     #[test]

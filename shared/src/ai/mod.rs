@@ -10,8 +10,10 @@ mod wire;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::store::prices::ModelPrice;
+pub use crate::store::provider_calls::Charge;
 
 /// Tokens of one answer, each counted once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -56,6 +58,82 @@ impl Usage {
     }
 }
 
+/// What an answer says it took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Metered {
+    /// Its parts, as far as they are reported.
+    pub usage: Usage,
+    /// The first billed part that is absent or is no count, by the provider's name for it.
+    pub unreported: Option<&'static str>,
+}
+
+impl Metered {
+    /// A request was sent, and no answer says what it took.
+    pub const UNKNOWN: Self = Self {
+        usage: Usage { input: 0, output: 0, cache_read: 0, cache_write_5m: 0, cache_write_1h: 0, image_output: 0 },
+        unreported: Some("usage"),
+    };
+}
+
+impl Charge {
+    /// What is reserved for a call that is expected to use so much.
+    ///
+    /// # Errors
+    /// [`UnknownPrice`] if a unit of it has none.
+    pub fn reserved(expected: &Usage, prices: &[ModelPrice]) -> Result<Self, UnknownPrice> {
+        let cost_micro_usd = cost_micro_usd(expected, prices)?;
+        Ok(Self { tokens: expected.total_tokens(), cost_micro_usd, estimated: true })
+    }
+
+    /// What an answer costs that reports so much: the sum of its parts if each is reported and has a price, else no less than was
+    /// `reserved`.
+    #[must_use]
+    pub fn settled(metered: &Metered, reserved: Self, prices: &[ModelPrice]) -> Self {
+        let tokens = metered.usage.total_tokens();
+        match (cost_micro_usd(&metered.usage, prices), metered.unreported) {
+            (Ok(cost_micro_usd), None) => Self { tokens, cost_micro_usd, estimated: false },
+            (cost, _) => Self {
+                tokens: tokens.max(reserved.tokens),
+                cost_micro_usd: cost.unwrap_or_default().max(reserved.cost_micro_usd),
+                estimated: true,
+            },
+        }
+    }
+}
+
+/// Reads the counts of tokens in a provider's `usage`, and remembers the first that is none.
+struct Counts<'a> {
+    usage: &'a Value,
+    read: fn(&Value) -> Option<u64>,
+    unreported: Option<&'static str>,
+}
+
+impl<'a> Counts<'a> {
+    fn new(usage: &'a Value, read: fn(&Value) -> Option<u64>) -> Self {
+        Self { usage, read, unreported: (!usage.is_object()).then_some("usage") }
+    }
+
+    /// A count that every answer has.
+    fn required(&mut self, name: &'static str) -> u64 {
+        (self.read)(&self.usage[name]).unwrap_or_else(|| self.miss(name))
+    }
+
+    /// A count that is left out where it is zero.
+    fn optional(&mut self, name: &'static str) -> u64 {
+        self.usage.get(name).map_or(0, |value| (self.read)(value).unwrap_or_else(|| self.miss(name)))
+    }
+
+    fn miss(&mut self, name: &'static str) -> u64 {
+        self.unreported.get_or_insert(name);
+        0
+    }
+}
+
+/// A count of tokens. A number that no answer can reach is none: it would be priced all the same.
+fn count(value: &Value) -> Option<u64> {
+    value.as_u64().filter(|count| *count <= u64::from(u32::MAX))
+}
+
 /// A unit was used that has no price. It is refused, never free.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no price for the unit {unit}")]
@@ -91,7 +169,7 @@ pub struct Answered<T> {
     /// What was asked for.
     pub value: T,
     /// What it took.
-    pub usage: Usage,
+    pub metered: Metered,
     /// The provider's id of the request, to ask them about it.
     pub provider_request_id: Option<String>,
 }
@@ -102,7 +180,11 @@ impl<T> Answered<T> {
     /// # Errors
     /// Those of `change`.
     pub fn try_map<U, E>(self, change: impl FnOnce(T) -> Result<U, E>) -> Result<Answered<U>, E> {
-        Ok(Answered { value: change(self.value)?, usage: self.usage, provider_request_id: self.provider_request_id })
+        Ok(Answered {
+            value: change(self.value)?,
+            metered: self.metered,
+            provider_request_id: self.provider_request_id,
+        })
     }
 }
 
@@ -124,25 +206,25 @@ pub enum AiError {
         /// The provider's word for it.
         reason: String,
         /// What was paid for it, as far as the answer tells.
-        usage: Usage,
+        metered: Metered,
     },
     /// The model declined.
     #[error("The model declined the request; change the wishes.")]
     Refused {
         /// What was paid for it.
-        usage: Usage,
+        metered: Metered,
     },
     /// The answer ended before it was complete.
     #[error("The model's answer was cut off.")]
     Truncated {
         /// What was paid for it.
-        usage: Usage,
+        metered: Metered,
     },
     /// The answer is not what was asked for.
     #[error("The provider's answer could not be read.")]
     Malformed {
         /// What was paid for it, as far as the answer tells.
-        usage: Usage,
+        metered: Metered,
     },
     /// The answer has no picture.
     #[error("The model answered without a picture ({finish_reason}).")]
@@ -150,7 +232,7 @@ pub enum AiError {
         /// The provider's word for why it stopped.
         finish_reason: String,
         /// What was paid for it.
-        usage: Usage,
+        metered: Metered,
     },
     /// Too many requests this minute.
     #[error("The provider is limiting requests.")]
@@ -179,12 +261,18 @@ pub enum AiError {
     /// The provider found the request wrong.
     #[error("The provider found the request invalid.")]
     InvalidRequest,
-    /// No answer in time.
+    /// No connection in time, or the provider's own word that it took too long.
     #[error("The provider did not answer in time.")]
     Timeout,
     /// No connection.
     #[error("The provider could not be reached.")]
     Unreachable,
+    /// The request was sent, and no whole answer came: it is not known whether the provider bills it.
+    #[error("The provider was asked and gave no answer.")]
+    Unanswered {
+        /// Whether that was for want of time, and not since the connection broke.
+        timed_out: bool,
+    },
     /// There is no key to ask with.
     #[error("The provider's key could not be read.")]
     NoKey,
@@ -207,8 +295,8 @@ impl AiError {
             Self::BadKey => "provider_key_refused",
             Self::UnknownModel => "provider_model_unknown",
             Self::InvalidRequest => "provider_request_invalid",
-            Self::Timeout => "provider_timeout",
-            Self::Unreachable => "provider_unreachable",
+            Self::Timeout | Self::Unanswered { timed_out: true } => "provider_timeout",
+            Self::Unreachable | Self::Unanswered { timed_out: false } => "provider_unreachable",
             Self::NoKey => "secret_unavailable",
         }
     }
@@ -222,22 +310,34 @@ impl AiError {
         }
     }
 
-    /// What the failed answer cost, where there was one.
+    /// What the failed call took. `None` where the provider bills nothing, since it did no work.
     #[must_use]
-    pub fn usage(&self) -> Option<&Usage> {
+    pub fn metered(&self) -> Option<Metered> {
         match self {
-            Self::Blocked { usage, .. }
-            | Self::Refused { usage }
-            | Self::Truncated { usage }
-            | Self::Malformed { usage }
-            | Self::NoImage { usage, .. } => Some(usage),
-            _ => None,
+            Self::Blocked { metered, .. }
+            | Self::Refused { metered }
+            | Self::Truncated { metered }
+            | Self::Malformed { metered }
+            | Self::NoImage { metered, .. } => Some(*metered),
+            Self::Unanswered { .. } => Some(Metered::UNKNOWN),
+            Self::RateLimited { .. }
+            | Self::QuotaSpent
+            | Self::SpendCap
+            | Self::Overloaded { .. }
+            | Self::BadKey
+            | Self::UnknownModel
+            | Self::InvalidRequest
+            | Self::Timeout
+            | Self::Unreachable
+            | Self::NoKey => None,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn price(unit: &str, tier: i64, micro_usd_per_million: i64) -> ModelPrice {
@@ -264,6 +364,27 @@ mod tests {
         let at = |input| cost_micro_usd(&Usage { input, output: 1000, ..Usage::default() }, &prices);
         assert_eq!(at(100_000), Ok(10_000 + 500));
         assert_eq!(at(100_001), Ok(50_001 + 2_500));
+    }
+
+    proptest! {
+        #[test]
+        fn a_charge_is_never_below_the_reservation_unless_all_is_reported(
+            parts in proptest::array::uniform6(0_u64..100_000), unreported: bool, priced in 0_usize..7,
+            reserved in 0_i64..1_000_000,
+        ) {
+            let [input, output, cache_read, cache_write_5m, cache_write_1h, image_output] = parts;
+            let usage = Usage { input, output, cache_read, cache_write_5m, cache_write_1h, image_output };
+            let prices: Vec<_> = usage.units().iter().take(priced).map(|(unit, _)| price(unit, 0, 3_000_000)).collect();
+            let metered = Metered { usage, unreported: unreported.then_some("x") };
+            let reserved = Charge { tokens: reserved, cost_micro_usd: reserved, estimated: true };
+            let charge = Charge::settled(&metered, reserved, &prices);
+            let exact = cost_micro_usd(&usage, &prices).ok();
+            prop_assert_eq!(charge.estimated, unreported || exact.is_none());
+            match exact {
+                Some(exact) if !unreported => prop_assert_eq!(charge.cost_micro_usd, exact),
+                exact => prop_assert!(charge.cost_micro_usd >= reserved.cost_micro_usd.max(exact.unwrap_or_default())),
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{sync::OnceLock, time::Duration};
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::{AiError, Usage};
+use super::{AiError, Metered};
 
 /// The most an answer may hold, in bytes: a 4K picture in base64 is far below it.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
@@ -45,7 +45,7 @@ impl LazyHttp {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error))? {
             if bytes.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(AiError::Malformed { usage: Usage::default() });
+                return Err(AiError::Malformed { metered: Metered::UNKNOWN });
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -53,14 +53,18 @@ impl LazyHttp {
             Ok(body) => body,
             // An error page of a proxy is no JSON; its status still tells what happened.
             Err(_) if status >= 400 => Value::Null,
-            Err(_) => return Err(AiError::Malformed { usage: Usage::default() }),
+            Err(_) => return Err(AiError::Malformed { metered: Metered::UNKNOWN }),
         };
         Ok(Exchange { status, headers, body })
     }
 }
 
 fn failed(error: &reqwest::Error) -> AiError {
-    if error.is_timeout() { AiError::Timeout } else { AiError::Unreachable }
+    match (error.is_connect() || error.is_builder(), error.is_timeout()) {
+        (true, true) => AiError::Timeout,
+        (true, false) => AiError::Unreachable,
+        (false, timed_out) => AiError::Unanswered { timed_out },
+    }
 }
 
 /// `retry-after-ms` or `retry-after` in seconds. A date is not worth a parser: the caller's own back-off serves.

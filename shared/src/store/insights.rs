@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{StoreError, access::Member};
+use super::{StoreError, access::Member, provider_calls::Charge};
 use crate::db::{CallerTx, DirectoryTx, ServiceTx, Tx};
 
 /// How long a text that answers the same prompt is as good as a new one.
@@ -399,12 +399,13 @@ pub async fn update_text(
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn charge(tx: &mut ServiceTx, insight: &Insight, cost_micro_usd: i64) -> Result<(), StoreError> {
+pub async fn charge(tx: &mut ServiceTx, insight: &Insight, charge: Charge) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into public.billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id)
-         values ($1, 'insight', 1, $2, 'ai_insights', $3) on conflict do nothing",
+        "insert into public.billing_events (org_id, kind, quantity, cost_micro_usd, estimated, source_table, source_id)
+         values ($1, 'insight', 1, $2, $3, 'ai_insights', $4) on conflict do nothing",
         insight.org_id,
-        cost_micro_usd,
+        charge.cost_micro_usd,
+        charge.estimated,
         insight.id
     )
     .execute(tx.conn()?)

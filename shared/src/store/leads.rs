@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{StoreError, provider_calls::Charge};
 use crate::db::{CallerTx, DirectoryTx, ServiceTx, Tx};
 
 /// A lead before it is assigned.
@@ -236,17 +236,13 @@ pub async fn dry_run(tx: &mut CallerTx, since: DateTime<Utc>, most: i32) -> Resu
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn charge(
-    tx: &mut ServiceTx,
-    org_id: Uuid,
-    assignment_id: Uuid,
-    cost_micro_usd: i64,
-) -> Result<(), StoreError> {
+pub async fn charge(tx: &mut ServiceTx, org_id: Uuid, assignment_id: Uuid, charge: Charge) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into public.billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id)
-         values ($1, 'lead_score', 1, $2, 'lead_assignments', $3)",
+        "insert into public.billing_events (org_id, kind, quantity, cost_micro_usd, estimated, source_table, source_id)
+         values ($1, 'lead_score', 1, $2, $3, 'lead_assignments', $4)",
         org_id,
-        cost_micro_usd,
+        charge.cost_micro_usd,
+        charge.estimated,
         assignment_id
     )
     .execute(tx.conn()?)

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{StoreError, access::Member};
+use super::{StoreError, access::Member, provider_calls::Charge};
 use crate::db::{CallerTx, ServiceTx, Tx};
 
 /// What was wished for; each is free text or absent.
@@ -189,6 +189,8 @@ pub struct StoredResult {
     pub cost_tokens: i64,
     /// Micro-USD.
     pub cost_micro_usd: i64,
+    /// Whether the provider did not report all that it bills.
+    pub estimated: bool,
     /// The model that made it.
     pub model_used: String,
     /// `model`, `cache`, …
@@ -301,10 +303,8 @@ pub struct NewResult<'a> {
     pub bytes: i64,
     /// SHA-256 of the file.
     pub sha256: [u8; 32],
-    /// Tokens it took.
-    pub cost_tokens: i64,
-    /// Micro-USD it took.
-    pub cost_micro_usd: i64,
+    /// What its calls are charged with.
+    pub charge: Charge,
     /// The model that made it.
     pub model_used: &'a str,
     /// `model`, `cache`, …
@@ -320,8 +320,8 @@ pub async fn insert_result(tx: &mut ServiceTx, render: &Render, result: &NewResu
     sqlx::query!(
         "insert into public.render_results
              (id, org_id, request_id, variant, output_file_path, mime, width, height, bytes, cost_tokens, cost_micro_usd,
-              model_used, served_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+              estimated, model_used, served_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         result.id,
         render.org_id,
         render.id,
@@ -331,8 +331,9 @@ pub async fn insert_result(tx: &mut ServiceTx, render: &Render, result: &NewResu
         result.width,
         result.height,
         result.bytes,
-        result.cost_tokens,
-        result.cost_micro_usd,
+        result.charge.tokens,
+        result.charge.cost_micro_usd,
+        result.charge.estimated,
         result.model_used,
         result.served_by
     )
@@ -366,7 +367,7 @@ pub async fn charge(
     render: &Render,
     actor_id: Uuid,
     renders: i64,
-    cost_micro_usd: i64,
+    charge: Charge,
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into public.render_counters as c (org_id, actor_id, period_start, renders)
@@ -379,11 +380,12 @@ pub async fn charge(
     .execute(tx.conn()?)
     .await?;
     sqlx::query!(
-        "insert into public.billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id)
-         values ($1, 'render', $2, $3, 'render_requests', $4)",
+        "insert into public.billing_events (org_id, kind, quantity, cost_micro_usd, estimated, source_table, source_id)
+         values ($1, 'render', $2, $3, $4, 'render_requests', $5)",
         render.org_id,
         renders,
-        cost_micro_usd,
+        charge.cost_micro_usd,
+        charge.estimated,
         render.id
     )
     .execute(tx.conn()?)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use shared::{
     ai::{
-        self, AiError, Usage,
+        AiError, Charge, Metered, Usage,
         call::{self, Call, Failed},
     },
     jobs::{self, Renewed},
@@ -60,6 +60,7 @@ impl From<AiError> for Failure {
             | AiError::Overloaded { .. }
             | AiError::Timeout
             | AiError::Unreachable
+            | AiError::Unanswered { .. }
             | AiError::NoKey => Help::Wait(error.retry_after()),
             AiError::QuotaSpent | AiError::SpendCap | AiError::UnknownModel | AiError::InvalidRequest => Help::Model,
             AiError::Blocked { .. }
@@ -77,8 +78,7 @@ impl From<AiError> for Failure {
 pub(super) struct Written {
     pub(super) text: Text,
     pub(super) model: String,
-    pub(super) tokens: i64,
-    pub(super) cost_micro_usd: i64,
+    pub(super) charge: Charge,
     /// What pays for it, and is to be settled with it.
     pub(super) reservation_id: Uuid,
 }
@@ -88,7 +88,7 @@ enum Unusable {
     /// There is none, or it cannot be read.
     Unanswered(AiError),
     /// It says what the figures do not.
-    Untrue(Complaint, Usage),
+    Untrue(Complaint, Metered),
 }
 
 impl From<AiError> for Unusable {
@@ -105,10 +105,10 @@ impl Failed for Unusable {
         }
     }
 
-    fn usage(&self) -> Option<Usage> {
+    fn metered(&self) -> Option<Metered> {
         match self {
-            Self::Unanswered(error) => error.usage().copied(),
-            Self::Untrue(_, usage) => Some(*usage),
+            Self::Unanswered(error) => error.metered(),
+            Self::Untrue(_, metered) => Some(*metered),
         }
     }
 }
@@ -117,6 +117,7 @@ impl Failed for Unusable {
 struct Begun {
     call_id: Uuid,
     reservation_id: Uuid,
+    reserved: Charge,
     prices: Vec<prices::ModelPrice>,
 }
 
@@ -139,26 +140,28 @@ pub(super) async fn text(
         let call = Call {
             id: begun.call_id,
             org_id: held.job.org_id,
+            provider: "anthropic",
             prices: &begun.prices,
+            reserved: begun.reserved,
             secret: Secret::AnthropicApiKey,
             left: left(deadline),
         };
         let made = call::make(&state.db, &state.secrets, &call, async |key| {
             let answered = state.claude.answer(key, model, &held.system, &prompt, &schema, MAX_TOKENS).await?;
-            let usage = answered.usage;
+            let metered = answered.metered;
             answered.try_map(|value| {
-                let draft: Draft = serde_json::from_value(value).map_err(|_| AiError::Malformed { usage })?;
-                text::check(draft, &held.figures).map_err(|complaint| Unusable::Untrue(complaint, usage))
+                let draft: Draft = serde_json::from_value(value).map_err(|_| AiError::Malformed { metered })?;
+                text::check(draft, &held.figures).map_err(|complaint| Unusable::Untrue(complaint, metered))
             })
         })
         .await?;
-        let Ok(cost_micro_usd) = made.cost_micro_usd else {
+        if made.unpriced.is_some() {
             return Ok(Err(no_price(model)));
-        };
+        }
         let told = match made.answer {
             Ok(text) => {
-                let (reservation_id, tokens) = (begun.reservation_id, made.tokens);
-                return Ok(Ok(Written { text, model: model.to_owned(), tokens, cost_micro_usd, reservation_id }));
+                let (reservation_id, charge) = (begun.reservation_id, made.charge);
+                return Ok(Ok(Written { text, model: model.to_owned(), charge, reservation_id }));
             }
             Err(Unusable::Untrue(complaint, _)) if tries < TRIES => {
                 tracing::warn!(job.id = %held.job.id, code = complaint.code(), "a text is asked for again");
@@ -213,14 +216,14 @@ async fn begin(
     // Two characters are a token at least: on the high side, since what is not used is given back.
     let input = u64::try_from(held.system.chars().count() + prompt.chars().count()).unwrap_or(u64::MAX) / 2;
     let expected = Usage { input, output: u64::from(MAX_TOKENS), ..Usage::default() };
-    let Ok(cost_micro_usd) = ai::cost_micro_usd(&expected, &prices) else {
+    let Ok(reserved) = Charge::reserved(&expected, &prices) else {
         tx.rollback().await?;
         return Ok(Err(no_price(model)));
     };
     limits::refund_job(&mut tx, job.id).await?;
     // Nightly work is nobody's, and an insight is of no project.
     let counted = Counted { agent: AGENT, user_id: job.created_by, project_id: None };
-    let amounts = Amounts { requests: 1, tokens: expected.total_tokens(), cost_micro_usd };
+    let amounts = Amounts { requests: 1, tokens: reserved.tokens, cost_micro_usd: reserved.cost_micro_usd };
     let failure = match limits::reserve(&mut tx, job.id, counted, amounts).await? {
         Reserved::Active(reservation_id) => {
             let call_id = Uuid::now_v7();
@@ -233,10 +236,11 @@ async fn begin(
                 purpose: "insight_summary",
                 provider: "anthropic",
                 model,
+                reserved,
             };
             provider_calls::insert(&mut tx, new).await?;
             tx.commit().await?;
-            return Ok(Ok(Begun { call_id, reservation_id, prices }));
+            return Ok(Ok(Begun { call_id, reservation_id, reserved, prices }));
         }
         Reserved::Reached(waiting) => {
             Failure { code: waiting.code(), detail: waiting.detail(), help: Help::Window(waiting.until) }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use shared::{
     ai::{
-        Answered, Usage,
+        Answered, Charge, Metered,
         call::{self, Call, Failed},
     },
     jobs::{self, Renewed},
@@ -32,8 +32,15 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// A call to a model that was made and paid for.
 pub(super) struct Paid<T> {
     pub(super) value: T,
-    pub(super) tokens: i64,
-    pub(super) cost_micro_usd: i64,
+    pub(super) bill: Bill,
+}
+
+/// What a call is charged with, and what was reserved for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bill {
+    pub(super) call_id: Uuid,
+    pub(super) charge: Charge,
+    pub(super) reserved: Charge,
 }
 
 impl Failed for Failure {
@@ -41,8 +48,8 @@ impl Failed for Failure {
         self.code
     }
 
-    fn usage(&self) -> Option<Usage> {
-        self.usage
+    fn metered(&self) -> Option<Metered> {
+        self.metered.as_deref().copied()
     }
 }
 
@@ -52,6 +59,8 @@ pub(super) struct Ask<'a> {
     pub(super) provider: &'static str,
     pub(super) model: &'a str,
     pub(super) prices: &'a [ModelPrice],
+    /// What was reserved for it.
+    pub(super) reserved: Charge,
     pub(super) secret: Secret,
     /// When the function is cut off.
     pub(super) deadline: Instant,
@@ -83,7 +92,7 @@ pub(super) async fn paid<T>(
         }
         tries += 1;
         tracing::warn!(job.id = %held.job.id, code = failure.code, tries, "a call is made again");
-        if failure.usage.is_some() {
+        if failure.metered.is_some() {
             reserve_again(state, held).await?;
         }
         tokio::time::sleep(pause).await;
@@ -145,15 +154,24 @@ async fn once<T>(
         purpose: ask.purpose,
         provider: ask.provider,
         model: ask.model,
+        reserved: ask.reserved,
     };
     provider_calls::insert(&mut tx, new).await?;
     tx.commit().await?;
 
-    let call = Call { id, org_id: job.org_id, prices: ask.prices, secret: ask.secret, left: left(ask.deadline) };
+    let call = Call {
+        id,
+        org_id: job.org_id,
+        provider: ask.provider,
+        prices: ask.prices,
+        reserved: ask.reserved,
+        secret: ask.secret,
+        left: left(ask.deadline),
+    };
     let made = call::make(&state.db, &state.secrets, &call, answer).await?;
-    let (value, tokens) = (made.answer?, made.tokens);
-    let cost_micro_usd = made
-        .cost_micro_usd
-        .map_err(|_| Failure::permanent("model_price_unknown", "The model used a unit that has no price."))?;
-    Ok(Paid { value, tokens, cost_micro_usd })
+    let value = made.answer?;
+    if made.unpriced.is_some() {
+        return Err(Failure::permanent("model_price_unknown", "The model used a unit that has no price.").into());
+    }
+    Ok(Paid { value, bill: Bill { call_id: id, charge: made.charge, reserved: ask.reserved } })
 }

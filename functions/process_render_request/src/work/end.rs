@@ -3,20 +3,21 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
+    ai::Charge,
     audit::{self, AuditError, AuditKeys},
     db::ServiceTx,
     jobs::{self, Claimed, End},
     limits,
     store::{
-        cache, outbox as outbox_rows,
+        cache, outbox as outbox_rows, provider_calls,
         renders::{self, NewResult, Render},
     },
     telemetry::{Unit, metric},
 };
 
 use super::{
-    Brief, Failure, Finished, Held, LONGEST_WAIT, PAUSE, Photo, Retry, State, Stop, fallback, hex, log_unavailable,
-    postpone, quota_renewed_at, wishes,
+    Bill, Brief, Failure, Finished, Held, LONGEST_WAIT, PAUSE, Photo, Retry, State, Stop, fallback, hex,
+    log_unavailable, postpone, quota_renewed_at, wishes,
 };
 
 /// The one transaction that tells the whole story: results, assets, counter, usage, charge, audit entry, document and job.
@@ -29,9 +30,12 @@ pub(super) async fn complete(
 ) -> Result<(), Stop> {
     let Held { job, render, .. } = held;
     let Finished { brief, made, model, served_by, template, instead } = finished;
-    let brief_paid = brief.as_ref().map_or((0, 0), |brief| (brief.tokens, brief.cost_micro_usd));
-    let tokens = brief_paid.0 + made.iter().map(|made| made.tokens).sum::<i64>();
-    let cost_micro_usd = brief_paid.1 + made.iter().map(|made| made.cost_micro_usd).sum::<i64>();
+    let bills: Vec<&Bill> =
+        brief.iter().map(|brief| &brief.bill).chain(made.iter().filter_map(|made| made.bill.as_ref())).collect();
+    // Each call that is estimated costs what was reserved for it, and all of them together no less than was reserved for all.
+    let charged: Charge = bills.iter().map(|bill| bill.charge).sum();
+    let missing = charged.short_of(bills.iter().map(|bill| bill.reserved).sum());
+    let Charge { tokens, cost_micro_usd, estimated } = charged + missing;
     let now = (state.clock)();
     let results: Vec<Value> = made
         .iter()
@@ -41,13 +45,17 @@ pub(super) async fn complete(
     let mut tx = state.db.service_tx(job.org_id).await?;
     // First, since it decides whether any of the rest may happen.
     let result = json!({
-        "request_id": render.id, "results": results, "cost_micro_usd": cost_micro_usd, "served_by": served_by,
-        "instead_because": instead,
+        "request_id": render.id, "results": results, "cost_micro_usd": cost_micro_usd, "estimated": estimated,
+        "served_by": served_by, "instead_because": instead,
     });
     jobs::end(&mut tx, job, &End::Succeeded { result, tokens }).await??;
-    for (index, made) in made.iter().enumerate() {
-        // The brief is paid for once and shown with the first result, so that the results add up to the charge.
-        let share = if index == 0 { brief_paid } else { (0, 0) };
+    if let Some(bill) = bills.iter().find(|bill| bill.charge.estimated) {
+        provider_calls::raise(&mut tx, bill.call_id, missing).await?;
+    }
+    // The brief is paid for once and shown with the first result, so that the results add up to the charge.
+    let mut share = brief.as_ref().map(|brief| brief.bill.charge).unwrap_or_default() + missing;
+    for made in made {
+        let charge = made.bill.map(|bill| bill.charge).unwrap_or_default() + std::mem::take(&mut share);
         let stored = NewResult {
             id: made.id,
             variant: made.variant,
@@ -58,8 +66,7 @@ pub(super) async fn complete(
             height: i32::try_from(made.height).unwrap_or(i32::MAX),
             bytes: i64::try_from(made.bytes).unwrap_or(i64::MAX),
             sha256: made.sha256,
-            cost_tokens: made.tokens + share.0,
-            cost_micro_usd: made.cost_micro_usd + share.1,
+            charge,
             model_used: model,
             served_by,
         };
@@ -72,7 +79,7 @@ pub(super) async fn complete(
         return Err(Failure::passing("reservation_lost", "The reservation had ended; the render is made again.").into());
     }
     let actor = job.created_by.unwrap_or_default();
-    renders::charge(&mut tx, render, actor, variants, cost_micro_usd).await?;
+    renders::charge(&mut tx, render, actor, variants, charged + missing).await?;
 
     let subject = audit_keys.subject(&mut tx, job.org_id, actor).await?;
     let seal = |field, value: &str| subject.seal(field, value).map_err(AuditError::from);
@@ -93,7 +100,9 @@ pub(super) async fn complete(
             "brief_model": brief.as_ref().map(|_| &state.claude_model), "model": model, "served_by": served_by,
             "instead_because": instead,
         }),
-        output: json!({ "results": results, "tokens": tokens, "cost_micro_usd": cost_micro_usd }),
+        output: json!({
+            "results": results, "tokens": tokens, "cost_micro_usd": cost_micro_usd, "estimated": estimated,
+        }),
         metadata: json!({ "job_id": job.id, "attempt": job.attempt }),
         subject_ids: vec![subject.id()],
         ..audit::Entry::default()
@@ -106,7 +115,7 @@ pub(super) async fn complete(
             "prompt": brief.value.prompt, "negative": brief.value.negative, "decision": brief.value.decision,
         })),
         "wishes": wishes(render), "results": results, "tokens": tokens, "cost_micro_usd": cost_micro_usd,
-        "served_by": served_by, "completed_at": now,
+        "estimated": estimated, "served_by": served_by, "completed_at": now,
     });
     outbox_rows::insert_document(&mut tx, job.org_id, render.id, "agent_outputs", &document).await?;
     if *served_by == "model" {

@@ -123,7 +123,7 @@ async fn from_cache(
             Err(error) => return Err(Failure::from_storage(error).into()),
         };
         let Ok(checked) = photo::check_render(&bytes, photo.width, photo.height) else { return Ok(None) };
-        made.push(keep(state, held, deadline, variant, checked, bytes, (0, 0)).await?);
+        made.push(keep(state, held, deadline, variant, checked, bytes, None).await?);
     }
     Ok((made.len() == usize::from(held.render.variants.unsigned_abs())).then_some((made, found.fresh)))
 }
