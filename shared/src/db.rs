@@ -7,14 +7,25 @@
 //! read takes three round trips: begin with context, the query, commit. One connection per process is kept and no pool: Lambda
 //! sends one event at a time, and a pool pings a connection each time it is returned.
 
-use std::{ops::DerefMut, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    io,
+    ops::DerefMut,
+    str::FromStr,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
-use futures::{future::BoxFuture, stream::BoxStream};
+use futures::{
+    StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use serde_json::json;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Either, Execute, Executor, PgConnection, Postgres, SqlStr,
-    postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+    postgres::{PgDatabaseError, PgQueryResult, PgRow, PgSeverity, PgStatement, PgTypeInfo},
 };
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
@@ -65,28 +76,81 @@ pub enum DbError {
     /// The caller is an agent whose token does not stand: unknown, expired or revoked, or the agent is paused.
     #[error("the agent's token does not stand")]
     AgentRefused,
+    /// The server refused to commit, and has taken everything back.
+    #[error("the database refused to commit")]
+    Refused(#[source] sqlx::Error),
+    /// The server was asked to commit, and it is not known whether it did.
+    #[error("the database did not confirm a commit")]
+    Unconfirmed(#[source] sqlx::Error),
 }
 
-/// How long a transaction may take to begin, connection included.
+/// How long a transaction may take to begin, connection included; and how long a rollback is waited for.
 const BEGIN: Duration = Duration::from_secs(5);
+/// How long any other exchange may take: longer than the server lets a statement run, so that its own word of it comes first, and
+/// within what a request has.
+const EXCHANGE: Duration = Duration::from_secs(26);
 
-/// The door to Postgres. Connects on first use; secret `DATABASE_URL`, settings `DATABASE_MODE` and `DATABASE_CA`.
+/// What a failure of the database says of another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The server cannot be reached or cannot serve; it may in a moment.
+    Gone,
+    /// The server serves, and others were in the way.
+    Busy,
+    /// The same would happen again.
+    Ours,
+}
+
+impl Fault {
+    /// Tells faults apart: by the kind of error, and of what the server answered by the class of its code.
+    pub(crate) fn of(error: &sqlx::Error) -> Self {
+        let answered = match error {
+            sqlx::Error::Database(answered) => answered,
+            // What came was no answer, so nothing else on that connection is.
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => return Self::Gone,
+            _ => return Self::Ours,
+        };
+        let code = answered.code().unwrap_or_default();
+        match &*code {
+            // Statement timeout, lock timeout, serialization failure, deadlock.
+            "57014" | "55P03" | "40001" | "40P01" => Self::Busy,
+            // A server that became a standby, and sessions that it ended for their transaction's time.
+            "25006" | "25P03" | "25P04" => Self::Gone,
+            // Connection, resources, the operator, the system.
+            code if ["08", "53", "57P", "58"].iter().any(|class| code.starts_with(class)) => Self::Gone,
+            _ => Self::Ours,
+        }
+    }
+}
+
+fn late() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the database did not answer in time"))
+}
+
+fn lost() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::NotConnected, "the connection was lost before"))
+}
+
+/// The door to Postgres. Connects on first use; secret `DATABASE_URL`, settings `DATABASE_MODE`,
+/// `DATABASE_CA` and `DATABASE_TIMEOUT_MS`.
 #[derive(Debug, Clone)]
 pub struct Database {
     secrets: Arc<Secrets>,
     mode: Mode,
     trust: Trust,
+    exchange: Duration,
     idle: Arc<Mutex<Option<PgConnection>>>,
 }
 
 impl Database {
-    /// Reads `DATABASE_MODE` (default `direct`) and `DATABASE_CA`; connects to nothing yet.
+    /// Reads `DATABASE_MODE` (default `direct`), `DATABASE_CA` and `DATABASE_TIMEOUT_MS`; connects to nothing yet.
     ///
     /// # Errors
-    /// [`ConfigError`] if the mode is not one of the two, or `DATABASE_CA` holds no certificate.
+    /// [`ConfigError`] if the mode is not one of the two, `DATABASE_CA` holds no certificate, or the time is none.
     pub fn from_env(env: &Env, secrets: Arc<Secrets>) -> Result<Self, ConfigError> {
         let mode = env.parsed("DATABASE_MODE", "`direct` or `transaction_pooler`")?.unwrap_or(Mode::Direct);
-        Ok(Self { secrets, mode, trust: Trust::from_env(env)?, idle: Arc::default() })
+        let exchange = env.duration_ms("DATABASE_TIMEOUT_MS", EXCHANGE)?;
+        Ok(Self { secrets, mode, trust: Trust::from_env(env)?, exchange, idle: Arc::default() })
     }
 
     /// Begins a transaction in which every statement runs as `caller`. The same message asks whether an agent's token stands.
@@ -142,20 +206,29 @@ impl Database {
 
     async fn begin(&self, statement: String) -> Result<Tx, DbError> {
         let mut idle = Arc::clone(&self.idle).lock_owned().await;
+        let limit = self.exchange.min(BEGIN);
         // A connection that slept through a freeze may be dead, and one whose other end is gone may not say so: nothing has been
         // asked of it yet, so once more with a new one.
-        if let Some(mut kept) = idle.take()
-            && let Ok(Ok(begun)) = timeout(BEGIN, kept.execute(AssertSqlSafe(statement.clone()))).await
-        {
-            return Ok(Tx { conn: Some(kept), idle, mode: self.mode, answered: begun.rows_affected() });
-        }
-        let connected = timeout(BEGIN, async {
-            let mut conn = self.connect().await?;
-            let begun = conn.execute(AssertSqlSafe(statement)).await?;
-            Ok::<_, DbError>((conn, begun))
-        });
-        let (conn, begun) = connected.await.map_err(|_| DbError::Timeout)??;
-        Ok(Tx { conn: Some(conn), idle, mode: self.mode, answered: begun.rows_affected() })
+        let kept = match idle.take() {
+            Some(mut kept) => match timeout(limit, kept.execute(AssertSqlSafe(statement.clone()))).await {
+                Ok(Ok(begun)) => Some((kept, begun)),
+                _ => None,
+            },
+            None => None,
+        };
+        let (conn, begun) = match kept {
+            Some(begun) => begun,
+            None => {
+                let connected = timeout(limit, async {
+                    let mut conn = self.connect().await?;
+                    let begun = conn.execute(AssertSqlSafe(statement)).await?;
+                    Ok::<_, DbError>((conn, begun))
+                });
+                connected.await.map_err(|_| DbError::Timeout)??
+            }
+        };
+        let answered = begun.rows_affected();
+        Ok(Tx { conn: Some(conn), lost: false, idle, mode: self.mode, answered, exchange: self.exchange })
     }
 
     async fn connect(&self) -> Result<PgConnection, DbError> {
@@ -192,31 +265,55 @@ fn text(value: &str) -> String {
 
 /// An open transaction, whoever it runs as.
 ///
-/// Dropped without an end, it takes its connection with it: the server rolls back as the socket closes, and nothing half done
-/// is ever handed to the next user.
+/// Dropped without an end, or after an exchange that was not answered, it takes its connection with it: the server rolls back as the
+/// socket closes, and nothing half done is ever handed to the next user.
 #[derive(Debug)]
 pub struct Tx {
     conn: Option<PgConnection>,
+    /// Whether an exchange failed in a way after which nothing more can be asked.
+    lost: bool,
     idle: OwnedMutexGuard<Option<PgConnection>>,
     mode: Mode,
     /// How many rows the message answered that began it.
     answered: u64,
+    exchange: Duration,
 }
 
 impl Tx {
     /// Visible to `shared` only: functions cannot issue SQL.
     pub(crate) fn conn(&mut self) -> Result<Conn<'_>, sqlx::Error> {
-        let named = self.mode == Mode::Direct;
+        if self.lost {
+            return Err(lost());
+        }
+        let (named, limit) = (self.mode == Mode::Direct, self.exchange);
         // Absent only after an end, which consumes the transaction.
-        self.conn.as_mut().map(|inner| Conn { inner, named }).ok_or(sqlx::Error::PoolClosed)
+        let inner = self.conn.as_mut().ok_or(sqlx::Error::PoolClosed)?;
+        Ok(Conn { inner, lost: &mut self.lost, named, limit })
     }
 
-    async fn end(mut self, statement: &'static str) -> Result<(), DbError> {
-        if let Some(mut conn) = self.conn.take() {
-            conn.execute(statement).await?;
-            *self.idle = Some(conn);
+    async fn end(mut self, statement: &'static str, limit: Duration) -> Result<(), sqlx::Error> {
+        let Some(mut conn) = self.conn.take() else { return Ok(()) };
+        if self.lost {
+            // Dropped here, which closes it.
+            return Err(lost());
         }
+        timeout(limit, conn.execute(statement)).await.map_err(|_| late())??;
+        *self.idle = Some(conn);
         Ok(())
+    }
+
+    async fn commit(self) -> Result<(), DbError> {
+        let (limit, asked) = (self.exchange, !self.lost);
+        self.end("commit", limit).await.map_err(|error| match error {
+            sqlx::Error::Database(_) if Fault::of(&error) != Fault::Gone => DbError::Refused(error),
+            error if asked => DbError::Unconfirmed(error),
+            error => DbError::Database(error),
+        })
+    }
+
+    async fn rollback(self) -> Result<(), DbError> {
+        let limit = self.exchange.min(BEGIN);
+        Ok(self.end("rollback", limit).await?)
     }
 }
 
@@ -230,9 +327,9 @@ macro_rules! transaction {
             /// Makes what was done visible to others.
             ///
             /// # Errors
-            /// [`DbError`] if the server did not confirm; then it is unknown whether it happened.
+            /// [`DbError::Unconfirmed`] if the server did not answer: then it is unknown whether it happened.
             pub async fn commit(self) -> Result<(), DbError> {
-                self.0.end("commit").await
+                self.0.commit().await
             }
 
             /// Undoes everything, and waits until it is undone.
@@ -240,7 +337,7 @@ macro_rules! transaction {
             /// # Errors
             /// [`DbError`] if the server did not confirm; the connection is then closed, which undoes it too.
             pub async fn rollback(self) -> Result<(), DbError> {
-                self.0.end("rollback").await
+                self.0.rollback().await
             }
         }
 
@@ -278,11 +375,50 @@ transaction!(
     OwnerTx
 );
 
-/// A connection that names its statements or does not, as the connection setting says.
+/// A connection that names its statements or does not, as the connection setting says, and waits for each so long.
 #[derive(Debug)]
 pub(crate) struct Conn<'c> {
     inner: &'c mut PgConnection,
+    lost: &'c mut bool,
     named: bool,
+    limit: Duration,
+}
+
+/// Whether nothing more can be asked after this.
+fn loses(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(answered) => {
+            let severity = answered.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
+            matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
+        }
+        other => Fault::of(other) == Fault::Gone,
+    }
+}
+
+/// What comes of a statement, until its time is over.
+fn within<'e, T: 'e>(
+    mut answer: BoxStream<'e, Result<T, sqlx::Error>>,
+    limit: Duration,
+    lost: &'e mut bool,
+) -> BoxStream<'e, Result<T, sqlx::Error>> {
+    let mut over = Box::pin(tokio::time::sleep(limit));
+    stream::poll_fn(move |cx| {
+        if *lost {
+            return Poll::Ready(None);
+        }
+        let next = match answer.poll_next_unpin(cx) {
+            Poll::Pending => {
+                ready!(over.as_mut().poll(cx));
+                Some(Err(late()))
+            }
+            Poll::Ready(next) => next,
+        };
+        if let Some(Err(error)) = &next {
+            *lost = loses(error);
+        }
+        Poll::Ready(next)
+    })
+    .boxed()
 }
 
 /// A query whose statement gets a name only where the connection allows it.
@@ -317,7 +453,8 @@ impl<'c> Executor<'c> for Conn<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        self.inner.fetch_many(Named { query, named: self.named })
+        let Self { inner, lost, named, limit } = self;
+        within(inner.fetch_many(Named { query, named }), limit, lost)
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
@@ -325,7 +462,12 @@ impl<'c> Executor<'c> for Conn<'c> {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        self.inner.fetch_optional(Named { query, named: self.named })
+        let Self { inner, lost, named, limit } = self;
+        let row = inner.fetch_optional(Named { query, named });
+        Box::pin(async move {
+            let row = timeout(limit, row).await.unwrap_or_else(|_| Err(late()));
+            row.inspect_err(|error| *lost = loses(error))
+        })
     }
 
     fn prepare_with<'e>(

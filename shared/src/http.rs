@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     audit::AuditError,
     auth::AuthError,
-    db::{CallerTx, DbError},
+    db::{CallerTx, DbError, Fault},
     store::{StoreError, idempotency::KeyedRequest},
 };
 
@@ -209,12 +209,13 @@ pub struct ApiError {
     code: Cow<'static, str>,
     detail: Cow<'static, str>,
     retry_after_s: Option<i64>,
+    allow: Option<&'static str>,
     cause: Option<BoxError>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code: code.into(), detail: detail.into(), retry_after_s: None, cause: None }
+        Self { status, code: code.into(), detail: detail.into(), retry_after_s: None, allow: None, cause: None }
     }
 
     /// 400: not what this route takes, and not worth trying again.
@@ -264,10 +265,11 @@ impl ApiError {
         )
     }
 
-    /// 405.
+    /// 405. `allow` names the methods that the path takes, as in `GET, POST`.
     #[must_use]
-    pub fn method_not_allowed() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not take this method.")
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let detail = format!("This path does not take this method; it takes {allow}.");
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail) }
     }
 
     /// 409: the state it is in forbids it.
@@ -290,6 +292,16 @@ impl ApiError {
                 "Something went wrong on our side; give the request id when you ask about it.",
             )
         }
+    }
+
+    /// What a failure of the database is to the client.
+    fn of_database(fault: Fault, cause: impl Into<BoxError>) -> Self {
+        let (code, detail, retry_after_s) = match fault {
+            Fault::Gone => ("database_unavailable", "The database cannot be reached; try again shortly.", 5),
+            Fault::Busy => ("database_busy", "The database is busy; try again shortly.", 1),
+            Fault::Ours => return Self::internal(cause),
+        };
+        Self::unavailable(code, detail, retry_after_s).because(cause)
     }
 
     /// Records what the client must not see.
@@ -319,6 +331,9 @@ impl ApiError {
         let mut headers = HeaderMap::new();
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(methods) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -361,7 +376,8 @@ impl From<StoreError> for ApiError {
                 "idempotency_key_reused",
                 "This Idempotency-Key came with another request; use a new key for a new request.",
             ),
-            StoreError::Database(_) | StoreError::Unreadable { .. } => Self::internal(error),
+            StoreError::Database(ref failed) => Self::of_database(Fault::of(failed), error),
+            StoreError::Unreadable { .. } => Self::internal(error),
             StoreError::Transaction(error) => error.into(),
         }
     }
@@ -369,16 +385,21 @@ impl From<StoreError> for ApiError {
 
 impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
-        match error {
+        match &error {
             DbError::AgentRefused => Self::new(
                 StatusCode::UNAUTHORIZED,
                 "agent_token_refused",
                 "The agent's token is unknown, has expired or was revoked, or the agent is paused; ask an admin for a new one.",
             ),
-            DbError::Secret(_) | DbError::Database(_) | DbError::Timeout => {
-                Self::unavailable("database_unavailable", "The database cannot be reached; try again shortly.", 5)
-                    .because(error)
-            }
+            // A transaction that cannot begin is a fault of the moment, or one that an operator mends.
+            DbError::Secret(_) | DbError::Database(_) | DbError::Timeout => Self::of_database(Fault::Gone, error),
+            DbError::Refused(refused) => Self::of_database(Fault::of(refused), error),
+            DbError::Unconfirmed(_) => Self::unavailable(
+                "database_unavailable",
+                "The database did not confirm this, and it may have happened: send it again with the same Idempotency-Key.",
+                5,
+            )
+            .because(error),
         }
     }
 }
