@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use futures::TryStreamExt;
 use mongodb::{
     Client, IndexModel,
-    bson::{Bson, Document, RawDocumentBuf, deserialize_from_document, doc, serialize_to_document},
+    bson::{
+        Bson, Document, RawArrayBuf, RawDocumentBuf, deserialize_from_document, doc, rawdoc, serialize_to_document,
+    },
     error::{ErrorKind, WriteFailure},
     options::{ClientOptions, CreateCollectionOptions, ValidationAction, ValidationLevel},
 };
@@ -26,6 +28,14 @@ pub const PAGE: u16 = 200;
 
 /// The largest document, in bytes of BSON. The server takes 16 MiB, with what the door adds.
 pub const LARGEST: usize = 15 * 1024 * 1024;
+
+/// How much is put in one exchange, in bytes of BSON, beyond one document. The server takes 48 MB.
+const MESSAGE: usize = 16 * 1024 * 1024;
+
+/// Codes of commands that failed for the server's state, and not for what was asked: it is elsewhere, going down, out of room or time, or
+/// does not let this login in.
+const STATES: &[i32] =
+    &[6, 7, 13, 18, 24, 50, 89, 91, 189, 262, 8000, 9001, 10058, 10107, 11600, 11602, 13435, 13436, 14031];
 
 /// The stages a pipeline may have. Each works on the documents it is given: none reads others, writes, or holds a pipeline.
 const STAGES: &[&str] =
@@ -96,6 +106,26 @@ pub enum DocumentError {
     /// A pipeline names what it may not, or is none.
     #[error("a pipeline may not have {0}")]
     Refused(String),
+    /// The server has it, and does not say that it will keep it.
+    #[error("MongoDB did not confirm a write")]
+    Unconfirmed,
+}
+
+impl DocumentError {
+    /// Whether it is MongoDB that failed, so that every other document would fare alike; else it is this document.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Secret(_) | Self::Unconfirmed => true,
+            Self::Database(error) => match &*error.kind {
+                ErrorKind::Write(WriteFailure::WriteError(refused)) => STATES.contains(&refused.code),
+                ErrorKind::Command(refused) => STATES.contains(&refused.code),
+                ErrorKind::InvalidArgument { .. } | ErrorKind::BsonSerialization(_) => false,
+                _ => true,
+            },
+            Self::Shape | Self::IdTaken | Self::TooLarge(_) | Self::TooMany | Self::Refused(_) => false,
+        }
+    }
 }
 
 /// Whether there is a document of this id already.
@@ -306,7 +336,88 @@ impl OrgDocuments<'_> {
     /// [`DocumentError::Shape`] if it is no JSON object, [`DocumentError::TooLarge`], or [`DocumentError::IdTaken`] if the id is
     /// another organisation's.
     pub async fn put(&self, collection: Collection, id: Uuid, value: Value) -> Result<(), DocumentError> {
-        let mut document = serialize_to_document(&value).map_err(|_| DocumentError::Shape)?;
+        let document = self.encode(collection, id, &value)?;
+        self.put_encoded(collection, id, &document).await
+    }
+
+    /// Stores many as [`Self::put`] does, in as few exchanges as they fit in. What became of each, in their order.
+    ///
+    /// # Errors
+    /// [`DocumentError`] if MongoDB itself failed: then it is not known which of them it has.
+    pub async fn put_many(
+        &self,
+        collection: Collection,
+        documents: &[(Uuid, Value)],
+    ) -> Result<Vec<Result<(), DocumentError>>, DocumentError> {
+        let encoded: Vec<_> = documents.iter().map(|(id, value)| self.encode(collection, *id, value)).collect();
+        let mut outcomes = Vec::with_capacity(encoded.len());
+        let (mut message, mut bytes) = (Vec::new(), 0);
+        for ((id, _), encoded) in documents.iter().zip(encoded) {
+            match encoded {
+                Ok(document) => {
+                    let size = document.as_bytes().len();
+                    if bytes + size > MESSAGE {
+                        self.send(collection, &std::mem::take(&mut message), &mut outcomes).await?;
+                        bytes = 0;
+                    }
+                    bytes += size;
+                    message.push((outcomes.len(), *id, document));
+                    outcomes.push(Ok(()));
+                }
+                Err(error) => outcomes.push(Err(error)),
+            }
+        }
+        self.send(collection, &message, &mut outcomes).await?;
+        Ok(outcomes)
+    }
+
+    /// Puts documents in one exchange, each beside the place of its outcome. What the server does not take of them is put once more by
+    /// itself, which tells why.
+    async fn send(
+        &self,
+        collection: Collection,
+        message: &[(usize, Uuid, RawDocumentBuf)],
+        outcomes: &mut [Result<(), DocumentError>],
+    ) -> Result<(), DocumentError> {
+        if message.is_empty() {
+            return Ok(());
+        }
+        let mut updates = RawArrayBuf::new();
+        for (_, id, document) in message {
+            let (id, org_id) = (id.to_string(), self.org_id.to_string());
+            updates.push(rawdoc! { "q": { "_id": id, "org_id": org_id }, "u": document.clone(), "upsert": true });
+        }
+        // A command takes no write concern from the connection string.
+        let command = rawdoc! {
+            "update": collection.name(), "updates": updates, "ordered": false, "writeConcern": { "w": "majority" },
+        };
+        let put = async |database: mongodb::Database| database.run_raw_command(command.clone()).await;
+        let alone: Vec<usize> = match self.documents.call(put).await {
+            Ok(answer) if answer.contains_key("writeConcernError") => return Err(DocumentError::Unconfirmed),
+            Ok(answer) => {
+                let refused = answer.get_array("writeErrors").into_iter().flatten();
+                let index =
+                    |error: &Bson| error.as_document().and_then(|error| error.get("index").and_then(Bson::as_i32));
+                refused.filter_map(index).filter_map(|index| usize::try_from(index).ok()).collect()
+            }
+            Err(error) if error.is_outage() => return Err(error),
+            // One of them is such that the server does not read the others.
+            Err(_) => (0..message.len()).collect(),
+        };
+        for (place, id, document) in alone.iter().filter_map(|index| message.get(*index)) {
+            let outcome = self.put_encoded(collection, *id, document).await;
+            match (outcome, outcomes.get_mut(*place)) {
+                (Err(error), _) if error.is_outage() => return Err(error),
+                (outcome, Some(place)) => *place = outcome,
+                (_, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The document as it is kept.
+    fn encode(&self, collection: Collection, id: Uuid, value: &Value) -> Result<RawDocumentBuf, DocumentError> {
+        let mut document = serialize_to_document(value).map_err(|_| DocumentError::Shape)?;
         // Beside fields, an operator such as `$set`: neither a document nor a change of one.
         if document.keys().any(|key| key.starts_with('$')) {
             return Err(DocumentError::Shape);
@@ -315,12 +426,18 @@ impl OrgDocuments<'_> {
         document.insert("path", format!("orgs/{}/{}/{id}", self.org_id, collection.name()));
         let document = RawDocumentBuf::try_from(&document).map_err(|_| DocumentError::Shape)?;
         let size = document.as_bytes().len();
-        if size > LARGEST {
-            return Err(DocumentError::TooLarge(size));
-        }
+        if size > LARGEST { Err(DocumentError::TooLarge(size)) } else { Ok(document) }
+    }
+
+    async fn put_encoded(
+        &self,
+        collection: Collection,
+        id: Uuid,
+        document: &RawDocumentBuf,
+    ) -> Result<(), DocumentError> {
         let put = async |database: mongodb::Database| {
             let documents = database.collection::<RawDocumentBuf>(collection.name());
-            let put = || documents.replace_one(self.one(id), &document).upsert(true);
+            let put = || documents.replace_one(self.one(id), document).upsert(true);
             match put().await {
                 // Of two that put it first at the same time one is refused, and finds the other's when it looks again.
                 Err(error) if is_duplicate(&error) => put().await,

@@ -119,6 +119,7 @@ const KINDS: [&str; 2] = ["render", "post"];
 #[derive(Debug, Clone, Copy)]
 enum Call {
     Put { kind: usize, text: u8, forged: bool },
+    PutMany { kind: usize, text: u8 },
     Find,
     List { kind: usize, most: u16 },
     Delete,
@@ -141,6 +142,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let kind = 0..KINDS.len();
     let call = prop_oneof![
         4 => (kind.clone(), 0..2u8, any::<bool>()).prop_map(|(kind, text, forged)| Call::Put { kind, text, forged }),
+        2 => (kind.clone(), 0..2u8).prop_map(|(kind, text)| Call::PutMany { kind, text }),
         2 => Just(Call::Find),
         2 => (kind, 1..3u16).prop_map(|(kind, most)| Call::List { kind, most }),
         1 => Just(Call::Delete),
@@ -159,10 +161,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// What each organisation should have.
 type Model = BTreeMap<(Uuid, &'static str), BTreeMap<Uuid, Value>>;
 
-async fn take(store: &Store, model: &mut Model, orgs: &[Uuid], id: Uuid, step: Step) {
-    let (org, collection) = (orgs[step.org], step.collection);
+async fn take(store: &Store, model: &mut Model, orgs: &[Uuid], ids: &[Uuid], step: Step) {
+    let (org, collection, id) = (orgs[step.org], step.collection, ids[step.id]);
     let door = store.door(org);
-    let taken = orgs.iter().any(|other| *other != org && model[&(*other, collection.name())].contains_key(&id));
+    let others: BTreeSet<Uuid> = orgs
+        .iter()
+        .filter(|other| **other != org)
+        .flat_map(|other| model[&(*other, collection.name())].keys().copied())
+        .collect();
+    let taken = others.contains(&id);
     let own = model.get_mut(&(org, collection.name())).unwrap();
     match step.call {
         Call::Put { kind, text, forged } => {
@@ -177,6 +184,25 @@ async fn take(store: &Store, model: &mut Model, orgs: &[Uuid], id: Uuid, step: S
             } else {
                 outcome.unwrap();
                 own.insert(id, kept(org, collection, id, &content));
+            }
+        }
+        Call::PutMany { kind, text } => {
+            let content = json!({ "kind": KINDS[kind], "text": text });
+            let mut documents: Vec<(Uuid, Value)> = ids.iter().map(|id| (*id, content.clone())).collect();
+            // One that is none, in the middle.
+            documents.insert(step.id, (Uuid::new_v4(), json!([content])));
+            let outcomes = door.put_many(collection, &documents).await.unwrap();
+            assert_eq!(outcomes.len(), documents.len());
+            for ((id, content), outcome) in documents.into_iter().zip(outcomes) {
+                match outcome {
+                    Ok(()) => {
+                        assert!(content.is_object() && !others.contains(&id));
+                        own.insert(id, kept(org, collection, id, &content));
+                    }
+                    Err(DocumentError::Shape) => assert!(content.is_array()),
+                    Err(DocumentError::IdTaken) => assert!(others.contains(&id)),
+                    Err(error) => panic!("{error}"),
+                }
             }
         }
         Call::Find => assert_eq!(door.find(collection, id).await.unwrap().as_ref(), own.get(&id)),
@@ -224,7 +250,7 @@ fn whatever_organisations_do_each_has_what_it_alone_did() {
                 model.insert((org, collection.name()), BTreeMap::new());
             }
             for step in steps {
-                take(&store, &mut model, &orgs, ids[step.id], step).await;
+                take(&store, &mut model, &orgs, &ids, step).await;
             }
             for collection in Collection::ALL {
                 let of = |org: &Uuid| model[&(*org, collection.name())].clone();

@@ -30,27 +30,27 @@ async fn undelivered(db: &TestDatabase) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_of_ten_thousand_is_delivered_by_one_sweep_and_holds_up_nobody() {
+async fn a_backlog_is_delivered_by_one_sweep_and_holds_up_nobody() {
     let app = TestApp::start().await;
-    due(&app.db, NORD, 1, 10_000, "1 hour").await;
+    due(&app.db, NORD, 1, 2_000, "1 hour").await;
     due(&app.db, BRICK, 20_001, 3, "1 second").await;
     let before = app.stack.wire("mongodb").unwrap().exchanges();
 
-    let told = app.stack.sweep().await.unwrap();
+    let swept = app.stack.sweep().await.unwrap();
 
-    assert_eq!(told["documents_delivered"], 10_003, "{told} {}", app.logs());
+    assert_eq!(swept["documents_delivered"], 2_003, "{swept} {}", app.logs());
     assert_eq!(undelivered(&app.db).await, 0);
-    for (org, number) in [(NORD, 1), (NORD, 5_000), (NORD, 10_000), (BRICK, 20_003)] {
+    for (org, number) in [(NORD, 1), (NORD, 1_000), (NORD, 2_000), (BRICK, 20_003)] {
         let document = app.document(org, &numbered(number)).await.unwrap();
         assert_eq!((&document["n"], &document["org_id"]), (&json!(number), &json!(org)));
     }
-    // Whoever came last waits for a batch of the other's at most, and a batch is one exchange with MongoDB.
+    // The organisation that came last waits for one batch of the other's at most, and a batch is one exchange with MongoDB.
     let ahead = format!(
         "select count(*) from outbox where org_id = '{NORD}' and delivered_at < (select min(delivered_at) from outbox where org_id = '{BRICK}')"
     );
-    assert!(app.db.count(&ahead).await <= 250, "{} went ahead", app.db.count(&ahead).await);
+    assert!(app.db.count(&ahead).await <= 100, "{} went ahead", app.db.count(&ahead).await);
     let exchanges = app.stack.wire("mongodb").unwrap().exchanges() - before;
-    assert!(exchanges <= 200, "{exchanges} exchanges with MongoDB");
+    assert!(exchanges <= 40, "{exchanges} exchanges with MongoDB");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,8 +60,8 @@ async fn a_sweep_stops_delivering_at_the_first_failure_of_mongodb_and_the_next_g
     due(&app.db, BRICK, 1_001, 60, "1 second").await;
     for fault in ["refuse", "reset", "hang", "garbage-bytes", "lost", "half"] {
         app.stack.fault("mongodb", fault, Calls::Every).unwrap();
-        let told = app.stack.sweep().await.unwrap();
-        assert_eq!(told["documents_delivered"], 0, "{fault}: {told}");
+        let swept = app.stack.sweep().await.unwrap();
+        assert_eq!(swept["documents_delivered"], 0, "{fault}: {swept}");
         let tried = "select count(distinct org_id) from outbox where attempts > 0 or last_error is not null";
         assert_eq!(app.db.count(tried).await, 1, "{fault}: the other organisation's were tried as well");
         app.stack.fault("mongodb", "none", Calls::Every).unwrap();
@@ -70,8 +70,8 @@ async fn a_sweep_stops_delivering_at_the_first_failure_of_mongodb_and_the_next_g
         let put_off = "select count(*) from outbox where next_attempt_at > now()";
         assert_eq!(app.db.count(put_off).await, 0, "{fault}: documents were put off");
     }
-    let told = app.stack.sweep().await.unwrap();
-    assert_eq!((&told["documents_delivered"], undelivered(&app.db).await), (&json!(120), 0), "{told}");
+    let swept = app.stack.sweep().await.unwrap();
+    assert_eq!((&swept["documents_delivered"], undelivered(&app.db).await), (&json!(120), 0), "{swept}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,9 +117,9 @@ async fn a_document_that_mongodb_does_not_take_is_put_off_alone() {
         .await;
     app.put_document(BRICK, &numbered(7), json!({ "kind": "theirs" })).await;
 
-    let told = app.stack.sweep().await.unwrap();
+    let swept = app.stack.sweep().await.unwrap();
 
-    assert_eq!(told["documents_delivered"], 17, "{told} {}", app.logs());
+    assert_eq!(swept["documents_delivered"], 17, "{swept} {}", app.logs());
     for number in [3, 5, 7] {
         let put_off = format!(
             "select count(*) from outbox where id = '{}' and delivered_at is null and attempts = 1 and last_error is not null
@@ -141,8 +141,8 @@ async fn a_queue_that_does_not_answer_is_asked_once_in_a_sweep() {
         ))
         .await;
     app.stack.fault("queue", "reset", Calls::Every).unwrap();
-    let told = app.stack.sweep().await.unwrap();
-    assert_eq!(told["jobs_woken"], 0, "{told}");
+    let swept = app.stack.sweep().await.unwrap();
+    assert_eq!(swept["jobs_woken"], 0, "{swept}");
     // A message is sent twice at most.
     let met = app.stack.wire("queue").unwrap().faults_met();
     assert!((1..=2).contains(&met), "the queue was asked {met} times");

@@ -14,6 +14,7 @@ use shared::{
         settings,
     },
 };
+use uuid::Uuid;
 
 use crate::{handler::admit, state::State};
 
@@ -36,13 +37,20 @@ pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
         Vec::new()
     };
     tx.rollback().await?;
-    let (mut made, mut failed) = (0, 0);
+    let (mut made, mut failed, mut queue_answers) = (0, 0, true);
     for due in &due {
         if Instant::now() >= deadline {
             break;
         }
         match make(state, due).await {
-            Ok(new) => made += usize::from(new),
+            Ok(None) => {}
+            Ok(Some(job)) => {
+                made += 1;
+                if let Some(job) = job {
+                    // A queue that does not answer is not waited for each time: the sweep wakes what this leaves.
+                    queue_answers = queue_answers && state.queue.wake(job, due.org_id).await;
+                }
+            }
             Err(error) => {
                 tracing::error!(org.id = %due.org_id, table = due.table_name, period = due.period, %error, "a nightly insight was not made");
                 failed += 1;
@@ -55,8 +63,8 @@ pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
     Ok(json!({ "due": due.len(), "made": made, "failed": failed }))
 }
 
-/// Whether it was made now.
-async fn make(state: &State, due: &Due) -> Result<bool, StoreError> {
+/// The job of an insight that was made now, if there is anything to tell of it. `None` if it was there.
+async fn make(state: &State, due: &Due) -> Result<Option<Option<Uuid>>, StoreError> {
     let now = (state.clock)();
     let audience = Audience { permission: due.audience.clone(), user_id: None };
     let mut tx = state.db.service_tx(due.org_id).await?;
@@ -69,8 +77,5 @@ async fn make(state: &State, due: &Due) -> Result<bool, StoreError> {
         }
     };
     tx.commit().await?;
-    if let (true, Some(job_id)) = (made, insight.job_id) {
-        state.queue.wake(job_id, due.org_id).await; // best effort: the sweep finds what this loses
-    }
-    Ok(made)
+    Ok(made.then_some(insight.job_id))
 }

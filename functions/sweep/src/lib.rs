@@ -1,9 +1,11 @@
-//! The backstop, every minute: wakes due and orphaned jobs, delivers what is left of the outbox, gives back reservations whose
-//! time is over, forgets old idempotency keys.
+//! The backstop, every minute: gives back reservations whose time is over, forgets old idempotency keys, wakes due and orphaned jobs,
+//! delivers what is left of the outbox.
 //!
-//! Each part stands alone: one that fails is logged, told in the result, and does not keep the others from their work.
+//! Each part stands alone: one that fails is logged, named in the result, and does not keep the others from their work. Parts that need
+//! the database alone come first, and the one that may take all the time there is comes last.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,15 +20,15 @@ use shared::{
     limits, outbox,
     queue::Queue,
     secrets::Secrets,
-    store::{StoreError, idempotency, outbox as outbox_rows},
+    store::{StoreError, idempotency},
 };
 
 /// How much one run takes on; the next goes on from there.
 const PAGE: i32 = 500;
-/// What is kept of the invocation's time for what follows the waking of jobs.
-const RESERVE: Duration = Duration::from_secs(30);
-/// How long deliveries for one organisation may take.
-const DELIVERY: Duration = Duration::from_secs(5);
+/// What is kept of the invocation's time for deliveries, when no more jobs are woken.
+const DELIVERIES: Duration = Duration::from_secs(30);
+/// What is kept of it for the answer, when no new batch is delivered: as long as one may take.
+const RESERVE: Duration = Duration::from_secs(8);
 
 /// What one cold start builds.
 #[derive(Debug)]
@@ -63,11 +65,13 @@ impl State {
 pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
     let Trigger::Schedule(tick) = trigger else { return Err("sweep answers its schedule only".into()) };
     tracing::debug!(tick.id, "sweep begins");
+    let end = Instant::now() + tick.remaining;
+    let before = |reserve: Duration| end.checked_sub(reserve).unwrap_or(end);
     let parts = [
-        ("jobs_woken", wake_jobs(state, Instant::now() + tick.remaining.saturating_sub(RESERVE)).await),
-        ("documents_delivered", deliver_documents(state).await),
         ("reservations_expired", expire_reservations(state).await),
         ("keys_forgotten", forget_keys(state).await),
+        ("jobs_woken", wake_jobs(state, before(DELIVERIES)).await),
+        ("documents_delivered", outbox::deliver_all(&state.db, &state.documents, before(RESERVE)).await),
     ];
     let mut told = serde_json::Map::new();
     let mut failures = 0;
@@ -96,35 +100,34 @@ async fn wake_jobs(state: &State, deadline: Instant) -> Result<usize, StoreError
     let due = jobs::due(&mut tx, PAGE).await?;
     tx.rollback().await?;
     let mut woken = 0;
+    let mut silent = BTreeSet::new();
     for job in due {
-        // The other parts have their turn too.
+        // The deliveries have their turn too.
         if Instant::now() >= deadline {
             break;
         }
-        match job.job_type.as_str() {
-            "render" => {
-                // Best effort: the next sweep finds what this loses.
-                woken += usize::from(state.renders.wake(job.job_id, job.org_id).await);
-            }
-            "lead_assign" => woken += usize::from(state.leads.wake(job.job_id, job.org_id).await),
-            "insight" => woken += usize::from(state.insights.wake(job.job_id, job.org_id).await),
+        let queue = match job.job_type.as_str() {
+            "render" => &state.renders,
+            "lead_assign" => &state.leads,
+            "insight" => &state.insights,
             // Billing's own schedule finds them.
-            "stripe_settle" | "stripe_claim" => {}
-            other => tracing::error!(job.r#type = other, "no queue is known for this kind of job"),
+            "stripe_settle" | "stripe_claim" => continue,
+            other => {
+                tracing::error!(job.r#type = other, "no queue is known for this kind of job");
+                continue;
+            }
+        };
+        // A queue that does not answer is not waited for each time: the next sweep finds what this leaves.
+        if silent.contains(&job.job_type) {
+            continue;
+        }
+        if queue.wake(job.job_id, job.org_id).await {
+            woken += 1;
+        } else {
+            silent.insert(job.job_type);
         }
     }
     Ok(woken)
-}
-
-async fn deliver_documents(state: &State) -> Result<usize, StoreError> {
-    let mut tx = state.db.directory_tx().await?;
-    let orgs = outbox_rows::due_orgs(&mut tx, PAGE).await?;
-    tx.rollback().await?;
-    let mut delivered = 0;
-    for org in orgs {
-        delivered += outbox::deliver(&state.db, &state.documents, org, DELIVERY).await;
-    }
-    Ok(delivered)
 }
 
 async fn expire_reservations(state: &State) -> Result<usize, StoreError> {

@@ -91,7 +91,23 @@ pub async fn update_failed(tx: &mut ServiceTx, id: Uuid, error: &str) -> Result<
     Ok(())
 }
 
-/// Organisations that have something due.
+/// Gives items back that were claimed and not tried to the end: they are due as they were.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn release(tx: &mut ServiceTx, ids: &[Uuid], error: &str) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update public.outbox set attempts = greatest(attempts - 1, 0), next_attempt_at = now(), last_error = $2
+          where id = any ($1) and delivered_at is null",
+        ids,
+        error
+    )
+    .execute(tx.conn()?)
+    .await?;
+    Ok(())
+}
+
+/// Organisations that have something due, the one whose has been due the longest first.
 ///
 /// # Errors
 /// [`StoreError::Database`].
