@@ -89,7 +89,7 @@ async fn a_wrong_upload_or_path_says_what_to_change() {
     }
     app.get("/v1/uploads", &token).await.expect_error(405, "method_not_allowed");
     app.get("/v1/render-requests/not-an-id", &token).await.expect_error(404, "render_request_not_found");
-    app.get("/v1/render-requests/a/b/c", &token).await.expect_error(405, "method_not_allowed");
+    app.get("/v1/render-requests/a/b/c", &token).await.expect_error(404, "route_not_found");
     app.get(&format!("/v1/jobs/{}", Uuid::new_v4()), &token).await.expect_error(404, "job_not_found");
     assert_eq!(app.get("/v2/anything", &token).await.status, 404);
     nothing_is_left(&app).await;

@@ -1,5 +1,5 @@
-//! What every route does alike: which methods it takes, what a key makes of a repetition, and what it answers while the database
-//! is away. The routes are those that the README lists.
+//! Behaviour that every route shares: the methods it takes, what a key makes of a repetition, and its answer while the database is
+//! away. The routes are those that the README lists.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -172,7 +172,7 @@ async fn world() -> (TestApp, Vec<Ask>) {
     (app, asks)
 }
 
-/// What an answer names: the thing that was made. An upload's address is signed anew each time.
+/// What an answer names: the thing that was made. An upload's address is signed each time.
 fn made(answer: &Value) -> Value {
     let page = if answer["upload_id"].is_null() { &answer["url"] } else { &Value::Null };
     json!([answer["id"], answer["upload_id"], answer["job"]["id"], answer["assignment"], answer["settings"], page])
@@ -236,8 +236,8 @@ async fn a_repetition_does_nothing_again_that_was_done_meanwhile() {
     let settings = ask("/v1/leads/assignments/settings");
     settings.keyed(&app, "settings").await.expect(200);
     app.post(&settings.path, &app.token(&OLGA), &json!({ "ai_bound": 7 })).await.expect(200);
-    let told = settings.keyed(&app, "settings").await.expect(200);
-    assert_eq!(told["settings"]["ai_bound"], 7, "{told}");
+    let set = settings.keyed(&app, "settings").await.expect(200);
+    assert_eq!(set["settings"]["ai_bound"], 7, "{set}");
 }
 
 /// Cuts the connection with Postgres at one moment of one exchange. Whether it came to that is counted.

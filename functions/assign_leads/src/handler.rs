@@ -57,11 +57,12 @@ async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, Api
         ("POST", ["v1", "leads", "assignments", "settings"]) => configure(state, request).await?.into_response(),
         ("POST", ["v1", "leads", lead, "assign"]) => assign(state, request, lead_id(lead)?).await?.into_response(),
         ("GET", ["v1", "leads", lead, "assignment"]) => show(state, request, lead_id(lead)?).await?.into_response(),
-        (
-            _,
-            ["v1", "leads", "assignments", "dry-run" | "report" | "settings"]
-            | ["v1", "leads", _, "assign" | "assignment"],
-        ) => Err(ApiError::method_not_allowed()),
+        (_, ["v1", "leads", "assignments", "dry-run" | "settings"] | ["v1", "leads", _, "assign"]) => {
+            Err(ApiError::method_not_allowed("POST"))
+        }
+        (_, ["v1", "leads", "assignments", "report"] | ["v1", "leads", _, "assignment"]) => {
+            Err(ApiError::method_not_allowed("GET"))
+        }
         _ => Err(ApiError::no_route()),
     }
 }
@@ -152,21 +153,23 @@ async fn show(state: &State, request: &HttpRequest, lead: Uuid) -> Result<Reply<
     Ok(Reply::ok(conclude(tx, found).await?))
 }
 
-/// `POST /v1/leads/assignments/dry-run`: who would have been given last month's leads. Writes nothing.
+/// `POST /v1/leads/assignments/dry-run`: who would have been given last month's leads. Writes nothing but its key.
 async fn dry_run(state: &State, request: &HttpRequest) -> Result<Reply<Value>, ApiError> {
     let now = (state.clock)();
     let caller = state.auth.authenticate(&request.headers, now).await?;
     let body = if request.body.is_empty() { DryRunBody::default() } else { http::json(request)? };
     let since = body.since(now)?;
+    let keyed = http::idempotency(request, "POST /v1/leads/assignments/dry-run")?;
     let mut tx = state.db.caller_tx(&caller).await?;
     let told = async {
-        access::enter(&mut tx, "leads:manage").await?;
-        Ok::<_, ApiError>(leads::dry_run(&mut tx, since, DRY_RUN).await?)
+        let member = access::enter(&mut tx, "leads:manage").await?;
+        if let Some(keyed) = &keyed {
+            idempotency::remember(&mut tx, member, keyed, member.org_id).await?;
+        }
+        Ok(leads::dry_run(&mut tx, since, DRY_RUN).await?)
     }
     .await;
-    // Nothing was written, and nothing is to be.
-    let _ = tx.rollback().await;
-    Ok(Reply::ok(told?))
+    Ok(Reply::ok(conclude(tx, told).await?))
 }
 
 /// `GET /v1/leads/assignments/report`: how scores met outcomes, and what is set.
@@ -181,13 +184,20 @@ async fn report(state: &State, request: &HttpRequest) -> Result<Reply<Value>, Ap
     Ok(Reply::ok(conclude(tx, told).await?))
 }
 
-/// `POST /v1/leads/assignments/settings`: sets what it names. Switching on is refused while scores are weak.
+/// `POST /v1/leads/assignments/settings`: sets what it names. Switching on is refused while scores are weak. A replayed key sets nothing
+/// again, and shows what is set.
 async fn configure(state: &State, request: &HttpRequest) -> Result<Reply<Value>, ApiError> {
     let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
     let wanted = http::json::<SettingsBody>(request)?.parse()?;
+    let keyed = http::idempotency(request, "POST /v1/leads/assignments/settings")?;
     let mut tx = state.db.caller_tx(&caller).await?;
     let told = async {
-        access::enter(&mut tx, "leads:manage").await?;
+        let member = access::enter(&mut tx, "leads:manage").await?;
+        if let Some(keyed) = &keyed
+            && idempotency::remember(&mut tx, member, keyed, member.org_id).await?.is_some()
+        {
+            return Ok(json!({ "settings": leads::report(&mut tx).await?["settings"] }));
+        }
         let told = leads::configure(&mut tx, &wanted).await?;
         let detail = told["refused"]["detail"].as_str().unwrap_or_default().to_owned();
         match told["refused"]["code"].as_str() {

@@ -59,7 +59,8 @@ async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, Api
         ("GET", ["v1", "insights"]) => tables(state, request).await?.into_response(),
         ("POST", ["v1", "insights", table]) => ask(state, request, table).await?.into_response(),
         ("GET", ["v1", "insights", table]) => latest(state, request, table).await?.into_response(),
-        (_, ["v1", "insights"] | ["v1", "insights", _]) => Err(ApiError::method_not_allowed()),
+        (_, ["v1", "insights"]) => Err(ApiError::method_not_allowed("GET")),
+        (_, ["v1", "insights", _]) => Err(ApiError::method_not_allowed("GET, POST")),
         _ => Err(ApiError::no_route()),
     }
 }
@@ -118,13 +119,15 @@ async fn ask(state: &State, request: &HttpRequest, table: &str) -> Result<Reply<
             ));
         }
         let (insight, made) = admit(&mut tx, member.org_id, &audience, table, period, now).await?;
-        if let Some(keyed) = &keyed
-            && let Some(earlier) = idempotency::remember(&mut tx, member, keyed, insight.id).await?
-            && earlier != insight.id
-        {
+        let earlier = match &keyed {
+            Some(keyed) => idempotency::remember(&mut tx, member, keyed, insight.id).await?,
+            None => None,
+        };
+        if let Some(earlier) = earlier.filter(|earlier| *earlier != insight.id) {
             return Ok(Asked::Replayed(earlier));
         }
-        let again = !made && deserves_another_try(&insight, now);
+        // Somebody who asks, that is; not one who repeats what they asked.
+        let again = !made && earlier.is_none() && deserves_another_try(&insight, now);
         if again {
             insights::admit_job(&mut tx, insight.id).await?;
         }

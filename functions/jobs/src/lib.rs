@@ -9,10 +9,11 @@ use shared::{
     auth::Authenticator,
     config::Env,
     db::{Clock, Database},
-    http::{ApiError, HttpRequest, HttpResponse, Reply, conclude},
+    http::{self, ApiError, HttpRequest, HttpResponse, Reply, conclude},
     jobs::{self, Cancelled, JobView},
     lambda::{Answer, Error, Trigger},
     secrets::Secrets,
+    store::{access, idempotency},
 };
 use uuid::Uuid;
 
@@ -58,7 +59,8 @@ async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, Api
     match (request.method.as_str(), request.segments().as_slice()) {
         ("GET", ["v1", "jobs", job]) => show(state, request, id(job)?).await,
         ("POST", ["v1", "jobs", job, "cancel"]) => cancel(state, request, id(job)?).await,
-        (_, ["v1", "jobs", _] | ["v1", "jobs", _, "cancel"]) => Err(ApiError::method_not_allowed()),
+        (_, ["v1", "jobs", _]) => Err(ApiError::method_not_allowed("GET")),
+        (_, ["v1", "jobs", _, "cancel"]) => Err(ApiError::method_not_allowed("POST")),
         _ => Err(ApiError::no_route()),
     }
 }
@@ -75,8 +77,17 @@ async fn show(state: &State, request: &HttpRequest, id: Uuid) -> Result<HttpResp
 async fn cancel(state: &State, request: &HttpRequest, id: Uuid) -> Result<HttpResponse, ApiError> {
     let now = (state.clock)();
     let caller = state.auth.authenticate(&request.headers, now).await?;
+    let keyed = http::idempotency(request, "POST /v1/jobs/{id}/cancel")?;
     let mut tx = state.db.caller_tx(&caller).await?;
     let cancelled = async {
+        if let Some(keyed) = &keyed {
+            // A job that may not be seen is not found, whatever the key.
+            let before = jobs::get(&mut tx, id).await?;
+            let member = access::member(&mut tx).await?;
+            if idempotency::remember(&mut tx, member, keyed, id).await?.is_some() {
+                return Ok(before);
+            }
+        }
         let Cancelled { was, status } = jobs::cancel(&mut tx, id).await?;
         // Told by the request that changed it, of what it changed: another may have come first, or the job's own end.
         if let Some(was) = was {

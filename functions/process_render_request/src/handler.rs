@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use shared::{
     ai::Usage,
     audit::{self, AuditKeys},
@@ -62,12 +61,15 @@ async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, Api
         ("GET", ["v1", "render-requests", render]) => {
             show(state, request, id(render, "render_request")?).await?.into_response()
         }
-        (_, ["v1", "uploads"] | ["v1", "render-requests", ..]) => Err(ApiError::method_not_allowed()),
+        (_, ["v1", "uploads"] | ["v1", "render-requests"] | ["v1", "render-requests", _, "process"]) => {
+            Err(ApiError::method_not_allowed("POST"))
+        }
+        (_, ["v1", "render-requests", _]) => Err(ApiError::method_not_allowed("GET")),
         _ => Err(ApiError::no_route()),
     }
 }
 
-/// Gives a signed URL to put a photo at. Nothing is stored: a replayed key gives the same upload.
+/// Gives a signed URL to put a photo at. Nothing is stored but the key, if there is one: replayed, it gives the same upload.
 async fn upload(state: &State, request: &HttpRequest) -> Result<Reply<UploadView>, ApiError> {
     let now = (state.clock)();
     let caller = state.auth.authenticate(&request.headers, now).await?;
@@ -75,29 +77,21 @@ async fn upload(state: &State, request: &HttpRequest) -> Result<Reply<UploadView
     let keyed = http::idempotency(request, "POST /v1/uploads")?;
 
     let mut tx = state.db.caller_tx(&caller).await?;
-    let entered = access::enter(&mut tx, "renders:create").await;
-    tx.rollback().await?;
-    let member = entered?;
+    let upload_id = Uuid::now_v7();
+    let entered = async {
+        let member = access::enter(&mut tx, "renders:create").await?;
+        let earlier = match &keyed {
+            Some(keyed) => idempotency::remember(&mut tx, member, keyed, upload_id).await?,
+            None => None,
+        };
+        Ok((member, earlier.unwrap_or(upload_id)))
+    }
+    .await;
+    let (member, upload_id) = conclude(tx, entered).await?;
 
-    let upload_id = match keyed {
-        Some(keyed) => upload_id_of(member, &keyed.key, &keyed.hash),
-        None => Uuid::now_v7(),
-    };
     let path = ObjectPath::upload(member.org_id, member.actor_id, upload_id);
     let signed = state.objects.for_org(member.org_id).upload_url(&path, now).await.map_err(storage)?;
     Ok(Reply::created(UploadView::new(upload_id, wanted.content_type, signed)))
-}
-
-/// The same key and body of the same actor is the same upload.
-fn upload_id_of(member: Member, key: &str, hash: &[u8]) -> Uuid {
-    let mut digest = Sha256::new();
-    for part in [member.org_id.as_bytes().as_slice(), member.actor_id.as_bytes(), hash, key.as_bytes()] {
-        digest.update(part);
-    }
-    let digest: [u8; 32] = digest.finalize().into();
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 /// Admits a render request and queues the work.
@@ -143,17 +137,24 @@ async fn admit(state: &State, request: &HttpRequest) -> Result<Reply<AdmittedVie
     Ok(accepted(&admitted, now))
 }
 
-/// Queues a request again that has failed or was cancelled; wakes one that waits.
+/// Queues a request again that has failed or was cancelled; wakes one that waits. A replayed key shows what became of it, and spends
+/// nothing on it once more.
 async fn process_again(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<AdmittedView>, ApiError> {
     let now = (state.clock)();
     let caller = state.auth.authenticate(&request.headers, now).await?;
+    let keyed = http::idempotency(request, "POST /v1/render-requests/{id}/process")?;
     let audit_keys = AuditKeys::fetch(&state.secrets).await?;
 
     let mut tx = state.db.caller_tx(&caller).await?;
     let queued = async {
         let member = access::enter(&mut tx, "renders:create").await?;
-        check_enabled(&mut tx).await?;
         let render = renders::get(&mut tx, id).await?;
+        if let Some(keyed) = &keyed
+            && idempotency::remember(&mut tx, member, keyed, id).await?.is_some()
+        {
+            return Ok(render);
+        }
+        check_enabled(&mut tx).await?;
         let was = renders::requeue(&mut tx, id).await?;
         if was == "succeeded" {
             return Err(ApiError::conflict(

@@ -3,7 +3,6 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use shared::{
     audit,
     auth::Caller,
@@ -163,6 +162,10 @@ async fn begin_checkout(
         return Err(ApiError::unprocessable("person_required", "Only a person can open a checkout, not an agent."));
     }
     billing::lock_checkouts(tx, member).await?;
+    if let Some(keyed) = keyed {
+        // Another request under the key is refused before a checkout is ended for it.
+        idempotency::find(tx, member, keyed).await?;
+    }
     let account = billing::get_account(tx, member, wanted.price).await?;
     if account.plan.is_none() {
         return Err(ApiError::unprocessable(
@@ -248,6 +251,11 @@ pub(crate) async fn portal(state: &State, request: &HttpRequest) -> Result<Reply
     let mut tx = state.db.caller_tx(&caller).await?;
     let found = async {
         let member = access::enter(&mut tx, PERMISSION).await?;
+        let new = Uuid::new_v4();
+        let earlier = match &keyed {
+            Some(keyed) => idempotency::remember(&mut tx, member, keyed, new).await?,
+            None => None,
+        };
         let account = billing::get_account(&mut tx, member, "").await?;
         let customer = account.stripe_customer_id.ok_or_else(|| {
             ApiError::conflict(
@@ -266,17 +274,15 @@ pub(crate) async fn portal(state: &State, request: &HttpRequest) -> Result<Reply
             request_id: Some(&request.request_id),
             ..audit::Entry::default()
         };
-        audit::append(&mut tx, &entry).await?;
-        Ok((member, customer))
+        if earlier.is_none() {
+            audit::append(&mut tx, &entry).await?;
+        }
+        Ok((earlier.unwrap_or(new), customer))
     }
     .await;
-    let (member, customer) = conclude(tx, found).await?;
+    let (key, customer) = conclude(tx, found).await?;
 
-    // The key is the caller's within their organisation; without one each request is its own.
-    let key = keyed.map_or_else(
-        || Uuid::new_v4().to_string(),
-        |keyed| hex::encode(Sha256::digest(format!("{}/{}/{}", member.org_id, member.actor_id, keyed.key))),
-    );
+    // To Stripe a repetition has the key of the first, so that it gives the same page.
     let form = [("customer", customer.as_str()), ("return_url", back.as_str())];
     let session: Value =
         state.stripe.post("/v1/billing_portal/sessions", &form, &format!("portal-{key}")).await.map_err(refused)?;

@@ -50,7 +50,9 @@ async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, Api
         ("POST", ["webhooks", "stripe"]) => receive(state, request).await?.into_response(),
         ("POST", ["v1", "billing", "checkout"]) => account::checkout(state, request).await?.into_response(),
         ("POST", ["v1", "billing", "portal"]) => account::portal(state, request).await?.into_response(),
-        (_, ["webhooks", "stripe"] | ["v1", "billing", "checkout" | "portal"]) => Err(ApiError::method_not_allowed()),
+        (_, ["webhooks", "stripe"] | ["v1", "billing", "checkout" | "portal"]) => {
+            Err(ApiError::method_not_allowed("POST"))
+        }
         _ => Err(ApiError::no_route()),
     }
 }

@@ -25,6 +25,19 @@ pub struct Member {
 /// # Errors
 /// [`StoreError::NoOrganisation`], [`StoreError::Forbidden`], [`StoreError::Database`].
 pub async fn enter(tx: &mut CallerTx, permission: &'static str) -> Result<Member, StoreError> {
+    let (member, allowed) = identify(tx, permission).await?;
+    if allowed { Ok(member) } else { Err(StoreError::Forbidden { permission }) }
+}
+
+/// Who the caller is, where the policies alone decide what they may do.
+///
+/// # Errors
+/// [`StoreError::NoOrganisation`], [`StoreError::Database`].
+pub async fn member(tx: &mut CallerTx) -> Result<Member, StoreError> {
+    Ok(identify(tx, "").await?.0)
+}
+
+async fn identify(tx: &mut CallerTx, permission: &str) -> Result<(Member, bool), StoreError> {
     let row = sqlx::query!(
         r#"select org_id, user_id, agent_id, coalesce(allowed, false) as "allowed!" from app.enter($1)"#,
         permission
@@ -37,8 +50,5 @@ pub async fn enter(tx: &mut CallerTx, permission: &'static str) -> Result<Member
     tracing::Span::current()
         .record("org.id", tracing::field::display(org_id))
         .record("actor.id", tracing::field::display(actor_id));
-    if !row.allowed {
-        return Err(StoreError::Forbidden { permission });
-    }
-    Ok(Member { org_id, actor_id, user_id: row.user_id, agent_id: row.agent_id })
+    Ok((Member { org_id, actor_id, user_id: row.user_id, agent_id: row.agent_id }, row.allowed))
 }

@@ -16,6 +16,28 @@ pub struct KeyedRequest {
     pub hash: [u8; 32],
 }
 
+/// What `request` has made before.
+///
+/// # Errors
+/// [`StoreError::KeyReused`] if the key came with another request.
+pub async fn find(tx: &mut CallerTx, member: Member, request: &KeyedRequest) -> Result<Option<Uuid>, StoreError> {
+    let earlier = sqlx::query!(
+        "select operation, request_hash, resource_id from public.idempotency_keys
+          where org_id = $1 and actor_id = $2 and key = $3",
+        member.org_id,
+        member.actor_id,
+        request.key
+    )
+    .fetch_optional(tx.conn()?)
+    .await?;
+    match earlier {
+        Some(earlier) if earlier.operation != request.operation || earlier.request_hash != request.hash => {
+            Err(StoreError::KeyReused)
+        }
+        earlier => Ok(earlier.map(|earlier| earlier.resource_id)),
+    }
+}
+
 /// Remembers that `request` makes `resource_id`, or returns what it made before.
 ///
 /// A second request with the same key waits for the first to commit or roll back.
@@ -40,22 +62,7 @@ pub async fn remember(
     )
     .execute(tx.conn()?)
     .await?;
-    if inserted.rows_affected() == 1 {
-        return Ok(None);
-    }
-    let earlier = sqlx::query!(
-        "select operation, request_hash, resource_id from public.idempotency_keys
-          where org_id = $1 and actor_id = $2 and key = $3",
-        member.org_id,
-        member.actor_id,
-        request.key
-    )
-    .fetch_one(tx.conn()?)
-    .await?;
-    if earlier.operation != request.operation || earlier.request_hash != request.hash {
-        return Err(StoreError::KeyReused);
-    }
-    Ok(Some(earlier.resource_id))
+    if inserted.rows_affected() == 1 { Ok(None) } else { find(tx, member, request).await }
 }
 
 /// Forgets keys older than a day. How many.
