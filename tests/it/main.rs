@@ -26,6 +26,7 @@ mod migrations;
 mod mutations;
 mod outbox;
 mod photos;
+mod plans;
 mod pooler;
 mod privileges;
 mod rebuild;

@@ -93,6 +93,20 @@ impl TestDatabase {
         Self::made(server, false).await
     }
 
+    /// Migrates and seeds one on Postgres 18 whose collation is not the server's C but the builtin `C.UTF-8`.
+    pub async fn in_c_utf8() -> Self {
+        let admin_url = told("SPINE_TEST_DATABASE_URL");
+        let name = format!("t_{}", Uuid::new_v4().simple());
+        let options = "template template0 locale_provider builtin builtin_locale 'C.UTF-8'";
+        let mut admin = PgConnection::connect(&admin_url).await.unwrap();
+        admin.execute(AssertSqlSafe(format!("create database \"{name}\" {options}"))).await.unwrap();
+        let url = database::with_database(&admin_url, &name).unwrap();
+        database::migrate(&local::home::root(), &url).await.unwrap();
+        database::seed(&local::home::root(), &url).await.unwrap();
+        let functions_url = database::with_database(&told("SPINE_TEST_FUNCTIONS_URL"), &name).unwrap();
+        Self { admin_url, name, url, functions_url }
+    }
+
     async fn made(server: Server, migrated: bool) -> Self {
         let suffix = server.suffix();
         let admin_url = told(&format!("SPINE_TEST_DATABASE_URL{suffix}"));
@@ -105,6 +119,11 @@ impl TestDatabase {
         let functions_url =
             database::with_database(&told(&format!("SPINE_TEST_FUNCTIONS_URL{suffix}")), &name).unwrap();
         Self { admin_url, name, url, functions_url }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// A connection as superuser.
@@ -267,6 +286,11 @@ pub async fn pooler(db: &TestDatabase, size: usize) -> Option<(PgBouncer, Home)>
 /// The bootstrap of `jobs`, as it is deployed.
 pub fn bootstrap() -> PathBuf {
     told("SPINE_TEST_BOOTSTRAP").into()
+}
+
+/// What Postgres 18 has logged so far, of every database. A line says which, as in `<user@database>`.
+pub fn database_log() -> String {
+    String::from_utf8_lossy(&std::fs::read(told("SPINE_TEST_DATABASE_LOG")).unwrap()).into_owned()
 }
 
 /// Where moto answers for AWS.

@@ -70,6 +70,7 @@ pub(crate) async fn test(args: &[String]) -> Result<ExitCode> {
         ("SPINE_TEST_DATABASE_URL", newest.admin_url.clone()),
         ("SPINE_TEST_FUNCTIONS_URL", functions_urls[0].clone()),
         ("SPINE_TEST_POSTGRES_BIN", told(newest.psql.parent())),
+        ("SPINE_TEST_DATABASE_LOG", newest.log.display().to_string()),
         ("SPINE_TEST_DATABASE_URL_16", oldest.admin_url.clone()),
         ("SPINE_TEST_FUNCTIONS_URL_16", functions_urls[1].clone()),
         ("SPINE_TEST_POSTGRES_BIN_16", told(oldest.psql.parent())),

@@ -54,6 +54,8 @@ pub struct Postgres {
     pub admin_url: String,
     /// Where `psql` is.
     pub psql: PathBuf,
+    /// What the server logs.
+    pub log: PathBuf,
 }
 
 impl Postgres {
@@ -101,6 +103,8 @@ impl Postgres {
                 "max_connections=300".to_owned(),
                 "timezone=UTC".to_owned(),
                 "log_timezone=UTC".to_owned(),
+                // Who it is about, and which database.
+                "log_line_prefix=%m [%p] <%u@%d> ".to_owned(),
             ];
             if !kept {
                 // Nobody will miss this data after a power cut.
@@ -116,7 +120,7 @@ impl Postgres {
             let server = Supervised::start(&bin.join("postgres"), &args, Stop::Interrupt, home.owner, &log)?;
             let admin_url = format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres");
             if answers_postgres(&admin_url, &log).await {
-                return Ok(Self { _server: server, admin_url, psql: bin.join("psql") });
+                return Ok(Self { _server: server, admin_url, psql: bin.join("psql"), log });
             }
         }
         bail!("Postgres did not start:\n{}", tail(&log))

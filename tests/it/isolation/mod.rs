@@ -3,7 +3,7 @@
 
 mod oracles;
 mod paths;
-mod world;
+pub(crate) mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 

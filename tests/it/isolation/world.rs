@@ -408,8 +408,19 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Fills the database.
+    /// Fills the database, and finds what can be set in every row.
     pub(crate) async fn make(db: &TestDatabase) -> Self {
+        let mut world = Self::fill_tables(db, sets()).await;
+        world.find_touches(&mut db.admin().await).await;
+        world
+    }
+
+    /// Puts a row into every table, or several: those of Atelier Nord's owner.
+    pub(crate) async fn sample(db: &TestDatabase) {
+        Self::fill_tables(db, vec![Set { org: NORD, of: Some(Actor::Owner) }]).await;
+    }
+
+    async fn fill_tables(db: &TestDatabase, sets: Vec<Set>) -> Self {
         let mut admin = db.admin().await;
         people(&mut admin).await;
         let mut world = Self {
@@ -439,7 +450,7 @@ impl World {
             .unwrap();
         // No trigger meddles: a submission stays as it is made although a review of it is made as well.
         admin.execute("set session_replication_role = replica").await.unwrap();
-        for set in sets() {
+        for set in sets {
             for template in world.templates.clone() {
                 world.add(&mut admin, set, &template).await;
             }
@@ -449,7 +460,6 @@ impl World {
             .execute("update ai_insights set seen_as = seen_by(user_id, org_id) where user_id is not null")
             .await
             .unwrap();
-        world.find_touches(&mut admin).await;
         admin.close().await.unwrap();
         world
     }
