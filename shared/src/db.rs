@@ -258,9 +258,10 @@ fn begin_statement(settings: &[(&'static str, String)]) -> String {
     format!("begin; select {}", settings.join(", "))
 }
 
-/// Text as a literal that nothing in it can end.
+/// Text as a literal that nothing in it can end. It has the collation that columns have: `convert_from` takes a name, and what is made
+/// from a name has the collation of names, which no index of text serves.
 fn text(value: &str) -> String {
-    format!("convert_from(decode('{}', 'hex'), 'UTF8')", hex::encode(value))
+    format!(r#"convert_from(decode('{}', 'hex'), 'UTF8') collate "default""#, hex::encode(value))
 }
 
 /// An open transaction, whoever it runs as.
