@@ -3,6 +3,7 @@
 mod again;
 mod ask;
 mod fair;
+mod many;
 mod model;
 mod outcomes;
 

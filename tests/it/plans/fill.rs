@@ -1,6 +1,9 @@
 //! Fills every table with so much history of other organisations that reading it from end to end is the wrong plan.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use integration_tests::TestDatabase;
 use serde_json::{Map, Value, json};
@@ -10,15 +13,6 @@ use crate::isolation::world::World;
 
 /// How many rows of a table each organisation has.
 const ROWS_OF_AN_ORGANISATION: u32 = 5;
-
-/// How many rows each table gets.
-fn rows(table: &str) -> u32 {
-    match table {
-        // A hundred of these are looked for at once, which a scan of fewer would serve well.
-        "webhook_events" | "stripe_objects" => 20_000,
-        _ => 2_000,
-    }
-}
 
 /// What makes a row history, which nothing has to be done about.
 fn ended(table: &str) -> Value {
@@ -105,7 +99,7 @@ impl Sample {
 
     /// The statement that copies the row. Every id in it becomes another in each copy, and the same in all tables, so that copies refer
     /// to each other as the samples do.
-    fn copies(&self) -> String {
+    fn copies(&self, rows: &RangeInclusive<u32>) -> String {
         let mut changes: BTreeMap<&str, String> = BTreeMap::new();
         // An organisation has one, or several.
         let mut single = self.table == "organizations";
@@ -147,16 +141,19 @@ impl Sample {
         }
         let changes: Vec<String> = changes.iter().map(|(name, value)| format!("'{name}', {value}")).collect();
         let names: Vec<String> = self.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
+        // Of these a hundred are looked for at once, which a scan of fewer would serve well.
+        let scale = if ["webhook_events", "stripe_objects"].contains(&self.table.as_str()) { 10 } else { 1 };
         format!(
             "insert into public.{0} ({1}) select x.{2}
-               from generate_series(1, {4}) n
+               from generate_series({4}, {5}) n
               cross join lateral (select {text}::jsonb as row) r
               cross join lateral jsonb_populate_record(null::public.{0}, r.row || jsonb_build_object({3})) x",
             self.table,
             names.join(", "),
             names.join(", x."),
             changes.join(", "),
-            rows(&self.table)
+            (rows.start() - 1) * scale + 1,
+            rows.end() * scale
         )
     }
 }
@@ -172,13 +169,13 @@ fn ids(text: &str) -> BTreeSet<String> {
 }
 
 /// Copies the samples into another database. Which tables could not be filled, and why.
-pub(super) async fn fill(db: &TestDatabase, samples: &[Sample]) -> Map<String, Value> {
+pub(super) async fn fill(db: &TestDatabase, samples: &[Sample], rows: &RangeInclusive<u32>) -> Map<String, Value> {
     let mut admin = db.admin().await;
     let mut empty = Map::new();
     let set = "set session_replication_role = replica; select app.ensure_social_month(m::timestamptz) from (values ('2025-12-15'), ('2026-01-15')) months (m)";
     sqlx::raw_sql(set).execute(&mut admin).await.unwrap();
     for sample in samples {
-        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(sample.copies())).execute(&mut admin).await {
+        if let Err(error) = sqlx::raw_sql(AssertSqlSafe(sample.copies(rows))).execute(&mut admin).await {
             empty.insert(sample.table.clone(), json!(error.to_string()));
         }
     }

@@ -3,6 +3,7 @@
 
 mod capture;
 mod fill;
+mod growth;
 mod scenario;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +54,7 @@ async fn no_statement_of_a_function_reads_a_large_table_from_end_to_end_whatever
 
 /// Has the functions do everything they do, with plans of this mode.
 async fn run(db: TestDatabase, mode: &str, samples: &[fill::Sample]) -> TestDatabase {
-    let empty = fill::fill(&db, samples).await;
+    let empty = fill::fill(&db, samples, &(1..=2000)).await;
     assert!(empty.is_empty(), "{empty:#?}");
     let set = |setting: &str| format!("alter database \"{}\" set {setting}", db.name());
     for setting in ["debug_print_plan = on", "debug_pretty_print = off", &format!("plan_cache_mode = {mode}")] {
