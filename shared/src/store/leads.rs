@@ -68,7 +68,7 @@ pub struct Assigned {
     pub waiting: Option<Value>,
 }
 
-/// A lead that somebody is to be found for.
+/// A lead to be scored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DueLead {
     /// Its organisation.
@@ -141,14 +141,21 @@ pub async fn get_assignment(tx: &mut CallerTx, lead_id: Uuid) -> Result<Value, S
         .ok_or(StoreError::NotFound { entity: "lead" })
 }
 
-/// Leads of organisations that have them assigned by themselves, shared fairly between those, the most promising first.
+/// Organisations that have leads assigned by themselves, in another order each time.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn due(tx: &mut DirectoryTx, most: i32) -> Result<Vec<DueLead>, StoreError> {
-    Ok(sqlx::query_as!(DueLead, r#"select org_id as "org_id!", lead_id as "lead_id!" from app.due_leads($1)"#, most)
-        .fetch_all(tx.conn()?)
-        .await?)
+pub async fn orgs(tx: &mut DirectoryTx, most: i32) -> Result<Vec<Uuid>, StoreError> {
+    Ok(sqlx::query_scalar!(r#"select app.lead_orgs($1) as "org!""#, most).fetch_all(tx.conn()?).await?)
+}
+
+/// Leads of this organisation that somebody is to be found for, the most promising first; none unless it has them assigned by
+/// themselves.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn due(tx: &mut ServiceTx, most: i32) -> Result<Vec<Uuid>, StoreError> {
+    Ok(sqlx::query_scalar!(r#"select app.due_leads_here($1) as "lead!""#, most).fetch_all(tx.conn()?).await?)
 }
 
 /// New leads without a score, shared fairly between organisations.
@@ -174,12 +181,20 @@ pub async fn score_new(tx: &mut ServiceTx, lead_id: Uuid) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Has leads that wait for room looked at where there is some again. How many.
+/// Organisations in which leads wait for somebody to have room, in another order each time.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn wake_waiting(tx: &mut DirectoryTx) -> Result<i32, StoreError> {
-    Ok(sqlx::query_scalar!(r#"select app.wake_waiting_leads() as "woken!""#).fetch_one(tx.conn()?).await?)
+pub async fn waiting_orgs(tx: &mut DirectoryTx, most: i32) -> Result<Vec<Uuid>, StoreError> {
+    Ok(sqlx::query_scalar!(r#"select app.waiting_lead_orgs($1) as "org!""#, most).fetch_all(tx.conn()?).await?)
+}
+
+/// Has leads of this organisation that wait for room looked at where there is some again. How many.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn wake_waiting(tx: &mut ServiceTx) -> Result<i32, StoreError> {
+    Ok(sqlx::query_scalar!(r#"select app.wake_leads_here() as "woken!""#).fetch_one(tx.conn()?).await?)
 }
 
 /// Organisations whose scores are to be looked at again.
