@@ -57,6 +57,9 @@ pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
             }
         }
     }
+    let mut tx = state.db.directory_tx().await?;
+    insights::close_nights(&mut tx, now).await?;
+    tx.commit().await?;
     if failed > 0 && failed == due.len() {
         return Err("none of the nightly insights could be made".into());
     }

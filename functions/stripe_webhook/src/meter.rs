@@ -6,7 +6,11 @@ use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use shared::store::billing::{self, MeterReport};
 use uuid::Uuid;
 
-use crate::{reconcile::PartError, state::State, stripe::StripeError};
+use crate::{
+    reconcile::{MOST_FAILURES, PartError},
+    state::State,
+    stripe::StripeError,
+};
 
 /// How much one run takes on.
 const PAGE: i32 = 100;
@@ -28,10 +32,17 @@ pub(crate) async fn report(state: &State, deadline: Instant) -> Result<usize, Pa
     let mut tx = state.db.directory_tx().await?;
     let orgs = billing::unreported_costs(&mut tx, before, PAGE).await?;
     tx.rollback().await?;
+    let mut failures = 0;
     for org in orgs {
-        let mut tx = state.db.service_tx(org).await?;
-        billing::insert_meter_reports(&mut tx, org, before).await?;
-        tx.commit().await?;
+        match sum(state, org, before).await {
+            Ok(()) => {}
+            // What cannot be summed for one organisation is summed for the others.
+            Err(error) if failures < MOST_FAILURES => {
+                tracing::error!(org.id = %org, %error, "an organisation's costs could not be summed");
+                failures += 1;
+            }
+            Err(error) => return Err(error),
+        }
     }
 
     let mut tx = state.db.directory_tx().await?;
@@ -45,6 +56,16 @@ pub(crate) async fn report(state: &State, deadline: Instant) -> Result<usize, Pa
         reported += usize::from(report_one(state, meter, org, id, now).await?);
     }
     Ok(reported)
+}
+
+async fn sum(state: &State, org: Uuid, before: DateTime<Utc>) -> Result<(), PartError> {
+    let mut tx = state.db.service_tx(org).await?;
+    if let Err(error) = billing::insert_meter_reports(&mut tx, org, before).await {
+        // The error worth telling is the first; a failed rollback closes the connection, which undoes it too.
+        let _ = tx.rollback().await;
+        return Err(error.into());
+    }
+    Ok(tx.commit().await?)
 }
 
 /// Midnight before which everything is committed.

@@ -1,5 +1,5 @@
 //! The schedule, every minute: settles what deliveries left open, asks Stripe about what they did not say, compares with what Stripe
-//! lists, gives organisations the plans they pay for, and tells the meter what agents cost.
+//! lists, and tells the meter what agents cost.
 //!
 //! Each part stands alone: one that fails is logged, told in the result, and does not keep the others from their work.
 
@@ -32,8 +32,8 @@ use crate::{
 const PAGE: i32 = 100;
 /// What is left of the invocation's time when no new work is begun.
 const RESERVE: Duration = Duration::from_secs(15);
-/// How many single failures one part bears before it takes Stripe itself to be away.
-const MOST_FAILURES: usize = 5;
+/// How many single failures one part bears before it takes Stripe or the database itself to be away.
+pub(crate) const MOST_FAILURES: usize = 5;
 /// How long a worker may hold a job.
 const LEASE: TimeDelta = TimeDelta::minutes(2);
 
@@ -66,7 +66,6 @@ pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
         ("events_looked_up", look_up(state, deadline).await.map(|done| json!(done))),
         ("compared", compare(state, deadline).await.map(|found| json!(found))),
         ("stale_compared", compare_stale(state, deadline).await.map(|found| json!(found))),
-        ("plans_settled", settle_plans(state).await.map(|done| json!(done))),
         ("meter_reports", meter::report(state, deadline).await.map(|done| json!(done))),
     ];
     let (mut told, mut failures) = (serde_json::Map::new(), 0);
@@ -90,14 +89,22 @@ pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
 /// Works on jobs that deliveries left. How many.
 async fn work(state: &State, deadline: Instant) -> Result<usize, PartError> {
     let mut tx = state.db.directory_tx().await?;
-    let due = jobs::due_of(&mut tx, &["stripe_settle", "stripe_claim"], PAGE).await?;
+    let due = jobs::due_of(&mut tx, &["stripe_settle", "stripe_claim", "stripe_plan"], PAGE).await?;
     tx.rollback().await?;
-    let mut done = 0;
+    let (mut done, mut failures) = (0, 0);
     for job in due {
         if Instant::now() >= deadline {
             break;
         }
-        done += usize::from(work_on(state, &job, deadline).await?);
+        match work_on(state, &job, deadline).await {
+            Ok(ended) => done += usize::from(ended),
+            // What cannot be done for one organisation is done for the others.
+            Err(error) if failures < MOST_FAILURES => {
+                tracing::error!(job.id = %job.job_id, org.id = %job.org_id, %error, "a job of billing could not be worked on");
+                failures += 1;
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(done)
 }
@@ -109,6 +116,7 @@ async fn work_on(state: &State, due: &DueJob, deadline: Instant) -> Result<bool,
     let Claim::Held(job) = claimed else { return Ok(false) };
     let outcome = match job.job_type.as_str() {
         "stripe_claim" => claim_all(state, job.org_id, deadline).await.map(|claimed| json!({ "claimed": claimed })),
+        "stripe_plan" => settle_plan(state, &job).await,
         _ => settle(state, &job).await,
     };
     let later = |seconds: i64, waiting: &str, told: Option<Value>| End::Later {
@@ -154,11 +162,26 @@ async fn apply_left(state: &State, deadline: Instant) -> Result<usize, PartError
     let mut tx = state.db.directory_tx().await?;
     let orgs = billing::left_events(&mut tx, PAGE).await?;
     tx.rollback().await?;
-    let mut applied = 0;
+    let (mut applied, mut failures) = (0, 0);
     for org in orgs {
-        applied += claim_all(state, org, deadline).await?;
+        match claim_all(state, org, deadline).await {
+            Ok(some) => applied += some,
+            Err(error) if failures < MOST_FAILURES => {
+                tracing::error!(org.id = %org, %error, "an organisation's events could not be applied");
+                failures += 1;
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(applied)
+}
+
+/// Gives the organisation the plan it pays for, after prices were mapped to others or somebody gave it another.
+async fn settle_plan(state: &State, job: &Claimed) -> Result<Value, PartError> {
+    let mut tx = state.db.service_tx(job.org_id).await?;
+    let plan = billing::settle_plan(&mut tx, job.org_id).await?;
+    tx.commit().await?;
+    Ok(json!({ "plan": plan }))
 }
 
 /// Asks Stripe for the object as it is, and records that.
@@ -389,17 +412,4 @@ async fn record_drift(state: &State, raws: Vec<Vec<u8>>) -> Result<i32, PartErro
         drifted += 1;
     }
     Ok(drifted)
-}
-
-/// Gives plans after prices were mapped to others. How many changed.
-async fn settle_plans(state: &State) -> Result<usize, PartError> {
-    let mut tx = state.db.directory_tx().await?;
-    let adrift = billing::plans_adrift(&mut tx, PAGE).await?;
-    tx.rollback().await?;
-    for org in &adrift {
-        let mut tx = state.db.service_tx(*org).await?;
-        billing::settle_plan(&mut tx, *org).await?;
-        tx.commit().await?;
-    }
-    Ok(adrift.len())
 }

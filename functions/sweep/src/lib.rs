@@ -29,6 +29,8 @@ const PAGE: i32 = 500;
 const DELIVERIES: Duration = Duration::from_secs(30);
 /// What is kept of it for the answer, when no new batch is delivered: as long as one may take.
 const RESERVE: Duration = Duration::from_secs(8);
+/// How many single failures one part bears before it takes the database itself to be away.
+const MOST_FAILURES: usize = 5;
 
 /// What one cold start builds.
 #[derive(Debug)]
@@ -111,7 +113,7 @@ async fn wake_jobs(state: &State, deadline: Instant) -> Result<usize, StoreError
             "lead_assign" => &state.leads,
             "insight" => &state.insights,
             // Billing's own schedule finds them.
-            "stripe_settle" | "stripe_claim" => continue,
+            "stripe_settle" | "stripe_claim" | "stripe_plan" => continue,
             other => {
                 tracing::error!(job.r#type = other, "no queue is known for this kind of job");
                 continue;
@@ -134,11 +136,23 @@ async fn expire_reservations(state: &State) -> Result<usize, StoreError> {
     let mut tx = state.db.directory_tx().await?;
     let expired = limits::expired(&mut tx, PAGE).await?;
     tx.rollback().await?;
-    let mut ended = 0;
+    let (mut ended, mut failures) = (0, 0);
     for (org, reservation) in expired {
-        let mut tx = state.db.service_tx(org).await?;
-        ended += usize::from(limits::expire(&mut tx, reservation).await?);
-        tx.commit().await?;
+        let outcome = async {
+            let mut tx = state.db.service_tx(org).await?;
+            let now = limits::expire(&mut tx, reservation).await?;
+            tx.commit().await?;
+            Ok::<_, StoreError>(now)
+        };
+        match outcome.await {
+            Ok(now) => ended += usize::from(now),
+            // What cannot be done for one organisation is done for the others.
+            Err(error) if failures < MOST_FAILURES => {
+                tracing::error!(org.id = %org, reservation.id = %reservation, %error, "a reservation could not be given back");
+                failures += 1;
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(ended)
 }

@@ -179,15 +179,6 @@ pub async fn settle_plan(tx: &mut ServiceTx, org_id: Uuid) -> Result<Option<Stri
     Ok(sqlx::query_scalar!("select app.settle_plan($1)", org_id).fetch_one(tx.conn()?).await?)
 }
 
-/// Organisations whose plan is not what they pay for.
-///
-/// # Errors
-/// [`StoreError::Database`].
-pub async fn plans_adrift(tx: &mut DirectoryTx, most: i32) -> Result<Vec<Uuid>, StoreError> {
-    let orgs = sqlx::query_scalar!("select app.plans_adrift($1)", most).fetch_all(tx.conn()?).await?;
-    Ok(orgs.into_iter().flatten().collect())
-}
-
 /// An event of which too little is known to say whose it is.
 #[derive(Debug, Clone)]
 pub struct UnclearEvent {

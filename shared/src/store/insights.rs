@@ -428,3 +428,11 @@ pub async fn due(tx: &mut DirectoryTx, now: DateTime<Utc>, most: i32) -> Result<
     .fetch_all(tx.conn()?)
     .await?)
 }
+
+/// Has organisations whose night's insights are all there left alone until the next night. How many.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn close_nights(tx: &mut DirectoryTx, now: DateTime<Utc>) -> Result<i32, StoreError> {
+    Ok(sqlx::query_scalar!(r#"select app.close_insight_nights($1) as "closed!""#, now).fetch_one(tx.conn()?).await?)
+}

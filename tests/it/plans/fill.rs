@@ -1,4 +1,4 @@
-//! Fills every table with so much history of other organisations that reading it from end to end is the wrong plan.
+//! Fills the tables with so much history of other organisations that reading it from end to end is the wrong plan.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +13,45 @@ use crate::isolation::world::World;
 
 /// How many rows of a table each organisation has.
 const ROWS_OF_AN_ORGANISATION: u32 = 5;
+
+/// Tables that no function reads, and that are left empty for the sake of time: one that is read all the same is read from end to end, and
+/// has to leave this list.
+const ASIDE: [&str; 34] = [
+    "accounting_writes",
+    "agent_runs",
+    "audit_seals",
+    "blog_categories",
+    "blog_media",
+    "blog_posts",
+    "blog_tags",
+    "client_accounting",
+    "client_intelligence",
+    "client_templates",
+    "contracts",
+    "data_ownership",
+    "deploys",
+    "fortnox_customers",
+    "invitations",
+    "oauth_states",
+    "org_brain",
+    "org_integrations",
+    "personas",
+    "project_images",
+    "project_tags",
+    "proposals",
+    "prospect_intelligence",
+    "services",
+    "social_accounts",
+    "social_analytics",
+    "social_cursors",
+    "social_message_keys",
+    "social_sentiment",
+    "submission_answers",
+    "submission_reviews",
+    "template_question_accounting",
+    "template_questions",
+    "templates",
+];
 
 /// What makes a row history, which nothing has to be done about.
 fn ended(table: &str) -> Value {
@@ -76,7 +115,7 @@ pub(super) async fn samples(db: &TestDatabase, small: &[&str]) -> Vec<Sample> {
     .await
     .unwrap();
     let mut samples = Vec::new();
-    for (table, columns, keys) in tables {
+    for (table, columns, keys) in tables.into_iter().filter(|(table, ..)| !ASIDE.contains(&table.as_str())) {
         let row = format!("select to_jsonb(t) from public.{table} t limit 1");
         let row: Option<Value> =
             sqlx::query_scalar(AssertSqlSafe(row)).fetch_optional(&mut db.admin().await).await.unwrap();
@@ -141,8 +180,14 @@ impl Sample {
         }
         let changes: Vec<String> = changes.iter().map(|(name, value)| format!("'{name}', {value}")).collect();
         let names: Vec<String> = self.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
-        // Of these a hundred are looked for at once, which a scan of fewer would serve well.
-        let scale = if ["webhook_events", "stripe_objects"].contains(&self.table.as_str()) { 10 } else { 1 };
+        let scale = match self.table.as_str() {
+            // Of these a hundred are looked for at once, which a scan of fewer would serve well.
+            "stripe_objects" => 16,
+            "webhook_events" => 8,
+            // Their rows are short, and each role has many.
+            "permissions" => 3,
+            _ => 1,
+        };
         format!(
             "insert into public.{0} ({1}) select x.{2}
                from generate_series({4}, {5}) n

@@ -1,5 +1,5 @@
 //! No statement that functions send reads a large table from end to end. Which statements those are is not listed here: they are taken
-//! from the server as it plans them, while the functions do everything they do, beside thousands of rows of others in every table.
+//! from the server as it plans them, while the functions do everything they do, beside thousands of rows of others.
 
 mod capture;
 mod fill;
@@ -54,7 +54,7 @@ async fn no_statement_of_a_function_reads_a_large_table_from_end_to_end_whatever
 
 /// Has the functions do everything they do, with plans of this mode.
 async fn run(db: TestDatabase, mode: &str, samples: &[fill::Sample]) -> TestDatabase {
-    let empty = fill::fill(&db, samples, &(1..=2000)).await;
+    let empty = fill::fill(&db, samples, &(1..=1000)).await;
     assert!(empty.is_empty(), "{empty:#?}");
     let set = |setting: &str| format!("alter database \"{}\" set {setting}", db.name());
     for setting in ["debug_print_plan = on", "debug_pretty_print = off", &format!("plan_cache_mode = {mode}")] {

@@ -455,8 +455,20 @@ async fn a_plan_follows_the_price_and_the_map_of_prices() {
     // A price that stands for no plan entitles to none.
     assert_eq!(plan(&app, NORD).await, "free");
     app.db.run("insert into plan_prices (stripe_price_id, plan, rank) values ('price_big', 'enterprise', 5)").await;
-    let told = a_minute_passes(&app).await;
-    assert_eq!((plan(&app, NORD).await.as_str(), told["plans_settled"].as_u64()), ("enterprise", Some(1)), "{told}");
+    a_minute_passes(&app).await;
+    assert_eq!(plan(&app, NORD).await, "enterprise");
+    // What the price stands for changes, or somebody gives the organisation another plan: a minute later it has what it pays for.
+    for (change, wanted) in [
+        ("update plan_prices set plan = 'atelier' where stripe_price_id = 'price_big'", "atelier"),
+        ("update organizations set plan = 'gift' where slug = 'atelier-nord'", "atelier"),
+        ("delete from plan_prices where stripe_price_id = 'price_big'", "free"),
+        ("insert into plan_prices (stripe_price_id, plan, rank) values ('price_big', 'enterprise', 5)", "enterprise"),
+    ] {
+        app.db.run(change).await;
+        let told = a_minute_passes(&app).await;
+        assert_eq!((plan(&app, NORD).await.as_str(), &told["jobs_done"]), (wanted, &json!(1)), "{change}: {told}");
+    }
+    assert_eq!(a_minute_passes(&app).await["jobs_done"], 0, "nothing is left to be settled");
     // Whoever never subscribed has the plan that an operator gave them.
     app.db.run(&format!("update organizations set plan = 'friend' where id = '{BRICK}'")).await;
     a_minute_passes(&app).await;
