@@ -376,3 +376,36 @@ async fn a_first_subscription_of_eleven_items_gives_its_plan() {
     assert_eq!(plan(&app, NORD).await, "studio", "{}", app.logs());
     open_checkout(&app, &OLGA).await.expect_error(409, "subscription_exists");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_what_was_asked_for_decides_nothing() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    let (_, subscription) = subscribed(&app, &OLGA).await;
+    compared_until(&app, 0).await;
+    for fault in ["nothing", "empty-list"] {
+        let paid = stripe.renew(&subscription, Outcome::Paid).unwrap().id;
+        let failed = stripe.renew(&subscription, Outcome::Failed).unwrap().id;
+        let dispute = stripe.dispute(&paid).unwrap().id;
+        // A dispute that names no customer, and an event that carries no object, are all that comes.
+        let only = |event: &Value| !event["type"].as_str().unwrap().starts_with("charge.dispute");
+        delivered(&app, Delivery { lose: Some(std::sync::Arc::new(only)), ..Delivery::default() }).await;
+        stripe.push_event(json!({
+            "id": format!("evt_thin_{fault}").replace('-', "_"), "object": "v2.core.event", "livemode": false,
+            "type": "v1.invoice.payment_failed", "created": chrono::Utc::now().to_rfc3339(),
+            "related_object": { "id": failed, "type": "invoice", "url": format!("/v1/invoices/{failed}") },
+        }));
+        delivered(&app, badly(1)).await;
+        app.stack.fault("stripe", fault, Calls::Every).unwrap();
+        a_minute_passes(&app).await;
+        app.stack.fault("stripe", "none", Calls::Every).unwrap();
+        a_minute_passes(&app).await;
+        let known = format!(
+            "select jsonb_build_array((select facts ->> 'status' from stripe_objects where stripe_id = '{dispute}'),
+                                      (select status from invoices where stripe_invoice_id = '{failed}'))"
+        );
+        assert_eq!(value(&app.db, &known).await, json!(["needs_response", "open"]), "{fault}\n{}", app.logs());
+        stripe.retry_payment(&failed, Outcome::Paid).unwrap();
+        all_lost(&app).await;
+    }
+}
