@@ -20,20 +20,24 @@ pub(crate) async fn fetch(state: &State, org: Uuid, object_id: &str) -> Result<V
     let path = path_of(object_id).ok_or(StripeError::Missing)?;
     // Payments are not part of an invoice unless asked for.
     let query: &[(&str, &str)] = if object_id.starts_with("in_") { &[("expand[]", "payments")] } else { &[] };
-    match state.stripe.get(&path, query).await {
-        Ok(fetched) => {
-            let object = fetched.json()?;
-            if object["id"] != object_id {
-                return Err(StripeError::Malformed.into());
-            }
-            Ok(whole(state, object, fetched.observed_at_s).await?)
-        }
+    match get(state, &path, query).await {
+        Ok((object, observed_at_s)) => Ok(whole(state, object, observed_at_s).await?),
         // Only a draft can be deleted. Dated before everything, so that the event that says so itself counts more.
         Err(StripeError::Missing) if status.as_deref() == Some("draft") => {
             Ok(event::fetched(&event::gone(object_id), 0))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The object at `path`, and when it was so, as of [`crate::stripe::Fetched`]. An answer about anything but what the path names says nothing.
+pub(crate) async fn get(state: &State, path: &str, query: &[(&str, &str)]) -> Result<(Value, i64), StripeError> {
+    let fetched = state.stripe.get(path, query).await?;
+    let object = fetched.json()?;
+    if object["id"].as_str() != path.rsplit('/').next() {
+        return Err(StripeError::Malformed);
+    }
+    Ok((object, fetched.observed_at_s))
 }
 
 /// An object that Stripe showed, as an event of our own, with all of each list in it.

@@ -21,7 +21,7 @@ use crate::{
     claim::claim,
     event,
     facts::is_id,
-    fetch::{fetch, whole},
+    fetch::{self, fetch, whole},
     meter,
     record::record,
     state::State,
@@ -236,13 +236,13 @@ async fn look_up_one(state: &State, waiting: &UnclearEvent, deadline: Instant) -
 
 /// Fetches a thin event, and the object it is about, which is recorded if it is of a kind that billing needs.
 async fn thin_event(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>, &'static str), PartError> {
-    let told = state.stripe.get(&format!("/v2/core/events/{}", waiting.event_id), &[]).await?.json()?;
+    let (told, _) = fetch::get(state, &format!("/v2/core/events/{}", waiting.event_id), &[]).await?;
     let Some(path) = told["related_object"]["url"].as_str().filter(|path| is_path(path)) else {
         return Ok((Vec::new(), "ignored"));
     };
-    let fetched = state.stripe.get(path, &[]).await?;
-    let raw = whole(state, fetched.json()?, fetched.observed_at_s).await?;
-    let observation = event::read(&raw, fetched.observed_at_s).observation;
+    let (object, observed_at_s) = fetch::get(state, path, &[]).await?;
+    let raw = whole(state, object, observed_at_s).await?;
+    let observation = event::read(&raw, observed_at_s).observation;
     if observation.state.is_none() {
         return Ok((Vec::new(), "ignored"));
     }
@@ -264,7 +264,7 @@ async fn ownerless(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>
         let mut found = Vec::new();
         for id in &next {
             let Some(path) = path_of(id) else { continue };
-            let object = state.stripe.get(&path, &[]).await?.json()?;
+            let (object, _) = fetch::get(state, &path, &[]).await?;
             for name in ["customer", "charge", "payment_intent", "invoice", "latest_charge"] {
                 let id = object[name].as_str().or_else(|| object[name]["id"].as_str());
                 found.extend(id.filter(|id| is_id(id)).map(str::to_owned));
