@@ -256,7 +256,7 @@ impl<'a> Bench<'a> {
     }
 
     async fn admin(&self) -> Result<PgConnection> {
-        Ok(database::connect(&self.databases.admin_url).await?)
+        database::connect(&self.databases.admin_url).await
     }
 
     fn token(stack: &Stack) -> Result<String> {
