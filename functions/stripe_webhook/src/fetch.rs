@@ -62,8 +62,11 @@ pub(crate) async fn whole(state: &State, mut object: Value, observed_at_s: i64) 
     Ok(event::fetched(&object, observed_at_s))
 }
 
+/// A list within an object: its field, the path where it is listed in full, and the query there.
+type Within = (&'static str, String, Vec<(&'static str, String)>);
+
 /// The lists within an object that [`crate::facts`] reads, and where each is listed in full.
-fn lists(object: &Value) -> Vec<(&'static str, String, Vec<(&'static str, String)>)> {
+fn lists(object: &Value) -> Vec<Within> {
     let Some(id) = object["id"].as_str().filter(|id| is_id(id)) else { return Vec::new() };
     match object["object"].as_str() {
         Some("subscription") => {

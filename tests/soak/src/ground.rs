@@ -100,7 +100,7 @@ impl Ground {
 
     /// A connection as superuser, past every wire: to arrange and to look, never to be tested.
     pub(crate) async fn admin(&self) -> Result<PgConnection> {
-        let connected = tokio::time::timeout(Duration::from_secs(5), PgConnection::connect(&self.admin_url())).await;
+        let connected = tokio::time::timeout(Duration::from_secs(5), database::connect(&self.admin_url())).await;
         Ok(connected.context("Postgres does not answer")??)
     }
 
