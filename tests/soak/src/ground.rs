@@ -101,7 +101,7 @@ impl Ground {
     /// A connection as superuser, past every wire: to arrange and to look, never to be tested.
     pub(crate) async fn admin(&self) -> Result<PgConnection> {
         let connected = tokio::time::timeout(Duration::from_secs(5), database::connect(&self.admin_url())).await;
-        Ok(connected.context("Postgres does not answer")??)
+        connected.context("Postgres does not answer")?
     }
 
     /// Runs statements as superuser. How many rows the last one touched.
