@@ -9,7 +9,7 @@ use integration_tests::{
 use proptest::{prelude::*, test_runner::TestRunner};
 use reqwest::Method;
 use sandbox::{
-    Canned, Gate,
+    Calls, Canned, Gate,
     stripe::{Outcome, PRICE},
 };
 use serde_json::json;
@@ -490,6 +490,28 @@ async fn a_checkout_that_was_just_paid_is_not_opened_again_beside_it() {
     settled(&app, 1).await;
     app.post("/v1/billing/checkout", &app.token(&OLGA), &other).await.expect_error(409, "subscription_exists");
     assert_eq!(plan(&app, NORD).await, "studio");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkout_of_which_it_is_not_known_that_it_ended_has_no_other_opened_beside_it() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    stripe.create_price("price_other", 5000);
+    app.db.run("insert into plan_prices (stripe_price_id, plan) values ('price_other', 'solo')").await;
+    let checkout = open_checkout(&app, &OLGA).await.expect(201);
+    let other = json!({ "price": "price_other", "success_url": APP, "cancel_url": APP });
+    // Stripe does not end it, and says that it is open; or says nothing of it.
+    for second in ["none", "nothing", "empty-list"] {
+        app.stack.fault("stripe", "forbidden", Calls::Number(1)).unwrap();
+        if second != "none" {
+            app.stack.fault("stripe", second, Calls::Number(2)).unwrap();
+        }
+        app.post("/v1/billing/checkout", &app.token(&OLGA), &other).await.expect_error(502, "stripe_refused");
+        assert_eq!(app.db.count("select count(*) from billing_checkouts where status = 'open'").await, 1, "{second}");
+        assert_eq!(stripe.checkout(&session_of(&app, &checkout).await).unwrap().status, "open", "{second}");
+    }
+    app.post("/v1/billing/checkout", &app.token(&OLGA), &other).await.expect(201);
+    assert_eq!(stripe.checkout(&session_of(&app, &checkout).await).unwrap().status, "expired");
 }
 
 #[tokio::test(flavor = "multi_thread")]
