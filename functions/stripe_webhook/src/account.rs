@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     facts::{is_id, is_name},
+    fetch,
     state::State,
     stripe::StripeError,
 };
@@ -222,10 +223,13 @@ async fn expire(state: &State, caller: &Caller, member: Member, checkout: &Check
         let path = format!("/v1/checkout/sessions/{session}");
         match state.stripe.post(&format!("{path}/expire"), &[], &format!("expire-{}", checkout.id)).await {
             Ok(_) | Err(StripeError::Missing) => {}
-            Err(StripeError::Refused { .. }) => {
-                let now = state.stripe.get(&path, &[]).await.and_then(|fetched| fetched.json()).map_err(refused)?;
-                if now["status"] == "complete" {
-                    return Err(completed());
+            Err(error @ StripeError::Refused { .. }) => {
+                let (now, _) = fetch::get(state, &path, &[]).await.map_err(refused)?;
+                match now["status"].as_str() {
+                    Some("expired") => {}
+                    Some("complete") => return Err(completed()),
+                    // It can still be paid, whatever Stripe has against ending it.
+                    _ => return Err(refused(error)),
                 }
             }
             Err(error) => return Err(refused(error)),
