@@ -211,6 +211,28 @@ async fn the_owner_restores_what_the_owner_has_dumped() {
         let profile = "select count(*) from public.profiles where id = '01900000-0000-7000-8000-000000000999'";
         let profiles: i64 = sqlx::query_scalar(profile).fetch_one(&mut admin).await.unwrap();
         assert_eq!(profiles, 1);
+
+        // In one piece, of our schemas: the platform's rows go first, for foreign keys ask for them. What the new project has already
+        // is left out.
+        let (whole, platform) = to.project("whole").await;
+        PgConnection::connect(&platform).await.unwrap().execute(DUMPING).await.unwrap();
+        restore::prepare(&whole, expected(server).await).await.unwrap();
+        let people =
+            run(server, "pg_dump", &["--data-only", "-n", "auth", "-n", "storage", "-d", &project]).await.unwrap();
+        let people = dumps.keep("people.sql", &format!("set session_replication_role = replica;\n{people}"));
+        run(server, "psql", &["-q", "-v", "ON_ERROR_STOP=1", "-f", &people, "-d", &whole]).await.unwrap();
+        let file = dumps.path("schemas.dump");
+        run(server, "pg_dump", &["-Fc", "-n", "public", "-n", "app", "-f", &file, "-d", &project]).await.unwrap();
+        let list = run(server, "pg_restore", &["-l", &file]).await.unwrap();
+        let list: Vec<&str> =
+            list.lines().filter(|line| !line.contains(" SCHEMA ") && !line.contains(" DEFAULT ACL ")).collect();
+        let list = dumps.keep("list", &list.join("\n"));
+        run(server, "pg_restore", &["--exit-on-error", "-L", &list, "-d", &whole, &file]).await.unwrap();
+        assert!(entries(&whole).await == before, "{server:?}");
+        let found = differences(server, &whole, Mode::Repair).await;
+        assert!(found.contains("missing: trigger spine_profile_of_new_user on auth.users; repaired"), "{found:#?}");
+        assert!(found.iter().all(|line| line.ends_with("; repaired")), "{found:#?}");
+        assert_eq!(differences(server, &whole, Mode::Repair).await, BTreeSet::new());
     }
 }
 
