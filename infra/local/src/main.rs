@@ -242,8 +242,8 @@ async fn restore_check(dry_run: bool, prepare: bool) -> Result<ExitCode> {
     let home = Home::open()?;
     let expected = restore::Expected::make(&home, &url).await?;
     if prepare {
-        for made in restore::prepare(&url, &expected).await? {
-            report::line(&format!("made {made}"));
+        for done in restore::prepare(&url, &expected).await? {
+            report::line(&done);
         }
         report::line("ready for a restore; check it afterwards");
         return Ok(ExitCode::SUCCESS);

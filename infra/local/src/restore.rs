@@ -194,7 +194,7 @@ pub async fn check(root: &Path, url: &str, expected: &Expected, mode: Mode) -> R
 }
 
 /// Makes what a dump relies on and does not hold: roles with their settings and memberships, the schema `app`, the extension, and the
-/// rights that owners need while their objects are made. What was made.
+/// rights that owners need while their objects are made. Takes what a dump relies on not being there. What was done, a line each.
 ///
 /// # Errors
 /// If the database holds what a restore would bring, or something cannot be made.
@@ -215,14 +215,41 @@ pub async fn prepare(url: &str, expected: &Expected) -> Result<Vec<String>> {
             if let Outcome::Refused(why) = difference.outcome {
                 bail!("{}, and cannot be made: {why}", difference.what);
             }
-            made.push(format!("{} {}", fact.kind, fact.object));
+            made.push(format!("made {} {}", fact.kind, fact.object));
         }
     }
     // A dump makes functions of schema public as who restores and then gives them away; the check takes this back.
     tx.execute("grant create on schema public to spine_definer").await?;
+    made.extend(close_defaults(&mut tx).await?);
     tx.commit().await?;
     conn.close().await?;
     Ok(made)
+}
+
+/// Takes back what this login gives away of everything that it makes in `public`. A new Supabase project grants all of that to the API
+/// roles, and a dump says what is granted, never what is not: each of our tables would be theirs to write. The dump's own default
+/// privileges come last, when everything is made.
+async fn close_defaults(conn: &mut PgConnection) -> Result<Vec<String>> {
+    let defaults: Vec<(String, String)> = sqlx::query_as(
+        "select k.kind,
+                format('alter default privileges in schema public revoke all on %s from %s', k.kind,
+                       string_agg(distinct coalesce(quote_ident(r.rolname), 'public'), ', '))
+           from pg_default_acl d
+           join (values ('r'::\"char\", 'tables'), ('S', 'sequences'), ('f', 'functions'), ('T', 'types')) k (type, kind)
+                on k.type = d.defaclobjtype,
+                lateral aclexplode(d.defaclacl) a
+           left join pg_roles r on r.oid = a.grantee
+          where d.defaclrole = current_user::regrole and d.defaclnamespace = 'public'::regnamespace
+          group by k.kind order by k.kind",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut taken = Vec::new();
+    for (kind, statement) in defaults {
+        conn.execute(AssertSqlSafe(statement)).await?;
+        taken.push(format!("took back the default privileges for {kind} in public, which the dump brings again"));
+    }
+    Ok(taken)
 }
 
 /// A transaction in which names are spelled with their schemas, and rows are seen past policies or not at all.
