@@ -45,6 +45,7 @@ mod tls;
 mod tokens;
 mod unreported;
 mod vectors;
+mod waits;
 mod workflows;
 
 /// The oldest and the newest Postgres.
