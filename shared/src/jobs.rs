@@ -214,10 +214,12 @@ pub enum End {
     Later {
         /// When to try again.
         run_after: DateTime<Utc>,
-        /// Why, for people to see: a limit or a switch. Such a wait costs no attempt.
+        /// Why, for people to see, if it waits for a limit, a switch or a provider.
         waiting: Option<Value>,
         /// What went wrong in this attempt, if something did.
         error: Option<Value>,
+        /// Whether the attempt counts.
+        counts: bool,
     },
 }
 
@@ -227,19 +229,19 @@ pub enum End {
 /// # Errors
 /// [`StoreError::Database`].
 pub async fn end(tx: &mut ServiceTx, job: &Claimed, end: &End) -> Result<Result<(), StaleLease>, StoreError> {
-    let (status, result, tokens, run_after, waiting, error) = match end {
-        End::Succeeded { result, tokens } => ("succeeded", Some(result), Some(*tokens), None, None, None),
-        End::Failed { error } => ("failed", None, None, None, None, Some(error)),
-        End::Cancelled => ("cancelled", None, None, None, None, None),
-        End::Later { run_after, waiting, error } => {
-            ("queued", None, None, Some(*run_after), waiting.as_ref(), error.as_ref())
+    let (status, result, tokens, run_after, waiting, error, counts) = match end {
+        End::Succeeded { result, tokens } => ("succeeded", Some(result), Some(*tokens), None, None, None, true),
+        End::Failed { error } => ("failed", None, None, None, None, Some(error), true),
+        End::Cancelled => ("cancelled", None, None, None, None, None, true),
+        End::Later { run_after, waiting, error, counts } => {
+            ("queued", None, None, Some(*run_after), waiting.as_ref(), error.as_ref(), *counts)
         }
     };
     let done = sqlx::query!(
         "update public.jobs
             set status = $3, lease_token = null, lease_until = null, result = $4, actual_tokens = $5,
                 run_after = coalesce($6, run_after), wait_reason = $7, last_error = $8,
-                attempts = attempts - case when $7::jsonb is null then 0 else 1 end,
+                attempts = attempts - case when $9 then 0 else 1 end,
                 finished_at = case when $3 = 'queued' then null else now() end
           where id = $1 and lease_token = $2 and status = 'running'",
         job.id,
@@ -249,14 +251,16 @@ pub async fn end(tx: &mut ServiceTx, job: &Claimed, end: &End) -> Result<Result<
         tokens,
         run_after,
         waiting,
-        error
+        error,
+        counts
     )
     .execute(tx.conn()?)
     .await?;
     Ok(if done.rows_affected() == 1 { Ok(()) } else { Err(StaleLease) })
 }
 
-/// Makes a queued job wait until `run_after` for the reason given. For whoever admitted it.
+/// Makes a queued job wait until `run_after` for the reason given; without one it runs then. For its owner, and for those who may see all
+/// renders.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -264,10 +268,18 @@ pub async fn postpone(
     tx: &mut CallerTx,
     id: Uuid,
     run_after: DateTime<Utc>,
-    waiting: &Value,
+    waiting: Option<&Value>,
 ) -> Result<(), StoreError> {
     sqlx::query_scalar!("select app.postpone_job($1, $2, $3)", id, run_after, waiting).fetch_one(tx.conn()?).await?;
     Ok(())
+}
+
+/// Lets jobs run that wait for a limit which has changed since, or for a switch which is on. How many.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn release(tx: &mut DirectoryTx) -> Result<i32, StoreError> {
+    Ok(sqlx::query_scalar!(r#"select app.release_waiting_jobs() as "released!""#).fetch_one(tx.conn()?).await?)
 }
 
 /// A job that a worker should look at.

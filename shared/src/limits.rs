@@ -9,6 +9,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
@@ -48,6 +49,9 @@ pub struct Waiting {
     pub scope: String,
     /// When the next window opens, or when to ask again.
     pub until: DateTime<Utc>,
+    /// The limit as it was: `{"agent","scope_id","period","version"}`. The sweep releases what waits for it once it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Value>,
 }
 
 impl Waiting {
@@ -95,7 +99,7 @@ pub async fn reserve(
     amounts: Amounts,
 ) -> Result<Reserved, StoreError> {
     let row = sqlx::query!(
-        "select reservation_id, reached_scope, opens_at from app.reserve_usage($1, $2, $3, $4, $5, $6, $7)",
+        "select reservation_id, reached_scope, opens_at, reached_limit from app.reserve_usage($1, $2, $3, $4, $5, $6, $7)",
         job_id,
         counted.agent,
         counted.user_id as Option<Uuid>,
@@ -111,9 +115,11 @@ pub async fn reserve(
         (None, Some(scope), Some(until)) if scope == "limiter" => {
             tracing::error!(agent = counted.agent, "the limiter did not answer in time; nothing is reserved");
             metric(Utc::now(), "LimiterUnavailable", Unit::Count, 1.0, &[("agent", counted.agent)]);
-            Ok(Reserved::Reached(Waiting { reason: LIMITER, scope, until }))
+            Ok(Reserved::Reached(Waiting { reason: LIMITER, scope, until, limit: None }))
         }
-        (None, Some(scope), Some(until)) => Ok(Reserved::Reached(Waiting { reason: "limit", scope, until })),
+        (None, Some(scope), Some(until)) => {
+            Ok(Reserved::Reached(Waiting { reason: "limit", scope, until, limit: row.reached_limit }))
+        }
         (None, Some(scope), None) => Ok(Reserved::Never { scope }),
         _ => Err(StoreError::Database(sqlx::Error::RowNotFound)),
     }

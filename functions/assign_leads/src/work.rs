@@ -152,7 +152,7 @@ async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
     if !settings::enabled(&mut tx, SWITCH).await? {
         let until = now + PAUSE;
         let waiting = Some(json!({ "reason": "paused", "until": until }));
-        return ended(tx, &job, End::Later { run_after: until, waiting, error: None }).await;
+        return ended(tx, &job, End::Later { run_after: until, waiting, error: None, counts: false }).await;
     }
     if job.attempt > job.max_attempts {
         let error = failure("attempts_exhausted", "Every attempt was cut off before it could finish.");
@@ -231,7 +231,7 @@ async fn finish(state: &State, held: &Held, advice: &Advice, paid: Option<&(Uuid
             let mut waiting = assigned.waiting.clone().unwrap_or_default();
             waiting["at"] = json!(now);
             waiting["until"] = json!(run_after);
-            End::Later { run_after, waiting: Some(waiting), error: None }
+            End::Later { run_after, waiting: Some(waiting), error: None, counts: false }
         }
         outcome => {
             let result = json!({

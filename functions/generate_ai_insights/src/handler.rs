@@ -131,9 +131,10 @@ async fn ask(state: &State, request: &HttpRequest, table: &str) -> Result<Reply<
         if again {
             insights::admit_job(&mut tx, insight.id).await?;
         }
+        let hurried = !made && insight.open && insights::hurry_job(&mut tx, insight.id).await?;
         Ok(Asked::Insight(
             Box::new(insights::get(&mut tx, insight.id).await?),
-            again || (made && insight.job_id.is_some()),
+            again || hurried || (made && insight.job_id.is_some()),
         ))
     }
     .await;

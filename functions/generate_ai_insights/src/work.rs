@@ -193,7 +193,7 @@ async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
     if !settings::enabled(&mut tx, "insights.enabled").await? {
         let until = now + PAUSE;
         let waiting = json!({ "reason": "paused", "until": until });
-        close(tx, &job, End::Later { run_after: until, waiting: Some(waiting), error: None }).await?;
+        close(tx, &job, End::Later { run_after: until, waiting: Some(waiting), error: None, counts: false }).await?;
         return Ok(None);
     }
     let figures = Figures::parse(&insight.figures)?;
@@ -261,16 +261,17 @@ async fn find_kept(state: &State, held: &Held) -> Result<Option<Kept>, Stop> {
 /// limit opens soon.
 fn later(held: &Held, failure: &Failure, now: DateTime<Utc>) -> Option<End> {
     let error = Some(json!({ "code": failure.code, "detail": failure.detail }));
-    match failure.help {
+    match &failure.help {
         Help::Wait(hint) if held.job.attempt < held.job.max_attempts => {
             let doubling = TimeDelta::seconds(2_i64.saturating_pow(held.job.attempt.clamp(1, 8).unsigned_abs()));
             let wait = hint.and_then(|hint| TimeDelta::from_std(hint).ok()).unwrap_or(doubling);
-            (wait <= LONGEST_WAIT).then(|| End::Later { run_after: now + wait, waiting: None, error })
+            (wait <= LONGEST_WAIT).then(|| End::Later { run_after: now + wait, waiting: None, error, counts: true })
         }
         // However often its windows open and close.
-        Help::Window(until) if until - now <= LONGEST_WAIT && now - held.asked_at <= LONGEST_WAIT => {
-            let waiting = json!({ "reason": "limit", "detail": failure.detail, "until": until });
-            Some(End::Later { run_after: until, waiting: Some(waiting), error: None })
+        Help::Window(reached) if reached.until - now <= LONGEST_WAIT && now - held.asked_at <= LONGEST_WAIT => {
+            let mut waiting = json!(reached);
+            waiting["detail"] = json!(failure.detail);
+            Some(End::Later { run_after: reached.until, waiting: Some(waiting), error: None, counts: false })
         }
         _ => None,
     }

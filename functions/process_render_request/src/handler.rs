@@ -137,8 +137,8 @@ async fn admit(state: &State, request: &HttpRequest) -> Result<Reply<AdmittedVie
     Ok(accepted(&admitted, now))
 }
 
-/// Queues a request again that has failed or was cancelled; wakes one that waits. A replayed key shows what became of it, and spends
-/// nothing on it once more.
+/// Queues a request again that has failed or was cancelled, and asks again for one that waits for a limit or a switch. What waits for a
+/// provider's quota waits on. A replayed key shows what became of it, and spends nothing on it once more.
 async fn process_again(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<AdmittedView>, ApiError> {
     let now = (state.clock)();
     let caller = state.auth.authenticate(&request.headers, now).await?;
@@ -162,20 +162,27 @@ async fn process_again(state: &State, request: &HttpRequest, id: Uuid) -> Result
                 "This request is completed; ask for a new one, with this as its parent_id to go on from it.",
             ));
         }
+        let parameters = renders::Parameters::default();
+        let again = NewRender {
+            id,
+            job_id: render.job_id,
+            project_id: render.project_id,
+            parent_id: render.parent_id,
+            input_file_path: &render.input_file_path,
+            model: &render.model,
+            variants: render.variants,
+            parameters: &parameters,
+        };
         if matches!(was.as_str(), "failed" | "cancelled") {
-            let parameters = renders::Parameters::default();
-            let again = NewRender {
-                id,
-                job_id: render.job_id,
-                project_id: render.project_id,
-                parent_id: render.parent_id,
-                input_file_path: &render.input_file_path,
-                model: &render.model,
-                variants: render.variants,
-                parameters: &parameters,
-            };
             let waiting = reserve(&mut tx, state, member, &again, now).await?;
             audit_request(&mut tx, &audit_keys, member, request, &again, waiting.as_ref()).await?;
+        } else if was == "queued" && waits_for_us(&render) {
+            // Nobody reserves in another's name: of somebody else's the worker asks.
+            let own = render.user_id.or(render.agent_id) == Some(member.actor_id);
+            let waiting = if own { reserve(&mut tx, state, member, &again, now).await? } else { None };
+            if waiting.is_none() {
+                jobs::postpone(&mut tx, render.job_id, now, None).await?;
+            }
         }
         Ok(renders::get(&mut tx, id).await?)
     }
@@ -186,6 +193,12 @@ async fn process_again(state: &State, request: &HttpRequest, id: Uuid) -> Result
         state.queue.wake(queued.job_id, queued.org_id).await; // best effort, as above
     }
     Ok(accepted(&queued, now))
+}
+
+/// Whether it waits for something that is the tenant's or the operator's to change.
+fn waits_for_us(render: &Render) -> bool {
+    let reason = render.waiting.as_ref().and_then(|waiting| waiting["reason"].as_str());
+    matches!(reason, Some("limit" | "limiter_unavailable" | "paused"))
 }
 
 async fn show(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<RenderView>, ApiError> {
@@ -268,7 +281,7 @@ async fn reserve(
     match limits::reserve(tx, new.job_id, counted, amounts).await? {
         Reserved::Active(_) => Ok(None),
         Reserved::Reached(waiting) => {
-            jobs::postpone(tx, new.job_id, waiting.until, &json!(waiting)).await?;
+            jobs::postpone(tx, new.job_id, waiting.until, Some(&json!(waiting))).await?;
             Ok(Some(waiting))
         }
         Reserved::Never { scope } => Err(ApiError::unprocessable(

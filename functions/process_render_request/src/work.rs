@@ -278,7 +278,8 @@ async fn postpone(
     until: DateTime<Utc>,
     waiting: Value,
 ) -> Result<Option<Held>, Stop> {
-    jobs::end(&mut tx, job, &End::Later { run_after: until, waiting: Some(waiting), error: None }).await??;
+    jobs::end(&mut tx, job, &End::Later { run_after: until, waiting: Some(waiting), error: None, counts: false })
+        .await??;
     renders::update_status(&mut tx, job.org_id, render.id, "queued", None).await?;
     tx.commit().await?;
     Ok(None)

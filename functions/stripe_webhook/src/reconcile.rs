@@ -123,6 +123,7 @@ async fn work_on(state: &State, due: &DueJob, deadline: Instant) -> Result<bool,
         run_after: (state.clock)() + TimeDelta::seconds(seconds),
         waiting: Some(json!({ "reason": waiting })),
         error: told,
+        counts: false,
     };
     let end = match outcome {
         // Something newer is known, or the answer was not newer than what it was to decide: asked again, until it is.

@@ -1,5 +1,5 @@
-//! The backstop, every minute: gives back reservations whose time is over, forgets old idempotency keys, wakes due and orphaned jobs,
-//! delivers what is left of the outbox.
+//! The backstop, every minute: gives back reservations whose time is over, forgets old idempotency keys, releases jobs whose limit has
+//! changed, wakes due and orphaned jobs, delivers what is left of the outbox.
 //!
 //! Each part stands alone: one that fails is logged, named in the result, and does not keep the others from their work. Parts that need
 //! the database alone come first, and the one that may take all the time there is comes last.
@@ -72,6 +72,8 @@ pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
     let parts = [
         ("reservations_expired", expire_reservations(state).await),
         ("keys_forgotten", forget_keys(state).await),
+        // Before jobs are woken, so that what is released is woken at once.
+        ("jobs_released", release_jobs(state).await),
         ("jobs_woken", wake_jobs(state, before(DELIVERIES)).await),
         ("documents_delivered", outbox::deliver_all(&state.db, &state.documents, before(RESERVE)).await),
     ];
@@ -94,6 +96,14 @@ pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
     let told = Value::Object(told);
     tracing::info!(result = %told, "swept");
     Ok(Answer::Schedule(told))
+}
+
+/// Lets jobs run that wait for a limit which has changed, or a switch which is on.
+async fn release_jobs(state: &State) -> Result<usize, StoreError> {
+    let mut tx = state.db.directory_tx().await?;
+    let released = jobs::release(&mut tx).await?;
+    tx.commit().await?;
+    Ok(usize::try_from(released).unwrap_or_default())
 }
 
 /// Wakes jobs that are due, or whose worker's lease has ended.

@@ -252,6 +252,14 @@ pub async fn admit_job(tx: &mut Tx, id: Uuid) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Has the analyst's work on an insight looked at now, if it waits for a limit or a switch. Whether it does.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn hurry_job(tx: &mut CallerTx, id: Uuid) -> Result<bool, StoreError> {
+    Ok(sqlx::query_scalar!(r#"select app.hurry_insight_job($1) as "hurried!""#, id).fetch_one(tx.conn()?).await?)
+}
+
 /// Tells that an insight's figures, computed once more, are the same: it is the one to be shown.
 ///
 /// # Errors

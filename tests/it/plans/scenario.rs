@@ -164,6 +164,12 @@ async fn insights(app: &TestApp) {
     }
     let shown = app.get("/v1/insights/leads", &owner).await.expect(200);
     assert_eq!(shown["insights"][0]["served_by"], "model", "{shown} {}", app.logs());
+    // Asked again while it is on its way.
+    app.stack.insights.pause();
+    for _ in 0..2 {
+        app.post("/v1/insights/leads", &owner, &json!({ "period": "month" })).await.expect(202);
+    }
+    app.stack.insights.resume();
     // What one person sees, and every night.
     let designer = app.token(&DORA);
     app.post("/v1/insights/render_requests", &designer, &json!({ "period": "month" })).await;

@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
 use shared::{
     ai::{
         AiError, Charge, Metered, Usage,
         call::{self, Call, Failed},
     },
     jobs::{self, Renewed},
-    limits::{self, Amounts, Counted, Reserved},
+    limits::{self, Amounts, Counted, Reserved, Waiting},
     secrets::Secret,
     store::{
         insights::Text,
@@ -32,12 +31,12 @@ const MARGIN: Duration = Duration::from_secs(10);
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// What helps against a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Help {
     /// To wait: the provider's hint, if it gave one.
     Wait(Option<Duration>),
     /// To wait until the tenant's own limit has room.
-    Window(DateTime<Utc>),
+    Window(Waiting),
     /// Another model.
     Model,
     /// Nothing that models do: the template.
@@ -243,7 +242,7 @@ async fn begin(
             return Ok(Ok(Begun { call_id, reservation_id, reserved, prices }));
         }
         Reserved::Reached(waiting) => {
-            Failure { code: waiting.code(), detail: waiting.detail(), help: Help::Window(waiting.until) }
+            Failure { code: waiting.code(), detail: waiting.detail(), help: Help::Window(waiting) }
         }
         Reserved::Never { scope } => Failure {
             code: "limit_too_small",

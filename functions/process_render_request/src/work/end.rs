@@ -138,7 +138,12 @@ pub(super) async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(
             // It costs an attempt, since a call was paid for: without an end to that, a model that answers nonsense would be asked
             // again in every window.
             let error = Failure::permanent(waiting.code(), waiting.detail());
-            let end = End::Later { run_after: waiting.until, waiting: None, error: Some(error.to_json()) };
+            let end = End::Later {
+                run_after: waiting.until,
+                waiting: Some(json!(waiting)),
+                error: Some(error.to_json()),
+                counts: true,
+            };
             let mut tx = state.db.service_tx(job.org_id).await?;
             jobs::end(&mut tx, job, &end).await??;
             renders::update_status(&mut tx, job.org_id, render.id, "queued", None).await?;
@@ -169,7 +174,12 @@ pub(super) async fn give_up(state: &State, held: &Held, stop: &Stop) -> Result<(
             let delay = TimeDelta::from_std(failure.delay(job.attempt, rand::random())).unwrap_or(PAUSE);
             let run_after = now + delay;
             tracing::warn!(job.id = %job.id, code = failure.code, attempt = job.attempt, "render will be tried again");
-            jobs::end(&mut tx, job, &End::Later { run_after, waiting: None, error: Some(failure.to_json()) }).await??;
+            jobs::end(
+                &mut tx,
+                job,
+                &End::Later { run_after, waiting: None, error: Some(failure.to_json()), counts: true },
+            )
+            .await??;
             renders::update_status(&mut tx, job.org_id, render.id, "queued", None).await?;
         }
         Some(failure) => {
