@@ -6,7 +6,7 @@ use futures::{StreamExt, future::join_all, stream};
 use integration_tests::{
     Server, TestApp, TestDatabase,
     acting::Actor,
-    people::{ADAM, DORA, LAKESIDE, NORD, OLGA, SVEN},
+    people::{ADAM, BRICK, DORA, LAKESIDE, NORD, OLGA, SVEN},
     render_body, small_photo,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -103,6 +103,28 @@ async fn a_reservation_whose_time_is_over_is_given_back_once() {
     assert_eq!(app.stack.sweep().await.unwrap()["reservations_expired"], 0);
     assert_eq!(app.db.count("select sum(reserved_requests)::bigint from agent_usage").await, 0);
     assert_eq!(app.db.count("select count(*) from usage_reservations where state = 'expired'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_that_cannot_be_given_back_keeps_no_other_from_it() {
+    let app = TestApp::start().await;
+    app.db
+        .run(&format!(
+            "insert into jobs (id, org_id, job_type) select gen_random_uuid(), o::uuid, 'none' from unnest(array['{BRICK}', '{NORD}']) o;
+             insert into usage_reservations (org_id, job_id, agent, requests, tokens, cost_micro_usd, windows, expires_at)
+             select org_id, id, 'renderer', 1, 1, 1, case org_id when '{BRICK}' then '{{\"windows\": \"unreadable\"}}' else '[]' end::jsonb, now() - interval '1 minute'
+               from jobs"
+        ))
+        .await;
+    assert_eq!(app.stack.sweep().await.unwrap()["reservations_expired"], 1, "{}", app.logs());
+    let still = format!("select count(*) from usage_reservations where state = 'active' and org_id = '{BRICK}'");
+    assert_eq!(
+        (
+            app.db.count(&still).await,
+            app.db.count("select count(*) from usage_reservations where state = 'active'").await
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

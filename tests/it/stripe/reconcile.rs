@@ -2,7 +2,7 @@
 
 use integration_tests::{
     TestApp,
-    people::{BRICK, NORD, OLGA},
+    people::{BRICK, NORD, OLGA, OSCAR},
 };
 use sandbox::{
     Calls,
@@ -192,6 +192,62 @@ async fn costs_are_told_to_the_meter_once_whatever_happens_on_the_way() {
         1
     );
     assert_eq!(plan(&app, NORD).await, "studio");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn costs_of_one_organisation_that_cannot_be_summed_keep_no_other_from_the_meter() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    for person in [&OLGA, &OSCAR] {
+        subscribed(&app, person).await;
+    }
+    // Two costs of Brick & Beam's are more than any report holds.
+    app.db
+        .run(&format!(
+            "update stripe_objects set created_at = now() - interval '5 days' where kind = 'customer';
+             insert into billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id, created_at)
+             select org::uuid, 'render', 1, cost, 't', gen_random_uuid(), date_trunc('day', now(), 'UTC') - interval '12 hours'
+               from (values ('{BRICK}', {most}), ('{BRICK}', {most}), ('{NORD}', 70)) c (org, cost)",
+            most = i64::MAX
+        ))
+        .await;
+    a_minute_passes(&app).await;
+    let told: Vec<u64> = stripe.meter_events().iter().map(sandbox::stripe::MeterEvent::value).collect();
+    assert_eq!(told, [70], "{}", app.logs());
+    let logged = app.logs();
+    let named =
+        |line: &str| line.contains("an organisation's costs could not be summed") && line.contains(&BRICK.to_string());
+    assert!(logged.lines().any(named), "{logged}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cost_counts_for_the_meter_from_when_its_organisation_is_known_to_pay() {
+    let app = an_hour_ago().await;
+    let spend = async |cost: i64| {
+        app.db
+            .run(&format!(
+                "insert into billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id, created_at)
+                 values ('{NORD}', 'render', 1, {cost}, 't', gen_random_uuid(), date_trunc('day', now(), 'UTC') - interval '12 hours')"
+            ))
+            .await;
+    };
+    // Before there is a customer, and while the organisation is without one for a while.
+    spend(5).await;
+    let (customer, _) = subscribed(&app, &OLGA).await;
+    app.db.run("update stripe_objects set created_at = now() - interval '2 days' where kind = 'customer'").await;
+    app.db.run(&format!("update organizations set stripe_customer_id = null where id = '{NORD}'")).await;
+    spend(7).await;
+    let metered = async || app.db.count("select count(*) from billing_events where metered").await;
+    assert_eq!(metered().await, 1, "what was spent as the customer came is metered");
+    a_minute_passes(&app).await;
+    assert_eq!(app.db.count("select count(*) from meter_reports").await, 0);
+    super::link(&app.db, &customer).await;
+    assert_eq!(metered().await, 2);
+    a_minute_passes(&app).await;
+    // As before: since when the customer is known decides.
+    let told: Vec<u64> =
+        app.stack.sandbox.stripe.meter_events().iter().map(sandbox::stripe::MeterEvent::value).collect();
+    assert_eq!(told, [12], "{}", app.logs());
 }
 
 #[tokio::test(flavor = "multi_thread")]

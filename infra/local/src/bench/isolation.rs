@@ -121,7 +121,44 @@ pub(super) async fn measure(home: &Home, told: &mut Told) -> Result<()> {
     for list in &LISTS {
         pages(told, &url, &functions_url, list).await?;
     }
-    searches(told, &url, &functions_url).await
+    searches(told, &url, &functions_url).await?;
+    open_leads(told, &mut admin).await
+}
+
+/// How long it takes to tell which of fifty thousand open leads are to be given to somebody. Adds them, so it comes last.
+async fn open_leads(told: &mut Told, admin: &mut PgConnection) -> Result<()> {
+    let org = id(1, 500, 0);
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "set session_replication_role = replica;
+         insert into public.lead_capacity (org_id, user_id, max_open) select org_id, user_id, 500 from public.org_members where org_id = '{org}';
+         insert into public.leads (org_id, client_name, assigned_to, assigned_at, created_at, updated_at)
+         select '{org}', 'Open', case when n % 10 > 0 then m.people[1 + n % cardinality(m.people)] end, at, at, at
+           from generate_series(1, 50000) n
+          cross join lateral (select now() - n * interval '2 minutes') t (at)
+          cross join (select array_agg(user_id) from public.org_members where org_id = '{org}') m (people);
+         insert into public.lead_notes (org_id, lead_id, note, created_at)
+         select org_id, id, 'note', created_at + interval '1 hour' from public.leads where client_name = 'Open';
+         reset session_replication_role"
+    )))
+    .execute(&mut *admin)
+    .await?;
+    for table in ["leads", "lead_notes", "lead_capacity"] {
+        admin.execute(AssertSqlSafe(format!("vacuum analyze public.{table}"))).await?;
+    }
+    let mut times = Vec::new();
+    for round in 0..45 {
+        let begun = Instant::now();
+        let found: i64 = sqlx::query_scalar("select count(*) from app.leads_to_assign($1, null, 48)")
+            .bind(org)
+            .fetch_one(&mut *admin)
+            .await?;
+        ensure!(found > 0, "nobody is to be given a lead");
+        if round >= 5 {
+            times.push(milliseconds(begun));
+        }
+    }
+    told.measure("leads to assign among 50,000 open", median(times), "ms", Budget::AtMost(100.0));
+    Ok(())
 }
 
 /// A transaction as this person, with the claims of a token.
