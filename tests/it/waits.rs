@@ -2,13 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use integration_tests::{
-    TestApp,
+    Server, TestApp, TestDatabase,
     acting::Actor,
     people::{ADAM, BRICK, DAN, DORA, HARBOUR, LAKESIDE, NORD, OLGA, Person},
 };
 use reqwest::Method;
 use sandbox::Calls;
 use serde_json::{Value, json};
+use sqlx::Executor;
 use uuid::Uuid;
 
 /// Where a job of a render stands.
@@ -169,6 +170,49 @@ async fn a_limit_that_still_has_no_room_holds_a_released_job_again_at_no_cost() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_goes_while_a_job_is_being_made_to_wait_for_it_is_not_missed() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    let job = Uuid::now_v7();
+    db.run(&format!(
+        "delete from agent_limits;
+         insert into jobs (id, org_id, job_type) values ('{job}', '{NORD}', 'render');
+         insert into agent_limits (org_id, agent, scope, period, max_requests) values ('{NORD}', 'renderer', 'agent', 'month', 1);
+         insert into agent_usage (org_id, agent, scope, scope_id, period, period_start, used_requests)
+         values ('{NORD}', 'renderer', 'agent', '{NORD}', 'month', date_trunc('month', now(), 'UTC'), 1)"
+    ))
+    .await;
+    let released = async || {
+        let system = Actor::role("spine_service");
+        db.ask(&system, "select app.release_waiting_jobs() as released").await.unwrap()[0]["released"].clone()
+    };
+    // Refused, and not yet written down, when somebody deletes the limit and a sweep passes.
+    let mut refused = db.begin_as(&Actor::service(NORD)).await;
+    let wait: Value = sqlx::query_scalar(
+        "select jsonb_build_object('reason', 'limit', 'scope', r.reached_scope, 'until', r.opens_at, 'limit', r.reached_limit)
+           from app.reserve_usage($1, 'renderer', null, null, 1, 0, 0) r",
+    )
+    .bind(job)
+    .fetch_one(&mut refused)
+    .await
+    .unwrap();
+    db.change(&Actor::person(&OLGA), "delete from public.agent_limits").await.unwrap();
+    assert_eq!(released().await, 0);
+    sqlx::query("select app.postpone_job($1, now() + interval '1 day', $2)")
+        .bind(job)
+        .bind(&wait)
+        .execute(&mut refused)
+        .await
+        .unwrap();
+    refused.execute("commit").await.unwrap();
+    assert_eq!(released().await, 1, "{wait}");
+    // Nobody but the system lets jobs run.
+    for role in ["anon", "authenticated", "spine_caller", "spine_agent"] {
+        let refusal = db.ask(&Actor::role(role), "select app.release_waiting_jobs()").await.unwrap_err();
+        assert_eq!(refusal.state, "42501", "{role}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wait_for_a_provider_is_no_limits_business() {
     let app = TestApp::start().await;
     let token = app.token(&DORA);
@@ -273,15 +317,15 @@ async fn an_insight_that_a_limit_holds_goes_on_when_it_is_raised_or_when_somebod
     let app = TestApp::start().await;
     let olga = app.token(&OLGA);
     app.db
-        .run(&format!(
+        .run(
             "insert into leads (org_id, client_name, created_at)
              select o.id, 'n', date_trunc('week', now(), 'UTC') - w * interval '1 week' + interval '1 hour' from organizations o, generate_series(1, 9) w, generate_series(1, 6);
              delete from agent_limits;
              insert into agent_limits (org_id, agent, scope, period, max_requests) select id, 'analyst', 'agent', 'hour', 1 from organizations;
              -- Whenever the hour turns.
              insert into agent_usage (org_id, agent, scope, scope_id, period, period_start, used_requests)
-             select id, 'analyst', 'agent', id, 'hour', date_trunc('hour', now(), 'UTC') + n * interval '1 hour', 1 from organizations, generate_series(0, 1) n"
-        ))
+             select id, 'analyst', 'agent', id, 'hour', date_trunc('hour', now(), 'UTC') + n * interval '1 hour', 1 from organizations, generate_series(0, 1) n",
+        )
         .await;
     let theirs = app.token(&integration_tests::people::OSCAR);
     let ask = async |token: &str, period: &str| {
