@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use sqlx::{Connection, PgConnection};
 
 use crate::{
     cast::Organisation,
@@ -15,6 +14,21 @@ use crate::{
 const ROUNDS: usize = 40;
 /// How long the queues may take in one of them.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What still waits for a limit, in words.
+const WAITING: &str = "
+    select j.job_type || ' ' || j.id || ' waits until ' || j.run_after || ' for a limit that was deleted'
+      from public.jobs j
+     where j.status = 'queued' and j.run_after > now()
+       and (j.wait_reason ->> 'reason' = 'limit' or j.last_error ->> 'code' = 'limit_reached') order by 1";
+/// How much there is to do, the events of these ids that are nowhere included.
+const LEFT: &str = "
+    select (select count(*) from public.jobs where status in ('queued', 'running'))
+         + (select count(*) from public.outbox where delivered_at is null)
+         + (select count(*) from public.leads l join public.lead_assignment_settings s on s.org_id = l.org_id and s.enabled
+             where l.assigned_to is null and l.status not in ('won', 'lost'))
+         + (select count(*) from unnest($1::text[]) e (id)
+             where not exists (select from public.webhook_events w where w.provider = 'stripe' and w.event_id = e.id))";
 
 /// Lets time pass until nothing is left to do. How many rounds that took; `None` if something still was.
 pub(crate) async fn drain(soak: &Soak<'_>, cast: &[Organisation], told: impl Fn(&str)) -> Result<Option<usize>> {
@@ -53,16 +67,8 @@ async fn release(soak: &Soak<'_>, cast: &[Organisation]) -> Result<()> {
         tick_once(soak, "Sweep", sweep).await;
     }
     queues(soak).await;
-    let mut conn = soak.ground.admin().await?;
-    let waiting: Vec<String> = sqlx::query_scalar(
-        "select j.job_type || ' ' || j.id || ' waits until ' || j.run_after || ' for a limit that was deleted'
-           from public.jobs j
-          where j.status = 'queued' and j.run_after > now()
-            and (j.wait_reason ->> 'reason' = 'limit' or j.last_error ->> 'code' = 'limit_reached') order by 1",
-    )
-    .fetch_all(&mut conn)
-    .await?;
-    conn.close().await?;
+    let waiting: Vec<String> =
+        soak.ground.with(async |conn| Ok(sqlx::query_scalar(WAITING).fetch_all(conn).await?)).await?;
     for item in waiting {
         soak.ledger.saw("limits.released", item);
     }
@@ -102,33 +108,18 @@ async fn deliver(soak: &Soak<'_>) {
 
 /// How much there is still to do: jobs, documents, leads without anybody, and events that were not taken.
 async fn left(soak: &Soak<'_>) -> Result<usize> {
-    let mut conn = soak.ground.admin().await?;
-    let rows = rows_left(&mut conn).await?;
-    let sent: Vec<String> = soak.ground.stack.sandbox.stripe.events().iter().filter_map(id).collect();
-    let missing: i64 = sqlx::query_scalar(
-        "select count(*) from unnest($1::text[]) e (id)
-          where not exists (select from public.webhook_events w where w.provider = 'stripe' and w.event_id = e.id)",
-    )
-    .bind(sent)
-    .fetch_one(&mut conn)
-    .await?;
-    conn.close().await?;
-    Ok(usize::try_from(rows + missing).unwrap_or_default())
-}
-
-fn id(event: &serde_json::Value) -> Option<String> {
-    event["id"].as_str().map(str::to_owned)
-}
-
-async fn rows_left(conn: &mut PgConnection) -> Result<i64> {
-    Ok(sqlx::query_scalar(
-        "select (select count(*) from public.jobs where status in ('queued', 'running'))
-              + (select count(*) from public.outbox where delivered_at is null)
-              + (select count(*) from public.leads l join public.lead_assignment_settings s on s.org_id = l.org_id and s.enabled
-                  where l.assigned_to is null and l.status not in ('won', 'lost'))",
-    )
-    .fetch_one(conn)
-    .await?)
+    let events: Vec<String> = soak
+        .ground
+        .stack
+        .sandbox
+        .stripe
+        .events()
+        .iter()
+        .filter_map(|event| Some(event["id"].as_str()?.to_owned()))
+        .collect();
+    let left: i64 =
+        soak.ground.with(async |conn| Ok(sqlx::query_scalar(LEFT).bind(events).fetch_one(conn).await?)).await?;
+    Ok(usize::try_from(left).unwrap_or_default())
 }
 
 /// Waits a little for processes that still work on what the load left, and ends those that do not end.

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{ground::Stop, load::Soak};
 
 /// Wires that are spoilt side by side, one of each lane at a time.
-const WIRES: [&[&str]; 2] =
+pub(crate) const WIRES: [&[&str]; 2] =
     [&["postgres", "mongodb", "queue"], &["storage", "secrets", "anthropic", "gemini", "stripe"]];
 /// How, and for how long at most, in milliseconds.
 const SPOILT: [(&str, u64); 8] = [
@@ -45,7 +45,7 @@ const LIES: [(&str, &str); 9] = [
     ("anthropic", "unknown-model"),
 ];
 /// Who is killed at work, and whose jobs are then left behind. Those that answer requests are killed as well.
-const KILLED: [(&str, &[&str]); 8] = [
+pub(crate) const KILLED: [(&str, &[&str]); 8] = [
     ("ProcessRenderRequestWorker", &["render"]),
     ("ProcessRenderRequestWorker", &["render"]),
     ("GenerateAiInsightsWorker", &["insight"]),
@@ -161,21 +161,15 @@ async fn kill(soak: &Soak<'_>) -> Result<()> {
 }
 
 async fn leases(soak: &Soak<'_>, kinds: &[&str]) -> Result<Vec<Uuid>> {
-    let mut conn = soak.ground.admin().await?;
     let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
-    Ok(sqlx::query_scalar("select lease_token from public.jobs where job_type = any ($1) and status = 'running'")
-        .bind(kinds)
-        .fetch_all(&mut conn)
-        .await?)
+    let held = "select lease_token from public.jobs where job_type = any ($1) and status = 'running'";
+    soak.ground.with(async |conn| Ok(sqlx::query_scalar(held).bind(kinds).fetch_all(conn).await?)).await
 }
 
 /// Lets the leases of workers that are gone end, as if their minutes had passed.
 async fn end_leases(soak: &Soak<'_>, tokens: &[Uuid]) -> Result<()> {
-    let mut conn = soak.ground.admin().await?;
-    sqlx::query("update public.jobs set lease_until = now() where lease_token = any ($1)")
-        .bind(tokens)
-        .execute(&mut conn)
-        .await?;
+    let end = "update public.jobs set lease_until = now() where lease_token = any ($1)";
+    soak.ground.with(async |conn| Ok(sqlx::query(end).bind(tokens).execute(conn).await?)).await?;
     Ok(())
 }
 

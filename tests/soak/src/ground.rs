@@ -17,8 +17,8 @@ use local::{
     stack::{self, Stack, StackConfig},
 };
 use serde_json::json;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use tokio::sync::Mutex;
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::cast::Person;
 
@@ -34,6 +34,9 @@ const OVERRIDES: [(&str, &str); 6] = [
     ("STRIPE_TIMEOUT_MS", "5000"),
     ("STRIPE_RECONCILE_EVERY_MS", "5000"),
 ];
+
+/// How long somebody of the soak waits for Postgres.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How a server is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub(crate) struct Ground {
     mongo: Mutex<Option<Mongo>>,
     admin_url: RwLock<String>,
     mongodb_uri: RwLock<String>,
+    /// Connections of the superuser that nobody uses now: to log in takes longer than most of what is then asked.
+    idle: std::sync::Mutex<Vec<PgConnection>>,
     // Last, since what runs in it must have stopped.
     pub(crate) home: Home,
 }
@@ -80,7 +85,7 @@ impl Ground {
         let stack = Stack::start(config).await?;
         let (admin_url, mongodb_uri) = (RwLock::new(postgres.admin_url.clone()), RwLock::new(mongo.uri.clone()));
         let (postgres, mongo) = (Mutex::new(Some(postgres)), Mutex::new(Some(mongo)));
-        Ok(Self { stack, postgres, mongo, admin_url, mongodb_uri, home })
+        Ok(Self { stack, postgres, mongo, admin_url, mongodb_uri, idle: std::sync::Mutex::default(), home })
     }
 
     /// Where the superuser logs in now.
@@ -100,30 +105,43 @@ impl Ground {
 
     /// A connection as superuser, past every wire: to arrange and to look, never to be tested.
     pub(crate) async fn admin(&self) -> Result<PgConnection> {
-        let connected = tokio::time::timeout(Duration::from_secs(5), database::connect(&self.admin_url())).await;
+        let connected = timeout(PATIENCE, database::connect(&self.admin_url())).await;
         connected.context("Postgres does not answer")?
     }
 
-    /// Runs statements as superuser. How many rows the last one touched.
-    pub(crate) async fn run(&self, statements: &str) -> Result<u64> {
-        let mut conn = self.admin().await?;
-        let done = conn.execute(AssertSqlSafe(statements.to_owned())).await?.rows_affected();
-        conn.close().await?;
+    /// Does something with such a connection, and keeps it for the next unless that failed.
+    pub(crate) async fn with<T>(&self, act: impl AsyncFnOnce(&mut PgConnection) -> Result<T>) -> Result<T> {
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut conn = match kept {
+            Some(conn) => conn,
+            None => self.admin().await?,
+        };
+        let done = timeout(PATIENCE, act(&mut conn)).await.context("Postgres does not answer")??;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
         Ok(done)
     }
 
-    /// Runs a statement as a person through the Data API. How many rows it touched; an error leaves open whether it was done.
-    pub(crate) async fn run_as(&self, person: &Person, statement: &str) -> Result<u64> {
-        let mut conn = self.admin().await?;
-        conn.execute("begin").await?;
-        sqlx::query("select set_config('request.jwt.claims', $1, true), set_config('role', 'authenticated', true)")
-            .bind(json!({ "sub": person.id, "org_id": person.org, "role": "authenticated" }).to_string())
-            .execute(&mut conn)
-            .await?;
-        let done = conn.execute(AssertSqlSafe(statement.to_owned())).await?.rows_affected();
-        conn.execute("commit").await?;
-        conn.close().await?;
-        Ok(done)
+    /// Runs statements as superuser. How many rows they touched.
+    pub(crate) async fn run(&self, statements: &str) -> Result<u64> {
+        let statements = AssertSqlSafe(statements.to_owned());
+        self.with(async |conn| Ok(conn.execute(statements).await?.rows_affected())).await
+    }
+
+    /// Runs statements as a person through the Data API. How many rows they touched; an error leaves open whether it was done.
+    pub(crate) async fn run_as(&self, person: &Person, statements: &str) -> Result<u64> {
+        let claims = json!({ "sub": person.id, "org_id": person.org, "role": "authenticated" }).to_string();
+        let statements = AssertSqlSafe(statements.to_owned());
+        self.with(async |conn| {
+            conn.execute("begin").await?;
+            sqlx::query("select set_config('request.jwt.claims', $1, true), set_config('role', 'authenticated', true)")
+                .bind(claims)
+                .execute(&mut *conn)
+                .await?;
+            let done = conn.execute(statements).await?.rows_affected();
+            conn.execute("commit").await?;
+            Ok(done)
+        })
+        .await
     }
 
     /// Stops Postgres, waits, and starts it again with the same data. The functions' wire leads to it then.
@@ -140,6 +158,7 @@ impl Ground {
         let again = Postgres::start(&self.home, Version::V18, Some(&data)).await?;
         self.stack.wire("postgres")?.lead_to(address(&again.admin_url)?);
         *self.admin_url.write().unwrap_or_else(PoisonError::into_inner) = again.admin_url.clone();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *held = Some(again);
         Ok(())
     }

@@ -25,7 +25,7 @@ use crate::{
     account::Evidence,
     cast::{LEAD_MARK, Organisation, WISH_MARK},
     ground::{DOCUMENTS, Ground},
-    ledger::{Finding, Ledger},
+    ledger::{Book, Finding, Ledger},
     load::Soak,
 };
 pub use report::Outcome;
@@ -34,6 +34,24 @@ pub use report::Outcome;
 const PROGRESS: Duration = Duration::from_secs(5);
 /// The first comparisons with Stripe look at a month, a day at a time.
 const MONTH: usize = 32;
+
+/// Of a soak at least so long everything that can happen must have happened.
+const LONG: Duration = Duration::from_secs(8 * 60);
+/// What is accepted in one.
+const KINDS: [&str; 12] = [
+    "render",
+    "cancel",
+    "process sent",
+    "insight",
+    "lead",
+    "lead asked for",
+    "lead ended",
+    "limit made",
+    "limit changed",
+    "limit deleted",
+    "checkout",
+    "portal",
+];
 
 /// Runs a soak of so long. Dropped before it ends, everything it has started stops.
 ///
@@ -67,7 +85,7 @@ pub async fn run(load: Duration, seed: u64) -> Result<Outcome> {
         Some(rounds) => format!("drained after {rounds} rounds; accounting"),
         None => "not drained; accounting for what there is".to_owned(),
     });
-    let findings = Box::pin(findings(&soak, &cast)).await?;
+    let findings = Box::pin(findings(&soak, &cast, load)).await?;
     let mut conn = ground.admin().await?;
     let figures = report::figures(&soak, &mut conn, (loaded, begun.elapsed().as_secs() - loaded)).await?;
     conn.close().await?;
@@ -102,7 +120,7 @@ async fn progress(soak: &Soak<'_>, begun: Instant) -> Infallible {
 }
 
 /// Everything that is not accounted for.
-async fn findings(soak: &Soak<'_>, cast: &[Organisation]) -> Result<Vec<Finding>> {
+async fn findings(soak: &Soak<'_>, cast: &[Organisation], load: Duration) -> Result<Vec<Finding>> {
     let Soak { ground, ledger, .. } = soak;
     let (accepted, customers, delivered, killed) = {
         let book = ledger.book();
@@ -135,11 +153,33 @@ async fn findings(soak: &Soak<'_>, cast: &[Organisation]) -> Result<Vec<Finding>
         }
     }
     let book = ledger.book();
+    if load >= LONG {
+        findings.extend(idle(&book));
+    }
     findings.extend(account::answers(&book.answers, killed));
     findings.extend(book.seen.iter().cloned());
     drop(book);
     findings.sort();
     Ok(findings)
+}
+
+/// Whatever was to happen and never did: what is then accounted for says little.
+fn idle(book: &Book) -> Vec<Finding> {
+    let accepted = KINDS.iter().filter(|kind| book.accepted.iter().all(|accepted| accepted.kind != **kind));
+    let met = faults::WIRES
+        .iter()
+        .flat_map(|wires| wires.iter())
+        .filter(|wire| book.faults.iter().all(|((target, _), injected)| target != *wire || injected.met == 0));
+    let restarts = ["postgres, fast", "postgres, immediate", "mongodb"];
+    let restarted = restarts.iter().filter(|server| !book.restarts.contains_key(**server));
+    let killed = faults::KILLED.iter().map(|(name, _)| name).filter(|name| !book.kills.contains_key(**name));
+    accepted
+        .map(|kind| format!("no {kind} was accepted"))
+        .chain(met.map(|wire| format!("no fault of {wire} was met")))
+        .chain(restarted.map(|server| format!("{server} was not restarted")))
+        .chain(killed.map(|name| format!("no {name} was killed")))
+        .map(|item| Finding::new("soak.idle", item))
+        .collect()
 }
 
 /// What may be read nowhere: names, addresses, wishes, keys and tokens.

@@ -39,8 +39,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     let outcome = tokio::select! {
         outcome = soak::run(Duration::from_secs(cli.minutes * 60), seed) => outcome?,
         // What it holds is dropped, and so every server ends.
-        _ = interrupt.recv() => return Ok(ExitCode::from(130)),
-        _ = terminate.recv() => return Ok(ExitCode::from(143)),
+        _ = interrupt.recv() => return stopped(130),
+        _ = terminate.recv() => return stopped(143),
     };
     if cli.json {
         let _ = writeln!(std::io::stdout().lock(), "{}", outcome.json());
@@ -48,4 +48,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         outcome.print();
     }
     Ok(if outcome.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn stopped(code: u8) -> Result<ExitCode> {
+    let _ = writeln!(std::io::stderr().lock(), "stopping");
+    Ok(ExitCode::from(code))
 }

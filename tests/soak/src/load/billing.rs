@@ -7,7 +7,6 @@ use chrono::Utc;
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use sandbox::stripe::{self, Delivery, InvoiceStatus, Order, Outcome, PRICE, Stripe};
 use serde_json::{Value, json};
-use sqlx::Connection;
 use uuid::Uuid;
 
 use super::{Ask, Soak};
@@ -82,13 +81,8 @@ async fn subscribe(
 }
 
 async fn session_of(soak: &Soak<'_>, checkout: Uuid) -> Result<Option<String>> {
-    let mut conn = soak.ground.admin().await?;
-    let session = sqlx::query_scalar("select session_id from public.billing_checkouts where id = $1")
-        .bind(checkout)
-        .fetch_one(&mut conn)
-        .await?;
-    conn.close().await?;
-    Ok(session)
+    let found = "select session_id from public.billing_checkouts where id = $1";
+    soak.ground.with(async |conn| Ok(sqlx::query_scalar(found).bind(checkout).fetch_one(conn).await?)).await
 }
 
 /// One thing that people or time do at Stripe.

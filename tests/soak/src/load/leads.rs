@@ -44,7 +44,7 @@ pub(super) async fn lane(soak: &Soak<'_>, org: &Organisation) -> Result<()> {
             && let Some(ended) = open.choose(&mut random).copied()
         {
             let status = if random.random_bool(0.5) { "won" } else { "lost" };
-            let end = format!("update public.leads set status = '{status}' where id = '{ended}'");
+            let end = format!("update public.leads set status = '{status}', closed_at = now() where id = '{ended}'");
             if soak.confirmed(async || soak.ground.run_as(&org.owner, &end).await).await.is_some() {
                 open.retain(|lead| *lead != ended);
                 soak.ledger.accept("lead ended", org.id, ended, None, org.owner.id);
