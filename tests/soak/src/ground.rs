@@ -19,6 +19,7 @@ use local::{
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tokio::{sync::Mutex, time::timeout};
+use uuid::Uuid;
 
 use crate::cast::Person;
 
@@ -129,15 +130,25 @@ impl Ground {
 
     /// Runs statements as a person through the Data API. How many rows they touched; an error leaves open whether it was done.
     pub(crate) async fn run_as(&self, person: &Person, statements: &str) -> Result<u64> {
-        let claims = json!({ "sub": person.id, "org_id": person.org, "role": "authenticated" }).to_string();
         let statements = AssertSqlSafe(statements.to_owned());
+        self.acting(person, async |conn| Ok(conn.execute(statements).await?.rows_affected())).await
+    }
+
+    /// Runs a statement that gives the id of what it made, in the same way. None if it made nothing.
+    pub(crate) async fn make_as(&self, person: &Person, statement: &str) -> Result<Option<Uuid>> {
+        let statement = AssertSqlSafe(statement.to_owned());
+        self.acting(person, async |conn| Ok(sqlx::query_scalar(statement).fetch_optional(conn).await?)).await
+    }
+
+    async fn acting<T>(&self, person: &Person, act: impl AsyncFnOnce(&mut PgConnection) -> Result<T>) -> Result<T> {
+        let claims = json!({ "sub": person.id, "org_id": person.org, "role": "authenticated" }).to_string();
         self.with(async |conn| {
             conn.execute("begin").await?;
             sqlx::query("select set_config('request.jwt.claims', $1, true), set_config('role', 'authenticated', true)")
                 .bind(claims)
                 .execute(&mut *conn)
                 .await?;
-            let done = conn.execute(statements).await?.rows_affected();
+            let done = act(conn).await?;
             conn.execute("commit").await?;
             Ok(done)
         })

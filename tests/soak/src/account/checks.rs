@@ -114,35 +114,39 @@ pub const CHECKS: &[Check] = &[
     // Charges.
     Check {
         name: "charges.renders",
-        holds: "a completed render has one charge: what its brief and its pictures cost; no other has one",
+        holds: "a completed render has one charge: what its brief and its pictures cost, estimated if one of them is; no other has one",
         query: "with ended as (
                     select distinct on (a.org_id, a.record_id) a.org_id, a.record_id, a.decision ->> 'brief_model' is not null as briefed
                       from public.audit_log a where a.action = 'render.completed' order by a.org_id, a.record_id, a.occurred_at desc),
                 told as (
                     select r.org_id, r.id, r.job_id, r.status, r.variants, e.briefed, x.served_by, coalesce(x.cost, 0) as told,
-                           coalesce(b.charges, 0) as charges, coalesce(b.cost, 0) as cost, coalesce(b.quantity, 0) as quantity
+                           coalesce(b.charges, 0) as charges, coalesce(b.cost, 0) as cost, coalesce(b.quantity, 0) as quantity, b.estimated
                       from public.render_requests r
                       left join ended e on e.org_id = r.org_id and e.record_id = r.id::text
                       left join (select org_id, request_id, min(served_by) as served_by, sum(cost_micro_usd) as cost
                                    from public.render_results group by 1, 2) x on x.org_id = r.org_id and x.request_id = r.id
-                      left join (select org_id, source_id, count(*) as charges, sum(cost_micro_usd) as cost, sum(quantity) as quantity
+                      left join (select org_id, source_id, count(*) as charges, sum(cost_micro_usd) as cost, sum(quantity) as quantity,
+                                        bool_or(estimated) as estimated
                                    from public.billing_events where kind = 'render' group by 1, 2) b on b.org_id = r.org_id and b.source_id = r.id),
                 -- The brief and the pictures of the attempt that ended it are the last that were of use.
                 paid as (
-                    select t.*,
-                           coalesce((select p.cost_micro_usd from public.provider_calls p
-                                      where t.briefed and p.org_id = t.org_id and p.job_id = t.job_id and p.purpose = 'render_brief' and p.outcome = 'ok'
-                                      order by p.started_at desc limit 1), 0)
-                           + coalesce((select sum(p.cost_micro_usd)
-                                         from (select p.cost_micro_usd from public.provider_calls p
-                                                where t.served_by not in ('cache', 'stale_cache') and p.org_id = t.org_id and p.job_id = t.job_id
-                                                  and p.purpose = 'render_picture' and p.outcome = 'ok'
-                                                order by p.started_at desc limit t.variants) p), 0) as paid
-                      from told t)
+                    select t.*, coalesce(p.paid, 0) as paid, coalesce(p.some_estimated, false) as some_estimated
+                      from told t
+                     cross join lateral (
+                           select sum(u.cost_micro_usd) as paid, bool_or(u.estimated) as some_estimated
+                             from ((select c.cost_micro_usd, c.estimated from public.provider_calls c
+                                     where t.briefed and c.org_id = t.org_id and c.job_id = t.job_id and c.purpose = 'render_brief' and c.outcome = 'ok'
+                                     order by c.started_at desc limit 1)
+                                   union all
+                                   (select c.cost_micro_usd, c.estimated from public.provider_calls c
+                                     where t.served_by not in ('cache', 'stale_cache') and c.org_id = t.org_id and c.job_id = t.job_id
+                                       and c.purpose = 'render_picture' and c.outcome = 'ok'
+                                     order by c.started_at desc limit t.variants)) u) p)
                 select 'render ' || id || ', ' || status || ', has ' || charges || ' charges of ' || cost || ' for ' || quantity || '; its results say '
-                       || told || ', its calls cost ' || paid
+                       || told || ', its calls cost ' || paid || case when some_estimated then ', estimated' else '' end
                   from paid
-                 where case when status = 'completed' then (charges, cost, quantity, told) is distinct from (1::bigint, paid, variants, paid)
+                 where case when status = 'completed'
+                            then (charges, cost, quantity, told, estimated) is distinct from (1::bigint, paid, variants, paid, some_estimated)
                             else charges > 0 end",
     },
     Check {
@@ -215,12 +219,11 @@ pub const CHECKS: &[Check] = &[
                                order by m.tier desc, m.effective_from desc limit 1) p on true) w
                  where c.usage is not null
                    -- What was estimated is never less.
-                   and case when coalesce(to_jsonb(c) ->> 'estimated', c.usage ->> 'estimated') = 'true'
-                            then c.cost_micro_usd is null or c.cost_micro_usd < w.cost
+                   and case when c.estimated then c.cost_micro_usd is null or c.cost_micro_usd < w.cost
                             else c.cost_micro_usd is distinct from w.cost end
                 union all
                 select 'call ' || c.id || ' told no usage and cost ' || c.cost_micro_usd from public.provider_calls c
-                 where c.usage is null and c.cost_micro_usd <> 0 and coalesce(to_jsonb(c) ->> 'estimated', 'false') <> 'true'",
+                 where c.usage is null and c.cost_micro_usd <> 0 and not c.estimated",
     },
     Check {
         name: "calls.counted",

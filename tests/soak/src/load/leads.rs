@@ -17,17 +17,20 @@ pub(super) async fn lane(soak: &Soak<'_>, org: &Organisation) -> Result<()> {
     while soak.goes_on() {
         soak.pause(&mut random, Duration::from_secs(3)).await;
         number += 1;
-        let lead = Uuid::now_v7();
         let come = format!(
-            "insert into public.leads (id, org_id, client_name, email, phone, source, budget_minor, currency)
-             values ('{lead}', '{0}', '{LEAD_MARK} {number}', '{LEAD_MARK}-{number}@lakeside.example', '+46 70 555 {number:04}', 'website', 900000, 'SEK')
-             on conflict (id) do nothing;
-             insert into public.lead_notes (org_id, lead_id, note) values ('{0}', '{lead}', '{LEAD_MARK} {number} wants a kitchen')",
+            "insert into public.leads (org_id, client_name, email, phone, source, budget_minor, currency)
+             values ('{0}', '{LEAD_MARK} {number}', '{LEAD_MARK}-{number}@lakeside.example', '+46 70 555 {number:04}', 'website', 900000, 'SEK')
+             returning id",
             org.id
         );
-        if soak.confirmed(async || soak.ground.run_as(&org.owner, &come).await).await.is_none() {
+        let Some(Some(lead)) = soak.confirmed(async || soak.ground.make_as(&org.owner, &come).await).await else {
             continue;
-        }
+        };
+        let said = format!(
+            "insert into public.lead_notes (org_id, lead_id, note) values ('{}', '{lead}', '{LEAD_MARK} {number} wants a kitchen')",
+            org.id
+        );
+        soak.confirmed(async || soak.ground.run_as(&org.owner, &said).await).await;
         soak.ledger.accept("lead", org.id, lead, None, org.owner.id);
         open.push(lead);
         if random.random_bool(0.5) {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use rand::{RngExt, seq::IndexedRandom};
-use uuid::Uuid;
 
 use super::Soak;
 use crate::cast::Organisation;
@@ -18,14 +17,15 @@ pub(super) async fn lane(soak: &Soak<'_>, org: &Organisation) -> Result<()> {
         value += 1;
         let agent = *["renderer", "renderer", "analyst", "lead_assigner"].choose(&mut random).unwrap_or(&"renderer");
         let period = *["minute", "hour", "day"].choose(&mut random).unwrap_or(&"minute");
-        let id = Uuid::now_v7();
         let tight = random.random_range(1..6);
         let made = format!(
-            "insert into public.agent_limits (id, org_id, agent, scope, period, max_requests) values ('{id}', '{}', '{agent}', 'agent', '{period}', {tight})
-             on conflict do nothing",
+            "insert into public.agent_limits (org_id, agent, scope, period, max_requests) values ('{}', '{agent}', 'agent', '{period}', {tight})
+             on conflict do nothing returning id",
             org.id
         );
-        let Some(1) = soak.confirmed(async || soak.ground.run_as(&org.owner, &made).await).await else { continue };
+        let Some(Some(id)) = soak.confirmed(async || soak.ground.make_as(&org.owner, &made).await).await else {
+            continue;
+        };
         soak.ledger.accept("limit made", org.id, id, None, org.owner.id);
         soak.pause(&mut random, Duration::from_secs(6)).await;
         let changed = format!("update public.agent_limits set max_requests = {value} where id = '{id}'");
