@@ -266,7 +266,10 @@ fn ten_thousand_wrong_events_make_no_panic_no_500_and_nothing_half_written() {
             ("a trail without a request", "select count(*) from audit_log a where a.action = 'render.requested' and not exists (select from render_requests r where r.id::text = a.record_id)"),
             ("a queued job without a reservation", "select count(*) from jobs j where j.status = 'queued' and j.attempts = 0 and j.last_error is null and not exists (select from usage_reservations u where u.job_id = j.id and u.state = 'active')"),
             ("a cancelled job with one", "select count(*) from usage_reservations u join jobs j on j.id = u.job_id where u.state = 'active' and j.status in ('cancelled', 'failed', 'succeeded')"),
-            ("a key without a request", "select count(*) from idempotency_keys k where not exists (select from render_requests r where r.id = k.resource_id)"),
+            ("a key without what it made", "select count(*) from idempotency_keys k
+                where case k.operation when 'POST /v1/uploads' then false -- It makes no row.
+                           when 'POST /v1/jobs/{id}/cancel' then not exists (select from jobs j where j.id = k.resource_id)
+                           else not exists (select from render_requests r where r.id = k.resource_id) end"),
             ("another tenant's row", "select count(*) from render_requests where org_id <> '01900000-0000-7000-8000-000000000001'"),
         ] {
             assert_eq!(app.db.count(query).await, 0, "{half}");

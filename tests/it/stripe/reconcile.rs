@@ -141,6 +141,15 @@ async fn a_thin_event_is_accepted_and_what_it_is_about_fetched() {
     assert!(asked.iter().any(|path| path.starts_with("/v2/core/events/")), "{asked:?}");
 }
 
+/// The midnight up to which days are summed: a day is, a quarter of an hour after its end.
+const TODAY: &str = "date_trunc('day', now() - interval '15 minutes', 'UTC')";
+
+/// An hour has passed at Stripe's, whose clock is ours again: its meter takes nothing from more than five minutes ahead of it, and
+/// yesterday's last second is, in the first hour of a day.
+fn the_hour_passes(stripe: &sandbox::stripe::Stripe) {
+    stripe.set_clock(chrono::Utc::now().timestamp());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn costs_are_told_to_the_meter_once_whatever_happens_on_the_way() {
     let app = an_hour_ago().await;
@@ -150,13 +159,14 @@ async fn costs_are_told_to_the_meter_once_whatever_happens_on_the_way() {
         app.db
             .run(&format!(
                 "insert into billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id, created_at)
-                 values ('{org}', 'render', 1, {cost}, 't', gen_random_uuid(), date_trunc('day', now(), 'UTC') - interval '{days} days' + interval '12 hours')"
+                 values ('{org}', 'render', 1, {cost}, 't', gen_random_uuid(), {TODAY} - interval '{days} days' + interval '12 hours')"
             ))
             .await;
     };
     for (days, cost) in [(1, 100), (1, 23), (2, 4000), (0, 777)] {
         spend(NORD, days, cost).await;
     }
+    the_hour_passes(stripe);
     // Whoever has no customer is not metered.
     spend(BRICK, 1, 5).await;
     // Known for longer than these costs.
@@ -201,12 +211,13 @@ async fn costs_of_one_organisation_that_cannot_be_summed_keep_no_other_from_the_
     for person in [&OLGA, &OSCAR] {
         subscribed(&app, person).await;
     }
+    the_hour_passes(stripe);
     // Two costs of Brick & Beam's are more than any report holds.
     app.db
         .run(&format!(
             "update stripe_objects set created_at = now() - interval '5 days' where kind = 'customer';
              insert into billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id, created_at)
-             select org::uuid, 'render', 1, cost, 't', gen_random_uuid(), date_trunc('day', now(), 'UTC') - interval '12 hours'
+             select org::uuid, 'render', 1, cost, 't', gen_random_uuid(), {TODAY} - interval '12 hours'
                from (values ('{BRICK}', {most}), ('{BRICK}', {most}), ('{NORD}', 70)) c (org, cost)",
             most = i64::MAX
         ))
@@ -227,13 +238,14 @@ async fn a_cost_counts_for_the_meter_from_when_its_organisation_is_known_to_pay(
         app.db
             .run(&format!(
                 "insert into billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id, created_at)
-                 values ('{NORD}', 'render', 1, {cost}, 't', gen_random_uuid(), date_trunc('day', now(), 'UTC') - interval '12 hours')"
+                 values ('{NORD}', 'render', 1, {cost}, 't', gen_random_uuid(), {TODAY} - interval '12 hours')"
             ))
             .await;
     };
     // Before there is a customer, and while the organisation is without one for a while.
     spend(5).await;
     let (customer, _) = subscribed(&app, &OLGA).await;
+    the_hour_passes(&app.stack.sandbox.stripe);
     app.db.run("update stripe_objects set created_at = now() - interval '2 days' where kind = 'customer'").await;
     app.db.run(&format!("update organizations set stripe_customer_id = null where id = '{NORD}'")).await;
     spend(7).await;
@@ -318,11 +330,12 @@ async fn a_key_that_is_refused_decides_nothing() {
         ..Delivery::default()
     };
     delivered(&app, only).await;
+    the_hour_passes(stripe);
     app.db
         .run(&format!(
             "update stripe_objects set created_at = now() - interval '5 days' where kind = 'customer';
              insert into billing_events (org_id, kind, quantity, cost_micro_usd, source_table, source_id, created_at)
-             values ('{NORD}', 'render', 1, 5, 't', gen_random_uuid(), now() - interval '1 day')"
+             values ('{NORD}', 'render', 1, 5, 't', gen_random_uuid(), {TODAY} - interval '12 hours')"
         ))
         .await;
     for fault in ["bad-key", "forbidden"] {
