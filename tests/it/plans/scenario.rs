@@ -56,6 +56,12 @@ async fn renders(app: &TestApp) {
     let own = app.request_render(&agent, LAKESIDE).await.expect(202);
     assert_eq!(app.finished(&agent, &id(&own)).await["status"], "completed", "{}", app.logs());
 
+    // One whose usage nobody reports.
+    app.stack.fault("gemini", "no-usage", Calls::Every).unwrap();
+    let unreported = ask(None).await;
+    assert_eq!(app.finished(&token, &id(&unreported)).await["status"], "completed", "{}", app.logs());
+    app.stack.fault("gemini", "none", Calls::Every).unwrap();
+
     // Cancelled and asked for again; held by a limit, which goes.
     app.stack.renders.pause();
     let again = ask(None).await;
@@ -92,6 +98,17 @@ async fn renders(app: &TestApp) {
     app.stack.fault("mongodb", "none", Calls::Every).unwrap();
     app.a_minute_passes().await;
     assert_eq!(app.db.count("select count(*) from outbox where delivered_at is null").await, 0);
+    // A document that MongoDB has no place for.
+    app.db
+        .run(&format!(
+            "insert into outbox (id, org_id, kind, destination, payload) values (gen_random_uuid(), '{NORD}', 'document', 'nowhere', '{{}}')"
+        ))
+        .await;
+    app.stack.sweep().await.unwrap();
+    assert_eq!(
+        app.db.count("select count(*) from outbox where last_error is not null and delivered_at is null").await,
+        1
+    );
 }
 
 async fn leads(app: &TestApp) {
