@@ -393,6 +393,105 @@ async fn a_thousand_calls_at_once_exceed_no_cap_leave_none_unused_and_are_given_
     }
 }
 
+/// How a reservation ends.
+const ENDS: [&[&str]; 4] = [
+    &["app.settle_usage($1, $2)"],
+    &["app.refund_usage($1, 'refunded') and $2 > 0"],
+    &["app.refund_usage($1, 'expired') and $2 > 0"],
+    &["app.refund_usage($1, 'expired') and $2 > 0", "app.settle_usage($1, $2)"],
+];
+
+/// What a call under the reservation is found to have cost: another answer than was believed, or one that came late.
+async fn found_to_cost(conn: &mut PgConnection, reservation: Uuid, tokens: i64, cost: i64) {
+    let found = "update provider_calls set tokens = $2, cost_micro_usd = $3 where reservation_id = $1";
+    let done = sqlx::query(found).bind(reservation).bind(tokens).bind(cost).execute(conn).await.unwrap();
+    assert_eq!(done.rows_affected(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_call_costs_counts_in_every_window_whenever_it_becomes_known() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    db.run("delete from agent_limits").await;
+    let mut random = StdRng::seed_from_u64(0);
+    for (at, call) in calls(&db, &mut random, 48).await.iter().enumerate() {
+        let mut conn = db.login().await;
+        as_system(&mut conn).await;
+        let id = reserve(&mut conn, call).await.unwrap();
+        conn.execute("commit").await.unwrap();
+        db.run(&format!(
+            "update usage_reservations set expires_at = now() - interval '1 second' where id = '{id}';
+             insert into provider_calls (org_id, job_id, reservation_id, attempt, purpose, provider, model, tokens, cost_micro_usd)
+             values ('{NORD}', '{}', '{id}', 1, 'test', 'anthropic', 'm', {}, {})",
+            call.job, call.amounts[1], call.amounts[2]
+        ))
+        .await;
+        // Before each end, after it, and once more.
+        let ends = ENDS[at % ENDS.len()];
+        let (first, second) = (at / ENDS.len() % (ends.len() + 1), ends.len());
+        for step in 0..=ends.len() {
+            for _ in [first, second].iter().filter(|known| **known == step) {
+                as_system(&mut conn).await;
+                found_to_cost(&mut conn, id, random.random_range(0..=1800), random.random_range(0..=100_000)).await;
+                conn.execute("commit").await.unwrap();
+            }
+            let Some(end) = ends.get(step) else { continue };
+            as_system(&mut conn).await;
+            let ended: Option<bool> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select {end}")))
+                .bind(id)
+                .bind(call.amounts[0])
+                .fetch_one(&mut conn)
+                .await
+                .unwrap();
+            assert_eq!(ended, Some(true), "{end}");
+            conn.execute("commit").await.unwrap();
+        }
+        exact(&db, &format!("call {at}: {ends:?}, known at {first} and {second}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cost_that_becomes_known_while_its_reservation_ends_is_counted() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    db.run("delete from agent_limits").await;
+    let mut random = StdRng::seed_from_u64(1);
+    for (call, ends) in calls(&db, &mut random, 3).await.iter().zip(ENDS) {
+        let (mut late, mut ending) = (db.login().await, db.login().await);
+        as_system(&mut late).await;
+        let id = reserve(&mut late, call).await.unwrap();
+        late.execute("commit").await.unwrap();
+        db.run(&format!(
+            "update usage_reservations set expires_at = now() - interval '1 second' where id = '{id}';
+             insert into provider_calls (org_id, job_id, reservation_id, attempt, purpose, provider, model)
+             values ('{NORD}', '{}', '{id}', 1, 'test', 'anthropic', 'm')",
+            call.job
+        ))
+        .await;
+        as_system(&mut late).await;
+        found_to_cost(&mut late, id, 70, 7000).await;
+        as_system(&mut ending).await;
+        let end = sqlx::AssertSqlSafe(format!("select {}", ends[0]));
+        let end =
+            async { sqlx::query_scalar::<_, bool>(end).bind(id).bind(1_i64).fetch_one(&mut ending).await.unwrap() };
+        // Either it waits for the cost, or the cost for it; this one has begun first.
+        let (ended, ()) = tokio::join!(end, async {
+            let waits = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+            let mut admin = db.admin().await;
+            for _ in 0..2000 {
+                if sqlx::query_scalar::<_, bool>(waits).fetch_one(&mut admin).await.unwrap() {
+                    break;
+                }
+            }
+            late.execute("commit").await.unwrap();
+        });
+        assert!(ended, "{ends:?}");
+        ending.execute("commit").await.unwrap();
+        let spent =
+            "select used_cost_micro_usd from agent_usage where scope = 'agent' and period = 'month' and agent = ";
+        assert_eq!(db.count(&format!("{spent}'{}'", call.agent)).await, 7000, "{ends:?}");
+        db.run("delete from agent_usage").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_is_near_is_told_once_and_shown_beside_its_use() {
     let db = TestDatabase::new(Server::Postgres18).await;

@@ -155,6 +155,22 @@ async fn one_call_of_several_that_is_not_reported_charges_all_as_reserved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_charged_beyond_its_calls_counts_though_their_reservation_has_ended() {
+    let app = TestApp::start().await;
+    // The brief does not say what it used, and the first picture is none, so that the second is made under another reservation.
+    app.stack.fault("anthropic", "no-usage", Calls::Every).unwrap();
+    app.stack.fault("gemini", "no-image", Calls::Number(1)).unwrap();
+    let token = app.token(&DORA);
+    let render = app.request_render(&token, LAKESIDE).await.expect(202);
+    let shown = app.finished(&token, render["id"].as_str().unwrap()).await;
+    assert_eq!((&shown["status"], &shown["estimated"]), (&json!("completed"), &json!(true)), "{shown}");
+    assert_eq!(app.db.count("select count(*) from usage_reservations where state = 'refunded'").await, 1);
+    let used = "select used_cost_micro_usd from agent_usage where scope = 'agent' and period = 'month'";
+    let calls = "select sum(cost_micro_usd)::bigint from provider_calls";
+    assert_eq!(app.db.count(used).await, app.db.count(calls).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_never_answered_counts_as_it_was_reserved_and_is_billed_to_nobody() {
     let app = TestApp::with(&[("GEMINI_TIMEOUT_MS", "3000")]).await;
     let token = app.token(&DORA);
