@@ -261,7 +261,7 @@ impl ApiError {
         Self::new(
             StatusCode::NOT_FOUND,
             "route_not_found",
-            "There is nothing at this path; the README lists the routes.",
+            "There is nothing at this path; docs/FEATURES.md lists the routes.",
         )
     }
 

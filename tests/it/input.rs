@@ -141,7 +141,7 @@ async fn no_log_tells_a_token_a_wish_or_an_address() {
     }
 }
 
-/// Every route that takes a POST from a client, as the README names it: where it is, and a body with all of its texts.
+/// Every route that takes a POST from a client, as docs/FEATURES.md names it: where it is, and a body with all of its texts.
 fn posts(upload: Uuid) -> Vec<(&'static str, String, Value)> {
     let some = Uuid::new_v4();
     let mut render = render_body(LAKESIDE, upload);
@@ -174,8 +174,8 @@ async fn a_nul_in_any_text_of_any_request_is_the_clients_to_change() {
     let app = TestApp::start().await;
     let token = app.token(&OLGA);
     let upload = app.upload(&token, &small_photo()).await;
-    let readme = include_str!("../../README.md");
-    let named: BTreeSet<&str> = readme
+    let page = include_str!("../../docs/FEATURES.md");
+    let named: BTreeSet<&str> = page
         .split("`POST ")
         .skip(1)
         .filter_map(|rest| rest.split(['`', ' ']).next())
@@ -186,7 +186,7 @@ async fn a_nul_in_any_text_of_any_request_is_the_clients_to_change() {
     assert_eq!(
         posts.iter().map(|(name, ..)| *name).collect::<BTreeSet<_>>(),
         named,
-        "each route of the README has its case"
+        "each route of docs/FEATURES.md has its case"
     );
 
     let still = app.db.still().await;

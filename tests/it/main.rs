@@ -13,6 +13,7 @@ mod aws;
 mod commands;
 mod crashes;
 mod database;
+mod docs;
 mod documents;
 mod faults;
 mod input;

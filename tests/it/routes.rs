@@ -1,5 +1,5 @@
 //! Behaviour that every route shares: the methods it takes, what a key makes of a repetition, and its answer while the database is
-//! away. The routes are those that the README lists.
+//! away. The routes are those that docs/FEATURES.md lists.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,11 +26,11 @@ const LEAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0001);
 const IDLE: &str =
     "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'";
 
-/// The routes of the README's table, each with the methods it takes.
+/// The routes of the table in docs/FEATURES.md, each with the methods it takes.
 fn routes() -> BTreeMap<String, BTreeSet<Method>> {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/FEATURES.md")).unwrap();
     let mut routes = BTreeMap::<String, BTreeSet<Method>>::new();
-    for cell in readme.lines().filter(|line| line.starts_with("| `")).flat_map(|line| line.split('`')) {
+    for cell in page.lines().filter(|line| line.starts_with("| `")).flat_map(|line| line.split('`')) {
         if let Some((method @ ("GET" | "POST"), path)) = cell.split_once(' ') {
             routes.entry(path.to_owned()).or_default().insert(method.parse().unwrap());
         }

@@ -147,7 +147,12 @@ fn every_function_that_fails_rings_and_every_alarm_is_explained() {
     let operations = std::fs::read_to_string(home::root().join("docs/OPERATIONS.md")).unwrap();
     for (id, alarm) in alarms {
         let name = alarm["AlarmName"]["Fn::Sub"].as_str().unwrap().trim_start_matches("${AWS::StackName}-");
-        assert!(operations.contains(&format!("**{name}**")), "{id}: docs/OPERATIONS.md does not say what to do");
+        let section = operations.split_once(&format!("\n### {name}\n")).map(|(_, rest)| rest);
+        let section = section.unwrap_or_else(|| panic!("{id}: docs/OPERATIONS.md has no heading `### {name}`"));
+        let section = section.split("\n### ").next().unwrap_or_default();
+        for part in ["**Meaning.**", "**Impact.**", "**First query", "**Action.**"] {
+            assert!(section.contains(part), "{id}: docs/OPERATIONS.md says nothing under {part}");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `./spine bench`: what the README claims, measured in one run on one machine, each beside its budget.
+//! `./spine bench`: what docs/BENCHMARKS.md claims, measured in one run on one machine, each beside its budget.
 //!
 //! Functions are the bootstraps that are deployed, built for this machine's processor. What row-level security and vector search take
 //! is measured in [`isolation`], which needs no functions.

@@ -42,8 +42,8 @@ const AT_ONCE: usize = 8000;
 const LANES: usize = 8;
 /// How many events each of them warms up with: three of an invoice, as all.
 const WARM: usize = 30;
-/// `@supabase/stripe-sync-engine` on Node 24 on a machine like the README's, measured once: events a second on one connection and on
-/// eight, and CPU for each. It is not run here.
+/// `@supabase/stripe-sync-engine` on Node 24 on a machine like that of docs/BENCHMARKS.md, measured once: events a second on one and on
+/// eight connections, and CPU for each. It is not run here.
 const PEER: (f64, f64, Duration) = (831.0, 1525.0, Duration::from_micros(550));
 
 /// As Stripe posts it.
