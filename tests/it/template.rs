@@ -15,7 +15,7 @@ fn template() -> Value {
     let read =
         "import json, sys; from samtranslator.yaml_helper import yaml_parse; print(json.dumps(yaml_parse(sys.stdin)))";
     let root = home::root();
-    let output = Command::new(root.join(".spine/tools/bin/python"))
+    let output = Command::new(home::installed(&root, "tools").unwrap().join("bin/python"))
         .args(["-c", read])
         .stdin(std::fs::File::open(root.join("template.yaml")).unwrap())
         .output()

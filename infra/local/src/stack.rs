@@ -5,12 +5,10 @@ use std::{io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::PathBu
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use operator::documents;
+pub use operator::documents::prepare as prepare_documents;
 use sandbox::{Calls, Canned, Sandbox, Wire, WireFault, anthropic, gemini, secrets, storage, stripe};
-use shared::{
-    config::Env,
-    documents::{Collection, Documents},
-    secrets::{Secret, Secrets},
-};
+use shared::{documents::Collection, secrets::Secret};
 use tokio::net::TcpListener;
 use url::Url;
 
@@ -354,26 +352,12 @@ fn wire_fault(name: &str) -> Option<WireFault> {
     })
 }
 
-/// Creates the MongoDB collections with their validators and indexes, or mends them. What was done, in words.
-///
-/// # Errors
-/// If the server refuses or cannot be reached.
-pub async fn prepare_documents(uri: &str, database: &str) -> Result<Vec<String>> {
-    documents(uri, database)?.ensure_schema().await.context("MongoDB's collections cannot be made")
-}
-
 /// An organisation that has documents on the server and is none of `known`, if there is one.
 ///
 /// # Errors
 /// If the server refuses or cannot be reached.
 pub async fn other_documents(uri: &str, database: &str, known: &[uuid::Uuid]) -> Result<Option<String>> {
-    documents(uri, database)?.other_than(known).await.context("MongoDB cannot be read")
-}
-
-fn documents(uri: &str, database: &str) -> Result<Documents> {
-    let env = Env::from_iter([("MONGODB_URI", uri), ("MONGODB_DATABASE", database)]);
-    let secrets = Arc::new(Secrets::from_env(&env)?);
-    Ok(Documents::from_env(&env, secrets)?)
+    documents::open(uri, database)?.other_than(known).await.context("MongoDB cannot be read")
 }
 
 /// A document of an organisation among the agents' outputs, through the same door that functions use.
@@ -386,7 +370,7 @@ pub async fn find_document(
     org: uuid::Uuid,
     id: uuid::Uuid,
 ) -> Result<Option<serde_json::Value>> {
-    Ok(documents(uri, database)?.for_org(org).find(Collection::AgentOutputs, id).await?)
+    Ok(documents::open(uri, database)?.for_org(org).find(Collection::AgentOutputs, id).await?)
 }
 
 /// Puts a document of an organisation among the agents' outputs, through the same door.
@@ -400,5 +384,5 @@ pub async fn put_document(
     id: uuid::Uuid,
     document: serde_json::Value,
 ) -> Result<()> {
-    Ok(documents(uri, database)?.for_org(org).put(Collection::AgentOutputs, id, document).await?)
+    Ok(documents::open(uri, database)?.for_org(org).put(Collection::AgentOutputs, id, document).await?)
 }
