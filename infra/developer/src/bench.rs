@@ -7,6 +7,7 @@ mod isolation;
 mod stripe;
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::PathBuf,
     process::ExitCode,
@@ -174,12 +175,11 @@ async fn deployed(home: &Home, told: &mut Told) -> Result<()> {
     release::bootstraps(&home.root, Arch::HOST, build::binaries(), &zips, true)?;
 
     let databases = platform::Databases::start(home, None, platform::Given::default()).await?;
-    for binary in build::binaries() {
-        // More where it also needs MongoDB, pictures or object storage.
-        let lean = matches!(binary, "jobs" | "stripe_webhook" | "assign_leads" | "generate_ai_insights");
-        let budget = if lean { 6.0 } else { 10.0 };
+    for (binary, budget) in
+        FUNCTIONS.map(|function| (function.binary, function.zipped_mb)).into_iter().collect::<BTreeSet<_>>()
+    {
         let size = build::size(&zips, binary)? as f64 / 1e6;
-        told.measure(&format!("size of {binary}, zipped"), size, "MB", Budget::AtMost(budget));
+        told.measure(&format!("size of {binary}, zipped"), size, "MB", Budget::AtMost(budget.into()));
     }
 
     let bench = Bench::prepare(home, &databases, &built).await?;

@@ -17,6 +17,7 @@ use axum::{
 };
 use local::{
     database,
+    functions::FUNCTIONS,
     home::{self, Home},
     stack::{self, Stack},
 };
@@ -110,10 +111,6 @@ async fn obey(
 /// Ticks a schedule, or has Stripe send events: for the newest customer there, made if there is none.
 async fn trigger(listening: &Listening, body: &Value) -> Result<Value> {
     match body["what"].as_str() {
-        Some("sweep") => Ok(listening.stack.sweep().await?),
-        Some("reconcile") => Ok(listening.stack.reconcile().await?),
-        Some("leads") => Ok(listening.stack.look_after_leads().await?),
-        Some("insights") => Ok(listening.stack.nightly_insights().await?),
         Some("stripe") => {
             let stripe = &listening.stack.sandbox.stripe;
             let kinds: Vec<&str> = body["events"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -133,8 +130,17 @@ async fn trigger(listening: &Listening, body: &Value) -> Result<Value> {
                 .collect();
             Ok(json!({ "told": told.join("\n") }))
         }
-        _ => bail!("there are: sweep, reconcile, leads, insights, stripe EVENT…"),
+        Some(schedule) if schedules().any(|known| known == schedule) => Ok(listening.stack.tick(schedule).await?),
+        Some(other) => bail!("there is no schedule {other}; there are: {}", schedules().collect::<Vec<_>>().join(", ")),
+        None => {
+            let names = schedules().map(str::to_owned).chain(["stripe EVENT ...".to_owned()]);
+            Ok(json!({ "told": names.collect::<Vec<_>>().join("\n") }))
+        }
     }
+}
+
+fn schedules() -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.into_iter().filter_map(|function| Some(function.schedule?.name))
 }
 
 /// Arranges a fault; without a target or name, tells what there is.

@@ -92,8 +92,8 @@ enum Command {
     },
     /// Ticks a schedule of the running `up`, or makes its Stripe send events.
     Trigger {
-        /// `sweep`, `reconcile`, `leads`, `insights` or `stripe`.
-        what: String,
+        /// A schedule, or `stripe`; without it, lists them.
+        what: Option<String>,
         /// Types of Stripe's events, as in `stripe invoice.paid`; without one, lists those there are.
         events: Vec<String>,
     },

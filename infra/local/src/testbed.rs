@@ -5,9 +5,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -222,6 +222,7 @@ pub fn claim(root: &Path) -> Result<Announced> {
     }
     // What a run that was killed has left.
     file.set_len(0)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(Announced { path, file })
 }
 
