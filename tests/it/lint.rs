@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use developer::lint::{self, Finding};
 use integration_tests::TestDatabase;
-use local::{
-    home,
-    lint::{self, Finding},
-};
+use local::home;
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
 use crate::SERVERS;

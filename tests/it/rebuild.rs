@@ -1,7 +1,7 @@
 //! An operator makes billing anew from the events that are stored.
 
 use integration_tests::TestApp;
-use local::rebuild::rebuild;
+use operator::rebuild::rebuild;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_mends_what_was_altered_and_tells_of_it() {

@@ -7,7 +7,10 @@ use integration_tests::{
     acting::Actor,
     people::{ADAM, DORA, LAKESIDE, NORD, UMA},
 };
-use local::restore::{self, Expected, Mode};
+use operator::{
+    database::Migrations,
+    restore::{self, Expected, Mode},
+};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::sync::OnceCell;
@@ -258,7 +261,7 @@ async fn expected(server: Server) -> &'static Expected {
 
 /// Every difference, a line each.
 async fn differences(server: Server, url: &str, mode: Mode) -> BTreeSet<String> {
-    let found = restore::check(&local::home::root(), url, expected(server).await, mode).await.unwrap();
+    let found = restore::check(&Migrations::built_in(), url, expected(server).await, mode).await.unwrap();
     found.iter().map(ToString::to_string).collect()
 }
 

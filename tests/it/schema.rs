@@ -1,7 +1,7 @@
 //! The page that describes the schema.
 
+use developer::schema;
 use integration_tests::{Server, TestDatabase};
-use local::schema;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_is_the_same_however_often_it_is_written() {

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
-use integration_tests::TestApp;
+use integration_tests::{Server, TestApp, TestDatabase};
 use local::{
-    functions::{FUNCTIONS, Function},
+    functions::{FUNCTIONS, Function, QUEUES},
     home,
     lambda::{InvokeError, Lambda},
 };
@@ -15,7 +15,7 @@ fn template() -> Value {
     let read =
         "import json, sys; from samtranslator.yaml_helper import yaml_parse; print(json.dumps(yaml_parse(sys.stdin)))";
     let root = home::root();
-    let output = Command::new(root.join(".spine/tools/bin/python"))
+    let output = Command::new(home::installed(&root, "tools").unwrap().join("bin/python"))
         .args(["-c", read])
         .stdin(std::fs::File::open(root.join("template.yaml")).unwrap())
         .output()
@@ -46,6 +46,7 @@ fn every_function_is_deployed_as_it_runs_here() {
         of_type(&template, "AWS::Serverless::Function").into_iter().map(|(name, _)| name).collect();
     assert_eq!(deployed, FUNCTIONS.iter().map(|function| function.name).collect());
     let folders = std::fs::read_dir(home::root().join("functions")).unwrap().flatten();
+    let folders = folders.filter(|folder| folder.path().is_dir());
     let folders: BTreeSet<String> = folders.map(|folder| folder.file_name().into_string().unwrap()).collect();
     assert_eq!(folders, FUNCTIONS.iter().map(|function| function.binary.to_owned()).collect());
     assert_eq!(template["Globals"]["Function"]["Runtime"], "provided.al2023");
@@ -55,6 +56,16 @@ fn every_function_is_deployed_as_it_runs_here() {
         let name = function.name;
         assert_eq!(properties["CodeUri"], format!("target/lambda/{}/bootstrap.zip", function.binary), "{name}");
         assert_eq!(properties["Timeout"].as_u64(), Some(function.timeout.as_secs()), "{name}");
+        assert_eq!(properties["MemorySize"].as_u64(), Some(function.memory_mb.into()), "{name}");
+        assert_eq!(
+            properties["LoggingConfig"],
+            json!({ "LogFormat": "Text", "LogGroup": { "Ref": format!("{name}Logs") } }),
+            "{name}"
+        );
+        for queue in function.queue.iter().chain(function.sends) {
+            let given = &properties["Environment"]["Variables"][queue.variable];
+            assert_eq!(given["Ref"], format!("{}Queue", queue.resource), "{name}");
+        }
         let events: Vec<&Value> =
             properties["Events"].as_object().into_iter().flat_map(|events| events.values()).collect();
         let of = |kind: &'static str| {
@@ -74,15 +85,13 @@ fn every_function_is_deployed_as_it_runs_here() {
             assert_eq!(queue["BatchSize"].as_u64(), Some(function.batch as u64), "{name}");
             assert_eq!(queue["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]), "{name}");
             assert!(queue["ScalingConfig"]["MaximumConcurrency"].is_object(), "{name}");
-            let wanted = queue["Queue"]["Fn::GetAtt"][0].as_str().unwrap();
-            let (_, sqs) = of_type(&template, "AWS::SQS::Queue").into_iter().find(|(id, _)| *id == wanted).unwrap();
-            assert_eq!(sqs["VisibilityTimeout"].as_u64(), Some(6 * function.timeout.as_secs()), "{name}");
-            assert_eq!(sqs["RedrivePolicy"]["maxReceiveCount"].as_u64(), Some(5), "{name}");
+            let wanted = format!("{}Queue", function.queue.unwrap().resource);
+            assert_eq!(queue["Queue"]["Fn::GetAtt"], json!([wanted, "Arn"]), "{name}");
         }
         let schedules: Vec<&Value> = of("Schedule").map(|event| &event["Schedule"]).collect();
         assert_eq!(schedules.len(), usize::from(function.schedule.is_some()), "{name}");
-        if let Some(period) = function.schedule {
-            assert_eq!(period, Duration::from_secs(60));
+        if let Some(schedule) = function.schedule {
+            assert_eq!(schedule.every, Duration::from_secs(60));
             assert_eq!(schedules, ["rate(1 minute)"], "{name}");
         }
     }
@@ -112,40 +121,138 @@ fn no_role_may_more_than_its_function_does() {
             "secretsmanager:GetSecretValue",
             "kms:Decrypt",
         ]);
-        match function.name {
-            "ProcessRenderRequestHttp" | "AssignLeadsHttp" | "GenerateAiInsightsHttp" => {
-                wanted.extend(["sqs:SendMessage"]);
-            }
-            // The failed invocation's record goes to a dead-letter queue of its own.
-            "Sweep" => wanted.extend(["sqs:SendMessage"]),
-            "ProcessRenderRequestWorker" => {
-                wanted.extend(["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]);
-            }
-            // Their schedules send what they find to their own queues.
-            "AssignLeadsWorker" | "GenerateAiInsightsWorker" => {
-                wanted.extend(["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:SendMessage"]);
-            }
-            _ => {}
+        if !function.sends.is_empty() {
+            wanted.insert("sqs:SendMessage");
+        }
+        if function.queue.is_some() {
+            wanted.extend(["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]);
         }
         assert_eq!(actions, wanted, "{role}");
+        // Only its own queues, and for the sweep the one that keeps a record of each failed tick.
+        let queues = function.queue.iter().chain(function.sends).map(|queue| format!("{}Queue", queue.resource));
+        let dead = (function.name == "Sweep").then(|| "SweepDeadLetters".to_owned());
+        let wanted: BTreeSet<String> = queues.chain(dead).collect();
+        let granted = statements.iter().filter(|statement| statement["Action"].to_string().contains("sqs:"));
+        let granted = granted.flat_map(|statement| match &statement["Resource"] {
+            Value::Array(many) => many.clone(),
+            one => vec![one.clone()],
+        });
+        let granted: BTreeSet<String> =
+            granted.map(|resource| resource["Fn::GetAtt"][0].as_str().unwrap().to_owned()).collect();
+        assert_eq!(granted, wanted, "{role}");
+    }
+}
+
+/// A name that begins with the stack's.
+fn named(name: &str) -> Value {
+    json!({ "Fn::Sub": format!("${{AWS::StackName}}-{name}") })
+}
+
+/// The alarm of this name, which differs from what alarms of its kind are like in its description alone.
+#[track_caller]
+fn check_alarm(template: &Value, name: &str, metric: [&str; 2], watched: &Value, kind: &Value) {
+    let alarms = of_type(template, "AWS::CloudWatch::Alarm");
+    let found = alarms.iter().find(|(_, alarm)| alarm["AlarmName"] == named(name));
+    let Some((_, alarm)) = found else { panic!("there is no alarm {name}") };
+    let mut wanted = json!({
+        "AlarmName": named(name), "AlarmDescription": alarm["AlarmDescription"], "Namespace": metric[0], "MetricName": metric[1],
+        "Dimensions": [watched], "EvaluationPeriods": 1, "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+        "TreatMissingData": "notBreaching",
+        "AlarmActions": [{ "Fn::If": ["MakesTopic", { "Ref": "AlarmTopic" }, { "Ref": "AlarmTopicArn" }] }],
+    });
+    wanted.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
+    assert_eq!(**alarm, wanted, "{name}");
+    assert!(alarm["AlarmDescription"].as_str().is_some_and(|text| text.len() > 10), "{name}");
+}
+
+#[test]
+fn every_function_has_the_same_log_group_role_and_alarms() {
+    let template = template();
+    for function in FUNCTIONS {
+        let name = function.name;
+        let logs = json!({
+            "LogGroupName": { "Fn::Sub": format!("/aws/lambda/${{AWS::StackName}}-{name}") }, "RetentionInDays": { "Ref": "LogRetentionDays" },
+        });
+        assert_eq!(template["Resources"][format!("{name}Logs")]["Properties"], logs, "{name}");
+        assert_eq!(resource(&template, &function)["FunctionName"], named(name));
+
+        let role = &template["Resources"][format!("{name}Role")]["Properties"];
+        let assume = json!({
+            "Version": "2012-10-17",
+            "Statement": [{ "Effect": "Allow", "Principal": { "Service": "lambda.amazonaws.com" }, "Action": "sts:AssumeRole" }],
+        });
+        assert_eq!(role["AssumeRolePolicyDocument"], assume, "{name}");
+        let stages =
+            json!({ "ForAnyValue:StringEquals": { "secretsmanager:VersionStage": ["AWSCURRENT", "AWSPREVIOUS"] } });
+        let through = json!({
+            "StringEquals": { "kms:ViaService": { "Fn::Sub": "secretsmanager.${AWS::Region}.${AWS::URLSuffix}" } },
+        });
+        let all = json!([
+            {
+                "Sid": "WriteOwnLog", "Effect": "Allow", "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+                "Resource": { "Fn::GetAtt": [format!("{name}Logs"), "Arn"] },
+            },
+            {
+                "Sid": "ReadSecrets", "Effect": "Allow", "Action": "secretsmanager:GetSecretValue",
+                "Resource": { "Ref": "SecretsArn" }, "Condition": stages,
+            },
+            { "Fn::If": [
+                "HasSecretsKey",
+                {
+                    "Sid": "DecryptSecrets", "Effect": "Allow", "Action": "kms:Decrypt", "Resource": { "Ref": "SecretsKeyArn" },
+                    "Condition": through,
+                },
+                { "Ref": "AWS::NoValue" },
+            ] },
+        ]);
+        let statements = role["Policies"][0]["PolicyDocument"]["Statement"].as_array().unwrap();
+        assert_eq!(Value::from(&statements[..3]), all, "{name}");
+
+        let errors = json!({ "Statistic": "Sum", "Period": 60, "Threshold": 1 });
+        let watched = json!({ "Name": "FunctionName", "Value": { "Ref": name } });
+        check_alarm(&template, &format!("{}-errors", function.alarm), ["AWS/Lambda", "Errors"], &watched, &errors);
+        let throttles = &template["Resources"]["ThrottlesAlarm"]["Properties"]["Metrics"];
+        let throttled = throttles.as_array().unwrap().iter().map(|metric| &metric["MetricStat"]["Metric"]);
+        let watches = |metric: &Value| metric["MetricName"] == "Throttles" && metric["Dimensions"] == json!([watched]);
+        assert!(throttled.into_iter().any(watches), "{name}: throttles");
     }
 }
 
 #[test]
-fn every_function_that_fails_rings_and_every_alarm_is_explained() {
+fn every_queue_has_the_same_resources_and_alarms() {
     let template = template();
-    let alarms = of_type(&template, "AWS::CloudWatch::Alarm");
-    for function in FUNCTIONS {
-        let watches = |metric: &Value, name: &str| {
-            metric["MetricName"] == name && metric["Dimensions"][0]["Value"]["Ref"] == function.name
-        };
-        assert!(alarms.iter().any(|(_, alarm)| watches(alarm, "Errors")), "{}: no alarm on its errors", function.name);
-        let throttles = &template["Resources"]["ThrottlesAlarm"]["Properties"]["Metrics"];
-        let throttled = throttles.as_array().unwrap().iter().map(|metric| &metric["MetricStat"]["Metric"]);
-        assert!(throttled.into_iter().any(|metric| watches(metric, "Throttles")), "{}: throttles", function.name);
+    for queue in QUEUES {
+        let name = queue.name;
+        let worker = FUNCTIONS.into_iter().find(|function| function.queue == Some(queue)).unwrap();
+        let (live, dead) = (format!("{}Queue", queue.resource), format!("{}DeadLetters", queue.resource));
+        let properties = |id: &str| template["Resources"][id]["Properties"].clone();
+        let wanted = json!({
+            "QueueName": named(name), "SqsManagedSseEnabled": true, "VisibilityTimeout": 6 * worker.timeout.as_secs(),
+            "MessageRetentionPeriod": 86_400,
+            "RedrivePolicy": { "deadLetterTargetArn": { "Fn::GetAtt": [dead, "Arn"] }, "maxReceiveCount": 5 },
+        });
+        assert_eq!(properties(&live), wanted, "{name}");
+        let wanted = json!({
+            "QueueName": named(&format!("{name}-dead")), "SqsManagedSseEnabled": true, "MessageRetentionPeriod": 1_209_600,
+        });
+        assert_eq!(properties(&dead), wanted, "{name}");
+        let watched = |id: &str| json!({ "Name": "QueueName", "Value": { "Fn::GetAtt": [id, "QueueName"] } });
+        let age = json!({ "Statistic": "Maximum", "Period": 300, "Threshold": queue.oldest.as_secs() });
+        let metric = ["AWS/SQS", "ApproximateAgeOfOldestMessage"];
+        check_alarm(&template, &format!("{}-queue-age", queue.alarm), metric, &watched(&live), &age);
+        let any = json!({ "Statistic": "Maximum", "Period": 300, "Threshold": 1 });
+        let metric = ["AWS/SQS", "ApproximateNumberOfMessagesVisible"];
+        check_alarm(&template, &format!("{}-dead-letters", queue.alarm), metric, &watched(&dead), &any);
+        for id in [live, dead] {
+            assert_eq!(template["Outputs"][format!("{id}Url")]["Value"], json!({ "Ref": id }));
+        }
     }
+}
+
+#[test]
+fn every_alarm_is_explained() {
     let operations = std::fs::read_to_string(home::root().join("docs/OPERATIONS.md")).unwrap();
-    for (id, alarm) in alarms {
+    for (id, alarm) in of_type(&template(), "AWS::CloudWatch::Alarm") {
         let name = alarm["AlarmName"]["Fn::Sub"].as_str().unwrap().trim_start_matches("${AWS::StackName}-");
         let section = operations.split_once(&format!("\n### {name}\n")).map(|(_, rest)| rest);
         let section = section.unwrap_or_else(|| panic!("{id}: docs/OPERATIONS.md has no heading `### {name}`"));
@@ -154,6 +261,51 @@ fn every_function_that_fails_rings_and_every_alarm_is_explained() {
             assert!(section.contains(part), "{id}: docs/OPERATIONS.md says nothing under {part}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_job_has_one_worker_and_every_switch_is_a_setting() {
+    let mut kinds = BTreeSet::new();
+    for function in FUNCTIONS {
+        for kind in function.jobs {
+            assert!(kinds.insert(*kind), "{kind} has two workers");
+            assert!(function.queue.is_some() || function.schedule.is_some(), "nothing wakes {}", function.name);
+        }
+    }
+    let db = TestDatabase::new(Server::Postgres18).await;
+    let kept =
+        "select coalesce(string_agg(key, ' ' order by key), '') from public.system_settings where key like '%.enabled'";
+    let mut switches: Vec<&str> = FUNCTIONS.iter().filter_map(|function| function.switch).collect();
+    switches.sort_unstable();
+    assert_eq!(db.text(kept).await, switches.join(" "));
+}
+
+/// A line of the table in functions/README.md.
+fn row(function: &Function) -> String {
+    let code = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let queue = function.queue.map_or_else(String::new, |queue| format!("`{}`", queue.name));
+    let schedule = function.schedule.map_or_else(String::new, |schedule| format!("`{}`", schedule.name));
+    let switch = function.switch.map_or_else(String::new, |switch| format!("`{switch}`"));
+    let cells = [
+        format!("`{}`", function.name),
+        format!("`{}`", function.binary),
+        code(function.routes),
+        code(function.jobs),
+        queue,
+        schedule,
+        switch,
+        format!("{} s", function.timeout.as_secs()),
+        format!("{} MB", function.memory_mb),
+    ];
+    format!("| {} |", cells.join(" | "))
+}
+
+#[test]
+fn the_page_of_functions_is_their_list() {
+    let page = std::fs::read_to_string(home::root().join("functions/README.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let wanted: Vec<String> = FUNCTIONS.iter().map(row).collect();
+    assert_eq!(rows, wanted, "functions/README.md should have these lines:\n{}", wanted.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

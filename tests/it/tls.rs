@@ -8,7 +8,8 @@ use integration_tests::{
     people::NORD,
     tls::{Authority, ELSEWHERE, Front},
 };
-use local::{database, home, rebuild, vectors};
+use local::{database, home};
+use operator::{rebuild, vectors};
 use shared::{config::Env, db::Database, secrets::Secrets};
 
 /// How a URL can ask for less, and for what the rule is.

@@ -4,7 +4,7 @@ use integration_tests::{
     Server, TestDatabase,
     people::{ADAM, BRICK, DAN, NORD, OSCAR, SVEN},
 };
-use local::vectors::{self, Outcome};
+use operator::vectors::{self, Outcome};
 use sqlx::PgConnection;
 use uuid::Uuid;
 

@@ -1,10 +1,11 @@
 //! What tests stand on: a database of their own, copied from a migrated template, and a whole back office in front of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
-#![expect(clippy::disallowed_methods, reason = "tests are told by ./spine test where their servers are")]
+#![expect(clippy::disallowed_methods, reason = "the environment says where a test's servers are")]
 
 pub mod acting;
 pub mod people;
+mod servers;
 pub mod tls;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -15,17 +16,19 @@ use local::{
     pooler::{PgBouncer, Program},
     servers::{Postgres, Version},
     stack::{self, Stack, StackConfig},
+    testbed::{self, Template},
 };
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use crate::people::{Agent, Person};
-
-fn told(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with ./spine test"))
-}
+pub use crate::servers::{binaries, bootstrap};
+use crate::{
+    people::{Agent, Person},
+    servers::{directory, place},
+};
 
 /// What Supabase does when a client connects to Realtime: partitions of messages, from yesterday to three days ahead.
 pub const CONNECT_TO_REALTIME: &str = "
@@ -67,7 +70,19 @@ impl Server {
 
     /// A program that came with it, such as `pg_dump`.
     pub fn program(self, name: &str) -> PathBuf {
-        PathBuf::from(told(&format!("SPINE_TEST_POSTGRES_BIN{}", self.suffix()))).join(name)
+        PathBuf::from(place(&format!("SPINE_TEST_POSTGRES_BIN{}", self.suffix()))).join(name)
+    }
+
+    fn admin_url(self) -> String {
+        place(&format!("SPINE_TEST_DATABASE_URL{}", self.suffix()))
+    }
+
+    /// What databases are copied from.
+    async fn template(self) -> &'static Template {
+        static TEMPLATES: [OnceCell<Template>; 2] = [const { OnceCell::const_new() }; 2];
+        let kept = &TEMPLATES[usize::from(self == Self::Postgres18)];
+        let make = async || testbed::template(&local::home::root(), &self.admin_url()).await.unwrap();
+        kept.get_or_init(make).await
     }
 }
 
@@ -95,7 +110,8 @@ impl TestDatabase {
 
     /// Migrates and seeds one on Postgres 18 whose collation is not the server's C but the builtin `C.UTF-8`.
     pub async fn in_c_utf8() -> Self {
-        let admin_url = told("SPINE_TEST_DATABASE_URL");
+        let admin_url = Server::Postgres18.admin_url();
+        let template = Server::Postgres18.template().await;
         let name = format!("t_{}", Uuid::new_v4().simple());
         let options = "template template0 locale_provider builtin builtin_locale 'C.UTF-8'";
         let mut admin = PgConnection::connect(&admin_url).await.unwrap();
@@ -103,22 +119,20 @@ impl TestDatabase {
         let url = database::with_database(&admin_url, &name).unwrap();
         database::migrate(&local::home::root(), &url).await.unwrap();
         database::seed(&local::home::root(), &url).await.unwrap();
-        let functions_url = database::with_database(&told("SPINE_TEST_FUNCTIONS_URL"), &name).unwrap();
+        let functions_url = database::with_database(&template.functions_url, &name).unwrap();
         Self { admin_url, name, url, functions_url }
     }
 
     async fn made(server: Server, migrated: bool) -> Self {
-        let suffix = server.suffix();
-        let admin_url = told(&format!("SPINE_TEST_DATABASE_URL{suffix}"));
+        let (admin_url, template) = (server.admin_url(), server.template().await);
         let name = format!("t_{}", Uuid::new_v4().simple());
-        let url = if migrated {
-            copy_template(&admin_url, &name).await
+        let made = if migrated {
+            testbed::copy(&admin_url, template, &name).await
         } else {
-            database::create(&admin_url, &name, None).await.unwrap()
+            database::create(&admin_url, &name, None).await
         };
-        let functions_url =
-            database::with_database(&told(&format!("SPINE_TEST_FUNCTIONS_URL{suffix}")), &name).unwrap();
-        Self { admin_url, name, url, functions_url }
+        let functions_url = database::with_database(&template.functions_url, &name).unwrap();
+        Self { admin_url, name, url: made.unwrap(), functions_url }
     }
 
     /// What it is called.
@@ -276,38 +290,26 @@ impl OwnServer {
 
 /// A transaction pooler before a database, with so many server connections; `None` where there is no PgBouncer, which the run told.
 pub async fn pooler(db: &TestDatabase, size: usize) -> Option<(PgBouncer, Home)> {
-    let path = std::env::var("SPINE_TEST_PGBOUNCER").ok().filter(|path| !path.is_empty())?;
-    let program = Program { path: path.into(), libraries: told("SPINE_TEST_PGBOUNCER_LIBRARIES").into() };
+    let path = Some(place("SPINE_TEST_PGBOUNCER")).filter(|path| !path.is_empty())?;
+    let program = Program { path: path.into(), libraries: place("SPINE_TEST_PGBOUNCER_LIBRARIES").into() };
     let home = Home::open().unwrap();
     let pooler = PgBouncer::start(&home, &program, &db.functions_url, size).await.unwrap();
     Some((pooler, home))
 }
 
-/// The bootstrap of `jobs`, as it is deployed.
-pub fn bootstrap() -> PathBuf {
-    told("SPINE_TEST_BOOTSTRAP").into()
-}
-
 /// What Postgres 18 has logged so far, of every database. A line says which, as in `<user@database>`.
 pub fn database_log() -> String {
-    String::from_utf8_lossy(&std::fs::read(told("SPINE_TEST_DATABASE_LOG")).unwrap()).into_owned()
+    String::from_utf8_lossy(&std::fs::read(place("SPINE_TEST_DATABASE_LOG")).unwrap()).into_owned()
 }
 
 /// Where moto answers for AWS.
 pub fn aws_url() -> String {
-    told("SPINE_TEST_AWS_URL")
+    place("SPINE_TEST_AWS_URL")
 }
 
 /// Where the MongoDB-wire server is.
 pub fn mongodb_uri() -> String {
-    told("SPINE_TEST_MONGODB_URI")
-}
-
-/// Copying needs the template to itself for a moment, so tests that ask at once take turns.
-async fn copy_template(admin_url: &str, name: &str) -> String {
-    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let _turn = TURN.lock().await;
-    database::create(admin_url, name, Some(&told("SPINE_TEST_TEMPLATE"))).await.unwrap()
+    place("SPINE_TEST_MONGODB_URI")
 }
 
 impl Drop for TestDatabase {
@@ -429,7 +431,7 @@ impl TestApp {
             mongodb_uri: mongodb_uri.clone(),
             mongodb_database: mongodb_database.clone(),
             binaries: binaries(),
-            directory: PathBuf::from(told("SPINE_TEST_DIRECTORY")).join(&db.name),
+            directory: directory().join(&db.name),
             port: 0,
             visibility: Duration::from_millis(50),
             worker_timeout: setup.worker_timeout,
@@ -618,12 +620,6 @@ async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let (status, headers) = (response.status(), response.headers().clone());
     let bytes = response.bytes().await.unwrap();
     Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
-}
-
-/// Where cargo put the functions' binaries: above the tests'.
-pub fn binaries() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    own.ancestors().nth(2).unwrap().to_path_buf()
 }
 
 /// A photo that is quick to work on.

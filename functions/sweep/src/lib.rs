@@ -15,7 +15,7 @@ use shared::{
     config::Env,
     db::Database,
     documents::Documents,
-    jobs,
+    functions, jobs,
     lambda::{Answer, Error, Trigger},
     limits, outbox,
     queue::Queue,
@@ -37,9 +37,7 @@ const MOST_FAILURES: usize = 5;
 pub struct State {
     db: Database,
     documents: Documents,
-    leads: Queue,
-    renders: Queue,
-    insights: Queue,
+    queues: Vec<(functions::Queue, Queue)>,
 }
 
 impl State {
@@ -53,9 +51,10 @@ impl State {
         Ok(Self {
             db: Database::from_env(&env, Arc::clone(&secrets))?,
             documents: Documents::from_env(&env, secrets)?,
-            leads: Queue::from_env(&env, "LEAD_QUEUE_URL")?,
-            renders: Queue::from_env(&env, "RENDER_QUEUE_URL")?,
-            insights: Queue::from_env(&env, "INSIGHTS_QUEUE_URL")?,
+            queues: functions::QUEUES
+                .into_iter()
+                .map(|queue| Ok((queue, Queue::from_env(&env, queue.variable)?)))
+                .collect::<Result<_, Error>>()?,
         })
     }
 }
@@ -118,17 +117,12 @@ async fn wake_jobs(state: &State, deadline: Instant) -> Result<usize, StoreError
         if Instant::now() >= deadline {
             break;
         }
-        let queue = match job.job_type.as_str() {
-            "render" => &state.renders,
-            "lead_assign" => &state.leads,
-            "insight" => &state.insights,
-            // Billing's own schedule finds them.
-            "stripe_settle" | "stripe_claim" | "stripe_plan" => continue,
-            other => {
-                tracing::error!(job.r#type = other, "no queue is known for this kind of job");
-                continue;
-            }
+        let Some(worker) = functions::worker_of(&job.job_type) else {
+            tracing::error!(job.r#type = job.job_type, "no function is known for this kind of job");
+            continue;
         };
+        // Where there is no queue, the worker's own schedule finds its jobs.
+        let Some((_, queue)) = state.queues.iter().find(|(queue, _)| Some(*queue) == worker.queue) else { continue };
         // A queue that does not answer is not waited for each time: the next sweep finds what this leaves.
         if silent.contains(&job.job_type) {
             continue;

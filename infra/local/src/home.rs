@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
 
 use crate::process::Owner;
 
@@ -82,9 +83,28 @@ impl Drop for Home {
 /// The checkout: as the launcher says, or as this crate was built.
 #[must_use]
 pub fn root() -> PathBuf {
-    std::env::var_os("SPINE_ROOT")
+    let root = std::env::var_os("SPINE_ROOT")
         .map(PathBuf::from)
-        .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.."))
+        .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.."));
+    // One name for it, from which the servers' directory follows.
+    root.canonicalize().unwrap_or(root)
+}
+
+/// Has `./spine` install a list of infra/python, unless that is done: `servers`, `build` or `tools`. Where it is.
+///
+/// # Errors
+/// If it cannot be installed; why, was printed.
+pub fn installed(root: &Path, list: &str) -> Result<PathBuf> {
+    let place = root.join(".spine").join(list);
+    let wanted = hex::encode(Sha256::digest(fs::read(root.join("infra/python").join(list).with_extension("txt"))?));
+    if !fs::read_to_string(place.join("installed.sha256")).is_ok_and(|done| done.trim() == wanted) {
+        let status =
+            Command::new(root.join("spine")).args(["install", list]).status().context("./spine cannot be run")?;
+        if !status.success() {
+            bail!("./spine install {list} failed");
+        }
+    }
+    Ok(place)
 }
 
 /// Servers of a run that was killed end by themselves; what it left on disk goes here.

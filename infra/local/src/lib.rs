@@ -1,5 +1,5 @@
-//! What `./spine` runs: embedded servers, the local Lambda, gateway, queue and scheduler. No behaviour of its own: functions
-//! are the very binaries that are deployed, and see the events that Lambda would send them.
+//! The rig: what stands in for AWS on this machine. Embedded servers, the Lambda runtime API, gateway, queue and scheduler. No
+//! behaviour of its own: functions are the very binaries that are deployed, and see the events that Lambda would send them.
 
 #![cfg_attr(
     test,
@@ -11,14 +11,10 @@ pub mod functions;
 pub mod gateway;
 pub mod home;
 pub mod lambda;
-pub mod lint;
 pub mod pooler;
 pub mod process;
 pub mod queue;
-pub mod rebuild;
-pub mod restore;
 pub mod scheduler;
-pub mod schema;
 pub mod servers;
 pub mod stack;
-pub mod vectors;
+pub mod testbed;

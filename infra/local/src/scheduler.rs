@@ -41,7 +41,8 @@ impl Scheduler {
     /// Starts ticking; the first tick comes after one period.
     #[must_use]
     pub fn start(functions: &[Arc<Lambda>]) -> Self {
-        let scheduled = functions.iter().filter_map(|lambda| Some((Arc::clone(lambda), lambda.function().schedule?)));
+        let scheduled =
+            functions.iter().filter_map(|lambda| Some((Arc::clone(lambda), lambda.function().schedule?.every)));
         let tasks = scheduled
             .map(|(lambda, period)| {
                 tokio::spawn(async move {

@@ -15,7 +15,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
-    home::Home,
+    home::{self, Home},
     process::{Owner, Stop, Supervised},
 };
 
@@ -164,13 +164,13 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn site_packages(home: &Home) -> Result<PathBuf> {
-    let lib = home.state.join("servers/lib");
+    let lib = home::installed(&home.root, "servers")?.join("lib");
     let python = fs::read_dir(&lib)
         .ok()
         .and_then(|mut entries| {
             entries.find_map(|entry| Some(entry.ok()?.path()).filter(|path| path.join("site-packages").exists()))
         })
-        .context("the database servers are not installed; run ./spine, which installs them")?;
+        .context("./spine install servers has left no Python packages")?;
     Ok(python.join("site-packages"))
 }
 
@@ -206,7 +206,7 @@ impl Mongo {
         let data = data.map_or_else(|| home.run.join("mongo"), Path::to_path_buf);
         fs::create_dir_all(&data)?;
         let log = home.run.join("mongo.log");
-        let program = home.state.join("servers/bin/secantusd-py");
+        let program = home::installed(&home.root, "servers")?.join("bin/secantusd-py");
         for _ in 0..5 {
             let port = free_port()?;
             let args = [
@@ -244,7 +244,7 @@ impl Moto {
     /// With the end of the server's own log, if it does not come up.
     pub async fn start(home: &Home) -> Result<Self> {
         let log = home.run.join("moto.log");
-        let program = home.state.join("tools/bin/moto_server");
+        let program = home::installed(&home.root, "tools")?.join("bin/moto_server");
         for _ in 0..5 {
             let port = free_port()?;
             let args = ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned);

@@ -5,17 +5,15 @@ use std::{io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::PathBu
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use operator::documents;
+pub use operator::documents::prepare as prepare_documents;
 use sandbox::{Calls, Canned, Sandbox, Wire, WireFault, anthropic, gemini, secrets, storage, stripe};
-use shared::{
-    config::Env,
-    documents::{Collection, Documents},
-    secrets::{Secret, Secrets},
-};
+use shared::{documents::Collection, secrets::Secret};
 use tokio::net::TcpListener;
 use url::Url;
 
 use crate::{
-    functions::{FUNCTIONS, Function, INSIGHTS, LEADS, RENDERS},
+    functions::{FUNCTIONS, Function, INSIGHTS, LEADS, QUEUES, RENDERS},
     gateway::Gateway,
     lambda::{Environment, InvokeError, Lambda},
     queue::{Consumer, Endpoint, Queue},
@@ -57,6 +55,8 @@ pub struct Stack {
     pub url: String,
     /// The outside world.
     pub sandbox: Sandbox,
+    /// Every queue.
+    pub queues: Vec<Arc<Queue>>,
     /// The queue of renders.
     pub renders: Arc<Queue>,
     /// The queue of leads to be assigned.
@@ -89,11 +89,13 @@ impl Stack {
         let logs = config.directory.join("logs");
         std::fs::create_dir_all(&logs)?;
         let sandbox = Sandbox::start(files).await?;
-        let renders = Queue::new(RENDERS, config.visibility);
-        let leads = Queue::new(LEADS, config.visibility);
-        let insights = Queue::new(INSIGHTS, config.visibility);
-        let queues = [&renders, &leads, &insights].map(Arc::clone);
-        let endpoint = Endpoint::start(queues.to_vec()).await?;
+        let queues = Vec::from(QUEUES.map(|queue| Queue::new(queue.name, config.visibility)));
+        let named = |wanted: &str| queues.iter().find(|queue| queue.name() == wanted).map(Arc::clone);
+        let missing = "a queue is not in the list of queues";
+        let renders = named(RENDERS.name).context(missing)?;
+        let leads = named(LEADS.name).context(missing)?;
+        let insights = named(INSIGHTS.name).context(missing)?;
+        let endpoint = Endpoint::start(queues.clone()).await?;
         let listener = TcpListener::bind(("127.0.0.1", config.port))
             .await
             .with_context(|| format!("port {} is taken", config.port))?;
@@ -171,9 +173,6 @@ impl Stack {
             ("BILLING_RETURN_ORIGINS", "http://localhost:3000".to_owned()),
             ("STORAGE_S3_ENDPOINT", through("storage")),
             ("STORAGE_S3_REGION", storage::REGION.to_owned()),
-            ("RENDER_QUEUE_URL", format!("{}/000000000000/{RENDERS}", through("queue"))),
-            ("LEAD_QUEUE_URL", format!("{}/000000000000/{LEADS}", through("queue"))),
-            ("INSIGHTS_QUEUE_URL", format!("{}/000000000000/{INSIGHTS}", through("queue"))),
             ("AWS_ENDPOINT_URL_SQS", through("queue")),
             ("AWS_REGION", "eu-north-1".to_owned()),
             ("AWS_ACCESS_KEY_ID", "local".to_owned()),
@@ -183,6 +182,10 @@ impl Stack {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
+        environment.extend(
+            QUEUES
+                .map(|queue| (queue.variable.to_owned(), format!("{}/000000000000/{}", through("queue"), queue.name))),
+        );
         for (name, value) in config.overrides {
             if [Secret::DatabaseUrl, Secret::MongodbUri].iter().any(|secret| secret.name() == name) {
                 continue;
@@ -205,7 +208,8 @@ impl Stack {
         let consumers = functions
             .iter()
             .filter_map(|worker| {
-                let queue = queues.iter().find(|queue| worker.function().queue == Some(queue.name()))?;
+                let wanted = worker.function().queue?.name;
+                let queue = queues.iter().find(|queue| queue.name() == wanted)?;
                 Some(Consumer::start(Arc::clone(queue), Arc::clone(worker)))
             })
             .collect();
@@ -214,6 +218,7 @@ impl Stack {
         Ok(Self {
             url,
             sandbox,
+            queues,
             renders,
             leads,
             insights,
@@ -275,12 +280,21 @@ impl Stack {
         Ok(())
     }
 
+    /// One tick of the schedule of this name. What it did, as the function says itself.
+    ///
+    /// # Errors
+    /// [`InvokeError`]; `Gone` if there is no such schedule.
+    pub async fn tick(&self, schedule: &str) -> Result<serde_json::Value, InvokeError> {
+        let named = |lambda: &&Arc<Lambda>| lambda.function().schedule.is_some_and(|own| own.name == schedule);
+        scheduler::tick(self.functions.iter().find(named).ok_or(InvokeError::Gone)?).await
+    }
+
     /// One tick of the sweep's schedule. What it did, as it says itself.
     ///
     /// # Errors
     /// [`InvokeError`].
     pub async fn sweep(&self) -> Result<serde_json::Value, InvokeError> {
-        scheduler::tick(self.function("Sweep").ok_or(InvokeError::Gone)?).await
+        self.tick("sweep").await
     }
 
     /// One tick of the schedule that finds leads to assign. What it did, as it says itself.
@@ -288,7 +302,7 @@ impl Stack {
     /// # Errors
     /// [`InvokeError`].
     pub async fn look_after_leads(&self) -> Result<serde_json::Value, InvokeError> {
-        scheduler::tick(self.function("AssignLeadsWorker").ok_or(InvokeError::Gone)?).await
+        self.tick("leads").await
     }
 
     /// One tick of the schedule that makes nightly insights. What it did, as it says itself.
@@ -296,7 +310,7 @@ impl Stack {
     /// # Errors
     /// [`InvokeError`].
     pub async fn nightly_insights(&self) -> Result<serde_json::Value, InvokeError> {
-        scheduler::tick(self.function("GenerateAiInsightsWorker").ok_or(InvokeError::Gone)?).await
+        self.tick("insights").await
     }
 
     /// One tick of the schedule that compares billing with Stripe. What it did, as it says itself.
@@ -304,7 +318,7 @@ impl Stack {
     /// # Errors
     /// [`InvokeError`].
     pub async fn reconcile(&self) -> Result<serde_json::Value, InvokeError> {
-        scheduler::tick(self.function("StripeWebhookReconcile").ok_or(InvokeError::Gone)?).await
+        self.tick("reconcile").await
     }
 }
 
@@ -354,26 +368,12 @@ fn wire_fault(name: &str) -> Option<WireFault> {
     })
 }
 
-/// Creates the MongoDB collections with their validators and indexes, or mends them. What was done, in words.
-///
-/// # Errors
-/// If the server refuses or cannot be reached.
-pub async fn prepare_documents(uri: &str, database: &str) -> Result<Vec<String>> {
-    documents(uri, database)?.ensure_schema().await.context("MongoDB's collections cannot be made")
-}
-
 /// An organisation that has documents on the server and is none of `known`, if there is one.
 ///
 /// # Errors
 /// If the server refuses or cannot be reached.
 pub async fn other_documents(uri: &str, database: &str, known: &[uuid::Uuid]) -> Result<Option<String>> {
-    documents(uri, database)?.other_than(known).await.context("MongoDB cannot be read")
-}
-
-fn documents(uri: &str, database: &str) -> Result<Documents> {
-    let env = Env::from_iter([("MONGODB_URI", uri), ("MONGODB_DATABASE", database)]);
-    let secrets = Arc::new(Secrets::from_env(&env)?);
-    Ok(Documents::from_env(&env, secrets)?)
+    documents::open(uri, database)?.other_than(known).await.context("MongoDB cannot be read")
 }
 
 /// A document of an organisation among the agents' outputs, through the same door that functions use.
@@ -386,7 +386,7 @@ pub async fn find_document(
     org: uuid::Uuid,
     id: uuid::Uuid,
 ) -> Result<Option<serde_json::Value>> {
-    Ok(documents(uri, database)?.for_org(org).find(Collection::AgentOutputs, id).await?)
+    Ok(documents::open(uri, database)?.for_org(org).find(Collection::AgentOutputs, id).await?)
 }
 
 /// Puts a document of an organisation among the agents' outputs, through the same door.
@@ -400,5 +400,5 @@ pub async fn put_document(
     id: uuid::Uuid,
     document: serde_json::Value,
 ) -> Result<()> {
-    Ok(documents(uri, database)?.for_org(org).put(Collection::AgentOutputs, id, document).await?)
+    Ok(documents::open(uri, database)?.for_org(org).put(Collection::AgentOutputs, id, document).await?)
 }

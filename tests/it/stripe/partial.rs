@@ -319,7 +319,7 @@ async fn a_rebuild_takes_no_decision_from_a_list_that_was_cut_short() {
     settled(&app, 2).await;
     let before = tables(&app.db).await;
     assert_eq!(before["subscriptions"][0]["stripe_price_ids"], json!(prices));
-    local::rebuild::rebuild(&app.db.url, "atelier-nord").await.unwrap();
+    operator::rebuild::rebuild(&app.db.url, "atelier-nord").await.unwrap();
     assert_eq!(tables(&app.db).await, before);
 
     // As it was left by whoever took ten items for all of them: nothing else tells of the subscription.
@@ -329,7 +329,7 @@ async fn a_rebuild_takes_no_decision_from_a_list_that_was_cut_short() {
              update webhook_events set status = 'applied' where event_type like 'customer.subscription.%'",
         )
         .await;
-    local::rebuild::rebuild(&app.db.url, "atelier-nord").await.unwrap();
+    operator::rebuild::rebuild(&app.db.url, "atelier-nord").await.unwrap();
     assert_eq!(plan(&app, NORD).await, "studio", "nothing is known of the subscription, so nothing was decided");
     app.db.run("update webhook_events set received_at = received_at - interval '5 minutes'").await;
     a_minute_passes(&app).await;

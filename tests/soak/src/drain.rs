@@ -78,7 +78,7 @@ async fn release(soak: &Soak<'_>, cast: &[Organisation]) -> Result<()> {
 /// Waits until every message is done with or dead, and no process is at work.
 async fn queues(soak: &Soak<'_>) {
     let stack = &soak.ground.stack;
-    let drained = async { tokio::join!(stack.renders.drained(), stack.leads.drained(), stack.insights.drained()) };
+    let drained = futures::future::join_all(stack.queues.iter().map(|queue| queue.drained()));
     let _ = tokio::time::timeout(PATIENCE, drained).await;
 }
 

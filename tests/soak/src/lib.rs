@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::Result;
-use local::rebuild;
+use operator::rebuild;
 use sqlx::Connection;
 
 use crate::{

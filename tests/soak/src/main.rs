@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Minutes of load and faults, and then an account of everything that was accepted.
+/// Load and faults for ten minutes, then an account of everything that was accepted.
 #[derive(Parser)]
-#[command(name = "spine soak")]
+#[command(name = "soak", bin_name = "./spine soak")]
 struct Cli {
     /// How long load and faults last.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]

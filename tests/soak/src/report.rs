@@ -122,10 +122,8 @@ pub(crate) async fn figures(
         ));
     }
     let stack = &soak.ground.stack;
-    let dead: serde_json::Map<String, Value> = [&stack.renders, &stack.leads, &stack.insights]
-        .map(|queue| (queue.name().to_owned(), json!(queue.dead_letters().len())))
-        .into_iter()
-        .collect();
+    let dead: serde_json::Map<String, Value> =
+        stack.queues.iter().map(|queue| (queue.name().to_owned(), json!(queue.dead_letters().len()))).collect();
     figures.push(("dead letters".to_owned(), dead.into()));
     Ok(figures)
 }

@@ -1,0 +1,210 @@
+//! The one list of functions: what each is made of, what wakes it, and what AWS is asked for. The local stack, the sweep, `./spine` and
+//! the documentation read it; `template.yaml` says the same to AWS, and a test compares the two (tests/it/template.rs).
+
+use std::time::Duration;
+
+/// A queue of messages that wake workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// What it is called.
+    pub name: &'static str,
+    /// The variable that holds its URL.
+    pub variable: &'static str,
+    /// What its resources are called in the template, before `Queue`, `QueueAgeAlarm`, `DeadLetters` and `DeadLettersAlarm`.
+    pub resource: &'static str,
+    /// What its alarms are called, before `-queue-age` and `-dead-letters`.
+    pub alarm: &'static str,
+    /// How old a message may become before an alarm sounds.
+    pub oldest: Duration,
+}
+
+/// What a function's schedule is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// What `./spine trigger` calls it.
+    pub name: &'static str,
+    /// How often it ticks.
+    pub every: Duration,
+}
+
+/// A function resource: one binary may be several, with other sizes.
+#[derive(Debug, Clone, Copy)]
+pub struct Function {
+    /// The resource's name.
+    pub name: &'static str,
+    /// The package, its folder in `functions/`, and the binary.
+    pub binary: &'static str,
+    /// The size that the binary's zip stays below, in MB.
+    pub zipped_mb: u32,
+    /// Path prefixes of the HTTP API that lead to it.
+    pub routes: &'static [&'static str],
+    /// The kinds of jobs that it does.
+    pub jobs: &'static [&'static str],
+    /// The queue whose messages it works on. Without one, its schedule finds its jobs.
+    pub queue: Option<Queue>,
+    /// The setting that pauses its jobs where it is not `true`.
+    pub switch: Option<&'static str>,
+    /// The queues that it sends messages to.
+    pub sends: &'static [Queue],
+    /// What else wakes it.
+    pub schedule: Option<Schedule>,
+    /// When an invocation is cut off.
+    pub timeout: Duration,
+    /// Its memory, and with it its share of a processor.
+    pub memory_mb: u32,
+    /// How many messages an invocation is given at most.
+    pub batch: usize,
+    /// How many invocations run at once on this machine.
+    pub concurrency: usize,
+    /// What the alarm on its errors is called, before `-errors`.
+    pub alarm: &'static str,
+}
+
+/// The queue of renders.
+pub const RENDERS: Queue = Queue {
+    name: "renders",
+    variable: "RENDER_QUEUE_URL",
+    resource: "Render",
+    alarm: "render",
+    oldest: Duration::from_mins(15),
+};
+
+/// The queue of leads to be assigned.
+pub const LEADS: Queue = Queue {
+    name: "leads",
+    variable: "LEAD_QUEUE_URL",
+    resource: "Lead",
+    alarm: "lead",
+    oldest: Duration::from_mins(15),
+};
+
+/// The queue of insights.
+pub const INSIGHTS: Queue = Queue {
+    name: "insights",
+    variable: "INSIGHTS_QUEUE_URL",
+    resource: "Insights",
+    alarm: "insights",
+    oldest: Duration::from_hours(6),
+};
+
+/// All queues.
+pub const QUEUES: [Queue; 3] = [RENDERS, LEADS, INSIGHTS];
+
+/// How long a function behind the HTTP API may take, which gives up after 30 s.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
+const EVERY_MINUTE: Duration = Duration::from_mins(1);
+
+/// All functions.
+pub const FUNCTIONS: [Function; 10] = [
+    Function {
+        name: "AssignLeadsHttp",
+        routes: &["/v1/leads"],
+        sends: &[LEADS],
+        alarm: "leads-http",
+        ..function("assign_leads", 6)
+    },
+    Function {
+        name: "AssignLeadsWorker",
+        jobs: &["lead_assign"],
+        queue: Some(LEADS),
+        switch: Some("leads.enabled"),
+        // Its schedule sends what it finds.
+        sends: &[LEADS],
+        schedule: Some(Schedule { name: "leads", every: EVERY_MINUTE }),
+        timeout: Duration::from_secs(120),
+        concurrency: 2,
+        alarm: "leads-worker",
+        ..function("assign_leads", 6)
+    },
+    Function {
+        name: "ProcessRenderRequestHttp",
+        routes: &["/v1/uploads", "/v1/render-requests"],
+        sends: &[RENDERS],
+        concurrency: 16,
+        alarm: "render-http",
+        ..function("process_render_request", 10)
+    },
+    Function {
+        name: "ProcessRenderRequestWorker",
+        jobs: &["render"],
+        queue: Some(RENDERS),
+        switch: Some("renders.enabled"),
+        timeout: Duration::from_secs(300),
+        // One whole processor: it decodes and encodes pictures.
+        memory_mb: 1769,
+        concurrency: 4,
+        alarm: "render-worker",
+        ..function("process_render_request", 10)
+    },
+    Function {
+        name: "GenerateAiInsightsHttp",
+        routes: &["/v1/insights"],
+        sends: &[INSIGHTS],
+        alarm: "insights-http",
+        ..function("generate_ai_insights", 6)
+    },
+    Function {
+        name: "GenerateAiInsightsWorker",
+        jobs: &["insight"],
+        queue: Some(INSIGHTS),
+        switch: Some("insights.enabled"),
+        sends: &[INSIGHTS],
+        schedule: Some(Schedule { name: "insights", every: EVERY_MINUTE }),
+        timeout: Duration::from_secs(180),
+        concurrency: 2,
+        alarm: "insights-worker",
+        ..function("generate_ai_insights", 6)
+    },
+    Function { name: "Jobs", routes: &["/v1/jobs"], alarm: "jobs", ..function("jobs", 6) },
+    Function {
+        name: "StripeWebhookHttp",
+        routes: &["/webhooks/stripe", "/v1/billing"],
+        alarm: "stripe-http",
+        ..function("stripe_webhook", 6)
+    },
+    Function {
+        name: "StripeWebhookReconcile",
+        jobs: &["stripe_settle", "stripe_claim", "stripe_plan"],
+        schedule: Some(Schedule { name: "reconcile", every: EVERY_MINUTE }),
+        timeout: Duration::from_secs(300),
+        concurrency: 1,
+        alarm: "stripe-reconcile",
+        ..function("stripe_webhook", 6)
+    },
+    Function {
+        name: "Sweep",
+        sends: &QUEUES,
+        schedule: Some(Schedule { name: "sweep", every: EVERY_MINUTE }),
+        timeout: Duration::from_secs(55),
+        concurrency: 1,
+        alarm: "sweep",
+        ..function("sweep", 10)
+    },
+];
+
+/// What most functions have: small, and behind the HTTP API.
+const fn function(binary: &'static str, zipped_mb: u32) -> Function {
+    Function {
+        name: "",
+        binary,
+        zipped_mb,
+        routes: &[],
+        jobs: &[],
+        queue: None,
+        switch: None,
+        sends: &[],
+        schedule: None,
+        timeout: HTTP_TIMEOUT,
+        memory_mb: 256,
+        batch: 1,
+        concurrency: 8,
+        alarm: "",
+    }
+}
+
+/// The function that does jobs of a kind.
+#[must_use]
+pub fn worker_of(job_type: &str) -> Option<&'static Function> {
+    const ALL: &[Function] = &FUNCTIONS;
+    ALL.iter().find(|function| function.jobs.contains(&job_type))
+}
