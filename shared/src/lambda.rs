@@ -10,7 +10,7 @@ use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
 use tracing::Instrument;
 
-use crate::http::{HttpRequest, HttpResponse};
+use crate::http::{ApiError, HttpRequest, HttpResponse};
 
 pub use lambda_runtime::Error;
 
@@ -133,6 +133,9 @@ fn to_event(answer: Answer) -> Result<Value, Error> {
     })
 }
 
+/// What is kept of the function's time for saying that it is over.
+const ANSWERING: Duration = Duration::from_secs(1);
+
 /// The source of an event that asks for a fire drill. It can only be sent by whoever may invoke the function directly: an
 /// HTTP API, a queue and a schedule each make events of their own shape.
 const DRILL: &str = "spine.drill";
@@ -179,13 +182,23 @@ pub async fn run<S>(state: &S, handle: impl AsyncFn(&S, Trigger) -> Result<Answe
     .await
 }
 
-/// Has a trigger answered within `remaining`.
+/// Has a trigger answered within `remaining`. A request that takes longer is answered with 503 before the function is cut off: the
+/// gateway's answer would have no code, and the log no line. What it has not committed by then is rolled back. Workers and schedules keep
+/// time themselves.
 async fn in_time<F: Future<Output = Result<Answer, Error>>>(
-    _remaining: Duration,
+    remaining: Duration,
     trigger: Trigger,
     handle: impl FnOnce(Trigger) -> F,
 ) -> Result<Answer, Error> {
-    handle(trigger).await
+    let Trigger::Http(request) = &trigger else { return handle(trigger).await };
+    let request_id = request.request_id.clone();
+    match tokio::time::timeout(remaining.saturating_sub(ANSWERING), handle(trigger)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let detail = "The request took too long, and may or may not have taken effect; try again shortly.";
+            Ok(Answer::Http(ApiError::unavailable("time_out", detail, 5).into_response(&request_id)))
+        }
+    }
 }
 
 fn now_since_epoch() -> Duration {
