@@ -10,7 +10,7 @@ use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
 use tracing::Instrument;
 
-use crate::http::{HttpRequest, HttpResponse};
+use crate::http::{ApiError, HttpRequest, HttpResponse};
 
 pub use lambda_runtime::Error;
 
@@ -133,6 +133,9 @@ fn to_event(answer: Answer) -> Result<Value, Error> {
     })
 }
 
+/// What is kept of the function's time for saying that it is over.
+const ANSWERING: Duration = Duration::from_secs(1);
+
 /// The source of an event that asks for a fire drill. It can only be sent by whoever may invoke the function directly: an
 /// HTTP API, a queue and a schedule each make events of their own shape.
 const DRILL: &str = "spine.drill";
@@ -171,7 +174,7 @@ pub async fn run<S>(state: &S, handle: impl AsyncFn(&S, Trigger) -> Result<Answe
                 tracing::Span::current().record("client.request.id", tracing::field::display(&request.request_id));
             }
             // Boxed, since the state machine of a whole function nested in the runtime's is more than the compiler will lay out.
-            to_event(Box::pin(handle(state, trigger)).await?)
+            to_event(in_time(remaining, trigger, |trigger| Box::pin(handle(state, trigger))).await?)
         }
         .instrument(span)
         .await
@@ -179,6 +182,77 @@ pub async fn run<S>(state: &S, handle: impl AsyncFn(&S, Trigger) -> Result<Answe
     .await
 }
 
+/// Has a trigger answered within `remaining`. A request that takes longer is answered with 503 before the function is cut off: the
+/// gateway's answer would have no code, and the log no line. What it has not committed by then is rolled back. Workers and schedules keep
+/// time themselves.
+async fn in_time<F: Future<Output = Result<Answer, Error>>>(
+    remaining: Duration,
+    trigger: Trigger,
+    handle: impl FnOnce(Trigger) -> F,
+) -> Result<Answer, Error> {
+    let Trigger::Http(request) = &trigger else { return handle(trigger).await };
+    let request_id = request.request_id.clone();
+    match tokio::time::timeout(remaining.saturating_sub(ANSWERING), handle(trigger)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let detail = "The request took too long, and may or may not have taken effect; try again shortly.";
+            Ok(Answer::Http(ApiError::unavailable("time_out", detail, 5).into_response(&request_id)))
+        }
+    }
+}
+
 fn now_since_epoch() -> Duration {
     Duration::from_millis(u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn request() -> Trigger {
+        Trigger::Http(HttpRequest {
+            method: http::Method::POST,
+            path: "/v1/uploads".to_owned(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            request_id: "the-request".to_owned(),
+            source_ip: None,
+        })
+    }
+
+    fn answer(status: u16) -> Result<Answer, Error> {
+        Ok(Answer::Http(HttpResponse { status, headers: std::collections::BTreeMap::new(), body: String::new() }))
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_answered_before_the_function_is_cut_off() {
+        // The gateway's own answer has no code, does not say when to ask again, and the function's log says nothing.
+        let hangs = tokio::time::timeout(
+            Duration::from_secs(2),
+            in_time(Duration::from_millis(1001), request(), |_| std::future::pending()),
+        );
+        let Ok(Ok(Answer::Http(answered))) = hangs.await else { panic!("no answer in time") };
+        let body: Value = serde_json::from_str(&answered.body).unwrap();
+        assert_eq!(
+            (answered.status, &body["code"], &body["request_id"]),
+            (503, &json!("time_out"), &json!("the-request"))
+        );
+        assert_eq!(answered.headers["retry-after"], "5");
+    }
+
+    #[tokio::test]
+    async fn what_is_answered_in_time_is_left_as_it_is_and_only_requests_are_cut_short() {
+        let hour = Duration::from_secs(3600);
+        let Ok(Answer::Http(answered)) = in_time(hour, request(), async |_| answer(201)).await else { panic!("none") };
+        assert_eq!(answered.status, 201);
+        // A worker gives its job back, and a schedule ends its part: each keeps time itself.
+        let tick = Trigger::Schedule(Tick { id: "one".to_owned(), remaining: Duration::ZERO });
+        let told = in_time(Duration::ZERO, tick, async |_| {
+            tokio::task::yield_now().await;
+            Ok(Answer::Schedule(json!("done")))
+        });
+        assert!(matches!(told.await, Ok(Answer::Schedule(value)) if value == "done"));
+    }
 }
