@@ -5,6 +5,7 @@ Run by ./spine, which says what to do where this is stopped.
 
 import fcntl
 import hashlib
+import os
 import pathlib
 import shutil
 import signal
@@ -29,10 +30,11 @@ def say(text):
 
 
 def stop(number, _frame):
-    # The program at work is in a session of its own, so that Ctrl-C reaches it through here alone and it says nothing.
-    if child is not None:
-        child.terminate()
-    sys.exit(128 + number)
+    # At once: the terminal and ./spine may both say so, and Python says much where a second signal meets its end.
+    if child is not None and child.returncode is None:
+        # In a session of its own, so that Ctrl-C reaches it through here alone and it says nothing.
+        os.killpg(child.pid, signal.SIGTERM)
+    os._exit(128 + number)
 
 
 def wanted(name):
