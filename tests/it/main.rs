@@ -27,6 +27,7 @@ mod limits;
 mod lint;
 mod migrations;
 mod mutations;
+mod operator;
 mod outbox;
 mod photos;
 mod plans;

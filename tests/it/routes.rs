@@ -382,3 +382,89 @@ async fn what_the_database_answers_decides_whether_to_ask_again() {
         assert!(!answer.body.to_string().contains("secret"), "{state}: {}", answer.body);
     }
 }
+
+/// An answer without what is other each time: ids, times, and what is signed or drawn.
+fn lasting(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), lasting(value))).collect(),
+        Value::Array(values) => values.iter().map(lasting).collect(),
+        Value::String(text) => json!(lasting_text(text)),
+        other => other.clone(),
+    }
+}
+
+fn lasting_text(text: &str) -> String {
+    let uuid = |part: &str| part.parse::<Uuid>().is_ok();
+    if text.parse::<chrono::DateTime<chrono::Utc>>().is_ok() {
+        return "<time>".to_owned();
+    }
+    if text.parse::<chrono::NaiveDate>().is_ok() {
+        return "<date>".to_owned();
+    }
+    if text.starts_with("http://127.0.0.1") {
+        return "<address>".to_owned();
+    }
+    if text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit()) {
+        return "<digest>".to_owned();
+    }
+    let parts: Vec<&str> = text.split('/').map(|part| if uuid(part) { "<id>" } else { part }).collect();
+    parts.join("/")
+}
+
+/// Compares an answer with what is kept of it in `snapshots/`. `INSTA_UPDATE=always` rewrites that.
+fn looks_as_it_did(name: &str, answer: &Answer) {
+    let kept =
+        ["allow", "content-type", "location", "retry-after", "www-authenticate"].into_iter().filter_map(|header| {
+            let value = answer.headers.get(header)?.to_str().unwrap();
+            Some((header.to_owned(), json!(lasting_text(value))))
+        });
+    let headers: serde_json::Map<String, Value> = kept.collect();
+    let shown = json!({ "status": answer.status.as_u16(), "headers": headers, "body": lasting(&answer.body) });
+    insta::assert_json_snapshot!(name.replace(' ', "-"), shown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_of_every_route_looks_as_it_did() {
+    let (app, asks) = world().await;
+    let token = app.token(&OLGA);
+    for (method, path, body) in all(&asks) {
+        let answer = app.send(method.clone(), &path, &token, body.as_ref()).await;
+        let parts: Vec<&str> =
+            path.split('/').skip(1).map(|part| if part.parse::<Uuid>().is_ok() { "id" } else { part }).collect();
+        looks_as_it_did(&format!("{method} {}", parts.join(" ")), &answer);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_of_every_class_of_error_looks_as_it_did() {
+    let (app, asks) = world().await;
+    let (olga, sven) = (app.token(&OLGA), app.token(&SVEN));
+    let send = async |method, path: &str, token: &str, body: Option<&Value>| app.send(method, path, token, body).await;
+    let uploads = "/v1/uploads";
+    for (name, answer) in [
+        ("400 no JSON", app.post_raw(uploads, &olga, "application/json", b"{".to_vec()).await),
+        ("401 a malformed token", send(Method::GET, "/v1/insights", "no-token", None).await),
+        (
+            "403 not theirs to do",
+            send(Method::POST, "/v1/billing/portal", &sven, Some(&json!({ "return_url": APP }))).await,
+        ),
+        ("404 no such thing", send(Method::GET, &format!("/v1/jobs/{}", Uuid::nil()), &olga, None).await),
+        ("404 no such route", send(Method::GET, "/v1/jobs/a/b/c", &olga, None).await),
+        ("405 another method", send(Method::DELETE, uploads, &olga, None).await),
+        ("415 no JSON announced", app.post_raw(uploads, &olga, "text/plain", b"{}".to_vec()).await),
+        (
+            "422 a value out of bounds",
+            send(Method::POST, uploads, &olga, Some(&json!({ "content_type": "image/jpeg", "bytes": 0 }))).await,
+        ),
+    ] {
+        looks_as_it_did(name, &answer);
+    }
+    let ask = &asks[0];
+    ask.keyed(&app, "twice").await;
+    looks_as_it_did("422 a key used again", &ask.send(&app, &OLGA, Some(&ask.other), Some("twice")).await);
+    app.db.run("update system_settings set value = 'false' where key = 'insights.enabled'").await;
+    let paused = send(Method::POST, "/v1/insights/leads", &olga, Some(&json!({ "period": "week" }))).await;
+    looks_as_it_did("503 paused", &paused);
+    app.stack.fault("postgres", "refuse", Calls::Every).unwrap();
+    looks_as_it_did("503 no database", &send(Method::GET, "/v1/insights", &olga, None).await);
+}

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    process::Command,
     sync::{Mutex, OnceLock},
 };
 
@@ -62,7 +61,7 @@ pub fn binaries() -> PathBuf {
         let own = std::env::current_exe().unwrap();
         let binaries = own.ancestors().nth(2).unwrap().to_path_buf();
         if given("SPINE_TEST_BUILT").is_none() {
-            let mut cargo = Command::new("cargo");
+            let mut cargo = release::cargo();
             cargo.args(["build", "--locked", "--quiet", "--workspace", "--exclude", "soak", "--bins", "--target-dir"]);
             cargo.arg(binaries.parent().unwrap()).args(binaries.ends_with("release").then_some("--release"));
             assert!(cargo.current_dir(home::root()).status().unwrap().success(), "the functions do not build");

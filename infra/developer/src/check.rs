@@ -120,6 +120,8 @@ async fn stages_of_test(stages: &mut Stages) -> Result<()> {
         }
         stages.done(what);
     }
+    check_dependencies(&home)?;
+    stages.done("dependencies");
     check_template(&home)?;
     stages.done("template.yaml");
     check_schema(&home, &template).await?;
@@ -168,6 +170,21 @@ pub(crate) async fn servers() -> Result<ExitCode> {
 fn has(tool: &str) -> bool {
     let tried = Command::new("cargo").args([tool, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     tried.is_ok_and(|status| status.success())
+}
+
+/// Has cargo-deny read what is compiled in, as deny.toml allows it.
+fn check_dependencies(home: &Home) -> Result<()> {
+    report::line("\n== dependencies");
+    let status = Command::new(home::installed(&home.root, "checks")?.join("bin/cargo-deny"))
+        .args(["--locked", "check", "bans", "licenses", "sources"])
+        .current_dir(&home.root)
+        .stdin(Stdio::null())
+        .status()
+        .context("cargo-deny cannot be run")?;
+    if !status.success() {
+        bail!("deny.toml refuses a dependency");
+    }
+    Ok(())
 }
 
 /// Has AWS's own linters read the template.

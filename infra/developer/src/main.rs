@@ -152,7 +152,7 @@ enum Command {
     Prepare,
     /// Installs what commands need into .spine/, which they else do themselves.
     Install {
-        /// `servers`, `build` or `tools`; all of them without one.
+        /// `servers`, `build`, `tools` or `checks`; all of them without one.
         lists: Vec<String>,
     },
 }

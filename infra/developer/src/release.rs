@@ -43,6 +43,24 @@ impl Arch {
     }
 }
 
+/// Cargo, without what another cargo tells a program that it runs, such as a test: a build script that looks at those variables would run
+/// again, and everything that stands on it would be compiled twice.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_str().is_some_and(|name| {
+            ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        });
+        if told {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
 /// Builds `packages` as they are deployed, each alone so that it links nothing that only another needs. With `zip`, as
 /// `<to>/<package>/bootstrap.zip`, else as `<to>/<package>/bootstrap`.
 ///
@@ -60,7 +78,7 @@ pub fn bootstraps<'a>(
         let format = if zip { "zip" } else { "binary" };
         let tools = home::installed(root, "build")?.join("bin");
         let path = format!("{}:{}", tools.display(), env("PATH").unwrap_or_default());
-        let built = Command::new("cargo")
+        let built = cargo()
             .args(["lambda", "build", "--quiet", "--locked", "--release", arch.flag(), "--output-format", format])
             .args(["--package", package, "--lambda-dir"])
             .arg(to)
