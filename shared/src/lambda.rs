@@ -171,7 +171,7 @@ pub async fn run<S>(state: &S, handle: impl AsyncFn(&S, Trigger) -> Result<Answe
                 tracing::Span::current().record("client.request.id", tracing::field::display(&request.request_id));
             }
             // Boxed, since the state machine of a whole function nested in the runtime's is more than the compiler will lay out.
-            to_event(Box::pin(handle(state, trigger)).await?)
+            to_event(crate::telemetry::invocation(Box::pin(handle(state, trigger))).await?)
         }
         .instrument(span)
         .await

@@ -23,6 +23,7 @@ mod ladder;
 mod limits;
 mod lint;
 mod migrations;
+mod modules;
 mod mutations;
 mod outbox;
 mod photos;
@@ -46,6 +47,7 @@ mod tokens;
 mod unreported;
 mod vectors;
 mod waits;
+mod worker;
 mod workflows;
 
 /// The oldest and the newest Postgres.
