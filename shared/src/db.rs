@@ -153,6 +153,65 @@ impl Database {
         Ok(Self { secrets, mode, trust: Trust::from_env(env)?, exchange, idle: Arc::default() })
     }
 
+    /// Runs `work` in a transaction in which every statement runs as `caller`: commits what succeeds, and undoes what fails.
+    ///
+    /// The work is boxed, since a function's steps within each other are more than the compiler will lay out.
+    ///
+    /// # Errors
+    /// The work's own, or [`DbError`] if the transaction could not be begun or ended; [`DbError::Unconfirmed`] if it is not known whether
+    /// it was committed.
+    pub async fn caller<T, E: From<DbError>>(
+        &self,
+        caller: &Caller,
+        work: impl AsyncFnOnce(&mut CallerTx) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut tx = self.caller_tx(caller).await?;
+        let outcome = Box::pin(work(&mut tx)).await;
+        tx.conclude(outcome).await
+    }
+
+    /// As [`Database::caller`], as the system inside `org`.
+    ///
+    /// # Errors
+    /// As [`Database::caller`].
+    pub async fn service<T, E: From<DbError>>(
+        &self,
+        org: Uuid,
+        work: impl AsyncFnOnce(&mut ServiceTx) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut tx = self.service_tx(org).await?;
+        let outcome = Box::pin(work(&mut tx)).await;
+        tx.conclude(outcome).await
+    }
+
+    /// As [`Database::caller`], as the system in no organisation.
+    ///
+    /// # Errors
+    /// As [`Database::caller`].
+    pub async fn directory<T, E: From<DbError>>(
+        &self,
+        work: impl AsyncFnOnce(&mut DirectoryTx) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut tx = self.directory_tx().await?;
+        let outcome = Box::pin(work(&mut tx)).await;
+        tx.conclude(outcome).await
+    }
+
+    /// As [`Database::caller`], as the system in the organisation that owns an object of Stripe's; see [`Database::stripe_tx`].
+    ///
+    /// # Errors
+    /// As [`Database::caller`].
+    pub async fn stripe<T, E: From<DbError>>(
+        &self,
+        object: &str,
+        refs: &[String],
+        work: impl AsyncFnOnce(&mut OwnerTx) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut tx = self.stripe_tx(object, refs).await?;
+        let outcome = Box::pin(work(&mut tx)).await;
+        tx.conclude(outcome).await
+    }
+
     /// Begins a transaction in which every statement runs as `caller`. The same message asks whether an agent's token stands.
     ///
     /// # Errors
@@ -339,6 +398,22 @@ macro_rules! transaction {
             /// [`DbError`] if the server did not confirm; the connection is then closed, which undoes it too.
             pub async fn rollback(self) -> Result<(), DbError> {
                 self.0.rollback().await
+            }
+
+            async fn conclude<T, E: From<DbError>>(self, outcome: Result<T, E>) -> Result<T, E> {
+                match outcome {
+                    Ok(value) => {
+                        self.commit().await?;
+                        Ok(value)
+                    }
+                    Err(error) => {
+                        // The first error is the cause. A rollback that fails closes the connection, which undoes everything too.
+                        if let Err(error) = self.rollback().await {
+                            tracing::debug!(%error, "a rollback was not confirmed");
+                        }
+                        Err(error)
+                    }
+                }
             }
         }
 

@@ -1,6 +1,6 @@
 //! The HTTP side of a function: requests in, replies and problem+json (RFC 9457) out. The only module that names a status code.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -8,16 +8,23 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::time::timeout;
 
 use crate::{
     audit::AuditError,
     auth::AuthError,
-    db::{CallerTx, DbError, Fault},
-    store::{StoreError, idempotency::KeyedRequest},
+    db::{Database, DbError, Fault},
+    store::{StoreError, error_logs, idempotency::KeyedRequest},
+    telemetry,
 };
 
 /// The most a JSON body may hold, in bytes.
 const MAX_JSON_BYTES: usize = 64 * 1024;
+
+/// The code of every answer that says that the database is away.
+const DATABASE_UNAVAILABLE: &str = "database_unavailable";
+/// How long an answer waits for its failure to be written down.
+const NOTE: Duration = Duration::from_millis(500);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -110,22 +117,33 @@ pub fn idempotency(request: &HttpRequest, operation: &'static str) -> Result<Opt
     }
 }
 
-/// Ends a caller's transaction: commits what succeeded, and waits until what did not is undone, since a frozen function would
-/// keep its locks.
-///
-/// # Errors
-/// The outcome's own error, or that the commit was not confirmed.
-pub async fn conclude<T>(tx: CallerTx, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
-    match outcome {
-        Ok(value) => {
-            tx.commit().await?;
-            Ok(value)
+/// Makes a response of what a route came to. A failure of ours or of somebody we asked, 500 and above, leaves a row in `error_logs` for a
+/// person to find: its code, the function and the request's id.
+pub async fn answer(db: &Database, request: &HttpRequest, outcome: Result<HttpResponse, ApiError>) -> HttpResponse {
+    let error = match outcome {
+        Ok(response) => return response,
+        Err(error) => error,
+    };
+    // A database that is away is not asked once more: the client waits for its answer.
+    if error.status.is_server_error() && error.code != DATABASE_UNAVAILABLE {
+        note(db, &format!("The request {} was answered {} {}.", request.request_id, error.status.as_u16(), error.code))
+            .await;
+    }
+    error.into_response(&request.request_id)
+}
+
+/// Writes a row of `error_logs` in a transaction of its own. Best effort: the answer is the same whether it was written or not.
+async fn note(db: &Database, message: &str) {
+    let written = timeout(NOTE, async {
+        match telemetry::organisation() {
+            Some(org) => db.service(org, async |tx| error_logs::insert(tx, Some(org), message).await).await,
+            None => db.directory(async |tx| error_logs::insert(tx, None, message).await).await,
         }
-        Err(error) => {
-            // The error worth telling is the first; a failed rollback closes the connection, which undoes it too.
-            let _ = tx.rollback().await;
-            Err(error)
-        }
+    });
+    match written.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "a failure was not written down"),
+        Err(_) => tracing::warn!("a failure was not written down in time"),
     }
 }
 
@@ -297,7 +315,7 @@ impl ApiError {
     /// What a failure of the database is to the client.
     fn of_database(fault: Fault, cause: impl Into<BoxError>) -> Self {
         let (code, detail, retry_after_s) = match fault {
-            Fault::Gone => ("database_unavailable", "The database cannot be reached; try again shortly.", 5),
+            Fault::Gone => (DATABASE_UNAVAILABLE, "The database cannot be reached; try again shortly.", 5),
             Fault::Busy => ("database_busy", "The database is busy; try again shortly.", 1),
             Fault::Ours => return Self::internal(cause),
         };
@@ -395,7 +413,7 @@ impl From<DbError> for ApiError {
             DbError::Secret(_) | DbError::Database(_) | DbError::Timeout => Self::of_database(Fault::Gone, error),
             DbError::Refused(refused) => Self::of_database(Fault::of(refused), error),
             DbError::Unconfirmed(_) => Self::unavailable(
-                "database_unavailable",
+                DATABASE_UNAVAILABLE,
                 "The database did not confirm this, and it may have happened: send it again with the same Idempotency-Key.",
                 5,
             )

@@ -116,9 +116,8 @@ pub async fn cancel(tx: &mut CallerTx, id: Uuid) -> Result<Cancelled, StoreError
     Ok(Cancelled { was: row.was, status })
 }
 
-/// Takes a job for `lease`, if it is due or its holder's lease has ended.
-///
-/// A job whose attempts are spent is not taken but failed: a message that kills its worker must not do so for ever.
+/// Takes a job for `lease`, if it is due or its holder's lease has ended, and counts the attempt. Also one whose attempts are spent or
+/// that was cancelled: [`crate::worker`] ends those.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -156,6 +155,22 @@ pub async fn claim(
             created_by: row.created_by,
         })
     }))
+}
+
+/// Locks the job's row until the transaction ends, if this worker still holds the job. Whoever writes rows that the job's end decides
+/// about calls this first.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn lock(tx: &mut ServiceTx, job: &Claimed) -> Result<Result<(), StaleLease>, StoreError> {
+    let held = sqlx::query_scalar!(
+        "select id from public.jobs where id = $1 and lease_token = $2 and status = 'running' for update",
+        job.id,
+        job.lease_token
+    )
+    .fetch_optional(tx.conn()?)
+    .await?;
+    Ok(held.map(drop).ok_or(StaleLease))
 }
 
 /// Whether this worker still holds the job, and whether it should go on. Renews the lease.

@@ -174,7 +174,8 @@ pub async fn run<S>(state: &S, handle: impl AsyncFn(&S, Trigger) -> Result<Answe
                 tracing::Span::current().record("client.request.id", tracing::field::display(&request.request_id));
             }
             // Boxed, since the state machine of a whole function nested in the runtime's is more than the compiler will lay out.
-            to_event(in_time(remaining, trigger, |trigger| Box::pin(handle(state, trigger))).await?)
+            let answered = in_time(remaining, trigger, |trigger| Box::pin(handle(state, trigger)));
+            to_event(crate::telemetry::invocation(answered).await?)
         }
         .instrument(span)
         .await

@@ -15,7 +15,7 @@ pub mod ai;
 pub mod audit;
 pub mod auth;
 mod aws;
-mod client;
+pub mod clients;
 pub mod config;
 pub mod db;
 #[cfg(feature = "documents")]
@@ -32,10 +32,13 @@ pub mod outbox;
 pub mod postgres;
 #[cfg(feature = "queue")]
 pub mod queue;
+pub mod schedule;
 pub mod seal;
 pub mod secrets;
+pub mod state;
 pub mod store;
 pub mod telemetry;
 pub mod webhook;
+pub mod worker;
 
-pub use client::http_client;
+pub use clients::http_client;

@@ -233,7 +233,7 @@ impl Objects {
     }
 
     fn build(&self, bucket: Bucket, key_id: &str, key: &str) -> Result<AmazonS3, object_store::Error> {
-        crate::client::install_tls_provider();
+        crate::clients::install_tls_provider();
         let plain = self.endpoint.scheme() == "http";
         AmazonS3Builder::new()
             .with_bucket_name(bucket.name())

@@ -34,12 +34,6 @@ enum Undelivered {
     Store(#[from] StoreError),
 }
 
-impl From<crate::db::DbError> for Undelivered {
-    fn from(error: crate::db::DbError) -> Self {
-        Self::Store(error.into())
-    }
-}
-
 /// Delivers due documents of `org_id` for at most `limit`. How many arrived. Never fails: what is left is due again later.
 pub async fn deliver(db: &Database, documents: &Documents, org_id: Uuid, limit: Duration) -> usize {
     match tokio::time::timeout(limit, turn(db, documents, org_id, OWN, limit)).await {
@@ -63,9 +57,7 @@ pub async fn deliver(db: &Database, documents: &Documents, org_id: Uuid, limit: 
 pub async fn deliver_all(db: &Database, documents: &Documents, deadline: Instant) -> Result<usize, StoreError> {
     let mut delivered = 0;
     loop {
-        let mut tx = db.directory_tx().await?;
-        let orgs = outbox::due_orgs(&mut tx, ROUND).await?;
-        tx.rollback().await?;
+        let orgs = db.directory(async |tx| outbox::due_orgs(tx, ROUND).await).await?;
         let before = delivered;
         for org in orgs {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -96,9 +88,7 @@ async fn turn(
     most: i64,
     limit: Duration,
 ) -> Result<usize, Undelivered> {
-    let mut tx = db.service_tx(org_id).await?;
-    let items = outbox::claim_documents(&mut tx, org_id, most).await?;
-    tx.commit().await?;
+    let items = db.service(org_id, async |tx| outbox::claim_documents(tx, org_id, most).await).await?;
     if items.is_empty() {
         return Ok(0);
     }
@@ -108,22 +98,22 @@ async fn turn(
         Ok(Ok(failed)) => {
             let delivered: Vec<Uuid> =
                 ids.into_iter().filter(|id| failed.iter().all(|(failed, _)| failed != id)).collect();
-            let mut tx = db.service_tx(org_id).await?;
-            outbox::update_delivered(&mut tx, &delivered).await?;
-            for (id, error) in &failed {
-                tracing::warn!(outbox.id = %id, error, "a document was not delivered");
-                outbox::update_failed(&mut tx, *id, error).await?;
-            }
-            tx.commit().await?;
+            let written = db.service(org_id, async |tx| {
+                outbox::update_delivered(tx, &delivered).await?;
+                for (id, error) in &failed {
+                    tracing::warn!(outbox.id = %id, error, "a document was not delivered");
+                    outbox::update_failed(tx, *id, error).await?;
+                }
+                Ok::<_, StoreError>(())
+            });
+            written.await?;
             return Ok(delivered.len());
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => "it did not answer in time".to_owned(),
     };
     // Some may have arrived; they arrive again, under the same ids.
-    let mut tx = db.service_tx(org_id).await?;
-    outbox::release(&mut tx, &ids, &outage).await?;
-    tx.commit().await?;
+    db.service(org_id, async |tx| outbox::release(tx, &ids, &outage).await).await?;
     Err(Undelivered::Outage(outage))
 }
 

@@ -1,16 +1,44 @@
 //! Logs as JSON lines, and metrics in CloudWatch's embedded format. Neither ever carries a body, a token or personal data.
 
-use std::{io::Write, sync::OnceLock};
+use std::{cell::Cell, io::Write, sync::OnceLock};
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
+use uuid::Uuid;
 
 static FUNCTION: OnceLock<&'static str> = OnceLock::new();
 
 /// The function this process is.
 pub(crate) fn function() -> &'static str {
     FUNCTION.get().copied().unwrap_or("unknown")
+}
+
+tokio::task_local! {
+    /// The organisation that this invocation works for, once that is known.
+    static ORGANISATION: Cell<Option<Uuid>>;
+}
+
+/// Runs one invocation, so that what is learned of it stays with it.
+pub(crate) async fn invocation<T>(work: impl Future<Output = T>) -> T {
+    ORGANISATION.scope(Cell::new(None), work).await
+}
+
+/// Says which organisation the invocation works for, and for whom there, if for somebody: on every line that it logs from here on, and
+/// in the row of its failure. Call it with what the database said, never with what a client did.
+pub(crate) fn works_for(org_id: Uuid, actor_id: Option<Uuid>) {
+    let span = tracing::Span::current();
+    span.record("org.id", tracing::field::display(org_id));
+    if let Some(actor_id) = actor_id {
+        span.record("actor.id", tracing::field::display(actor_id));
+    }
+    // An error means that this is no invocation, but a test or a tool.
+    let _ = ORGANISATION.try_with(|known| known.set(Some(org_id)));
+}
+
+/// The organisation that this invocation works for, if it is known.
+pub(crate) fn organisation() -> Option<Uuid> {
+    ORGANISATION.try_with(Cell::get).ok().flatten()
 }
 
 /// Starts logging for this process. `LOG_LEVEL` filters as tracing does, `info` without it. Later calls change nothing.

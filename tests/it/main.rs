@@ -26,6 +26,7 @@ mod launcher;
 mod limits;
 mod lint;
 mod migrations;
+mod modules;
 mod mutations;
 mod operator;
 mod outbox;
@@ -50,6 +51,7 @@ mod tokens;
 mod unreported;
 mod vectors;
 mod waits;
+mod worker;
 mod workflows;
 
 /// The oldest and the newest Postgres.

@@ -5,7 +5,7 @@ use integration_tests::{
     people::{ADAM, DAN, DORA, HARBOUR, LAKESIDE, LOFT, NORD, OSCAR, SVEN, UMA},
     render_body, small_photo,
 };
-use process_render_request::photo;
+use process_render_request::mark;
 use reqwest::Method;
 use sandbox::Canned;
 use serde_json::json;
@@ -26,7 +26,7 @@ async fn a_photo_becomes_a_stored_render_with_its_cost_and_its_trail() {
     assert_eq!(render["results"].as_array().unwrap().len(), 2);
     for result in render["results"].as_array().unwrap() {
         let picture = app.download(result["url"].as_str().unwrap()).await;
-        assert_eq!(photo::read_mark(&picture).as_deref(), Some(photo::DIGITAL_SOURCE_TYPE));
+        assert_eq!(mark::read_mark(&picture).as_deref(), Some(mark::DIGITAL_SOURCE_TYPE));
         assert_eq!((result["width"].as_i64(), result["height"].as_i64()), (Some(1024), Some(768)));
         assert!(!picture.windows(6).any(|six| six == b"Exif\0\0"));
         assert_eq!(result["served_by"], "model");

@@ -2,27 +2,25 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use serde_json::json;
 use shared::{
     ai::{
-        AiError, Charge, Usage,
+        AiError, Usage,
         call::{self, Call},
     },
-    jobs::{self, Claimed, Renewed},
     secrets::Secret,
     store::{
         leads::LookedAt,
-        prices::ModelPrice,
         provider_calls::{self, NewCall},
     },
+    worker::Stop,
 };
 use uuid::Uuid;
 
 use crate::{
     brief,
+    job::{Adjustment, Ask, Held, Paid},
     state::State,
-    work::{LEASE, Stop},
 };
 
 /// The most tokens an answer may take.
@@ -41,50 +39,19 @@ pub(crate) const EXPECTED: Usage = Usage {
     image_output: 0,
 };
 
-/// What a model is asked for.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Adjustment {
-    pub(crate) adjustment: i64,
-    pub(crate) reason: String,
-}
-
-/// How the call is made and paid for.
-pub(crate) struct Ask {
-    pub(crate) reservation_id: Uuid,
-    pub(crate) template: String,
-    pub(crate) reserved: Charge,
-    pub(crate) prices: Vec<ModelPrice>,
-}
-
-/// An answer that was paid for.
-pub(crate) struct Paid {
-    pub(crate) call_id: Uuid,
-    pub(crate) value: Adjustment,
-    pub(crate) charge: Charge,
-}
-
 /// Asks once. Without a usable answer, the code of why: the rules serve then, so nothing is gained by asking again.
 ///
 /// # Errors
 /// [`Stop`] if the job is not this worker's any more, was cancelled, or the database does not answer.
 pub(crate) async fn ask(
     state: &State,
-    job: &Claimed,
+    held: &Held,
     lead: &LookedAt,
     ask: &Ask,
     deadline: Instant,
 ) -> Result<Result<Paid, &'static str>, Stop> {
+    let (job, id) = (&held.job, Uuid::now_v7());
     let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN);
-    let id = Uuid::now_v7();
-    let mut tx = state.db.service_tx(job.org_id).await?;
-    match jobs::renew(&mut tx, job, LEASE).await?? {
-        Renewed::GoOn => {}
-        Renewed::CancelRequested => {
-            tx.rollback().await?;
-            return Err(Stop::Cancelled);
-        }
-    }
     let new = NewCall {
         id,
         org_id: job.org_id,
@@ -96,8 +63,11 @@ pub(crate) async fn ask(
         model: &state.claude_model,
         reserved: ask.reserved,
     };
-    provider_calls::insert(&mut tx, new).await?;
-    tx.commit().await?;
+    let begun = state.db.service(job.org_id, async |tx| {
+        held.go_on(tx).await?;
+        Ok::<_, Stop>(provider_calls::insert(tx, new).await?)
+    });
+    begun.await?;
 
     let schema = json!({
         "type": "object",

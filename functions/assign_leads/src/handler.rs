@@ -5,27 +5,25 @@ use std::time::Instant;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use shared::{
-    http::{self, ApiError, HttpRequest, HttpResponse, Reply, conclude},
+    http::{self, ApiError, HttpRequest, HttpResponse, Reply},
     lambda::{Answer, Error, Trigger},
     store::{
         StoreError, access, idempotency,
         leads::{self, Advice},
         settings,
     },
+    worker,
 };
 use uuid::Uuid;
 
 use crate::{
+    job::{SWITCH, WAIT},
     request::{DryRunBody, SettingsBody, lead_id},
     schedule,
     state::State,
-    work,
+    work::Assignments,
 };
 
-/// What the kill switch is called.
-pub(crate) const SWITCH: &str = "leads.enabled";
-/// How long a lead waits that nobody can take, before it is looked at again.
-pub(crate) const WAIT: TimeDelta = TimeDelta::minutes(5);
 /// How many leads a dry run looks at, the oldest first: with fifty people and a hundred thousand leads that takes some ten seconds.
 const DRY_RUN: i32 = 500;
 
@@ -36,17 +34,14 @@ const DRY_RUN: i32 = 500;
 pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
     match trigger {
         Trigger::Http(request) => {
-            let response = match route(state, &request).await {
-                Ok(response) => response,
-                Err(error) => error.into_response(&request.request_id),
-            };
-            Ok(Answer::Http(response))
+            let outcome = route(state, &request).await;
+            Ok(Answer::Http(http::answer(&state.db, &request, outcome).await))
         }
         Trigger::Queue(batch) => {
             let deadline = Instant::now() + batch.remaining;
-            Ok(batch.each(async |message| work::process(state, message, deadline).await).await)
+            Ok(batch.each(async |message| worker::process(&Assignments(state), message, deadline).await).await)
         }
-        Trigger::Schedule(tick) => schedule::tick(state, tick).await.map(Answer::Schedule),
+        Trigger::Schedule(tick) => schedule::tick(state, &tick).await.map(Answer::Schedule),
     }
 }
 
@@ -85,10 +80,9 @@ async fn assign(state: &State, request: &HttpRequest, lead: Uuid) -> Result<Repl
     let caller = state.auth.authenticate(&request.headers, now).await?;
     let keyed = http::idempotency(request, "POST /v1/leads/{id}/assign")?;
 
-    let mut tx = state.db.caller_tx(&caller).await?;
-    let outcome = async {
-        let member = access::enter(&mut tx, "leads:assign").await?;
-        if !settings::enabled(&mut tx, SWITCH).await? {
+    let outcome = state.db.caller(&caller, async |tx| {
+        let member = access::enter(tx, "leads:assign").await?;
+        if !settings::enabled(tx, SWITCH).await? {
             return Err(ApiError::unavailable(
                 "lead_assignment_paused",
                 "The assignment of leads is paused by an operator; nothing was changed.",
@@ -97,18 +91,18 @@ async fn assign(state: &State, request: &HttpRequest, lead: Uuid) -> Result<Repl
         }
         if let Some(keyed) = &keyed {
             // What was made before is what there is now: only another request under the same key is worth refusing.
-            idempotency::remember(&mut tx, member, keyed, lead).await?;
+            idempotency::remember(tx, member, keyed, lead).await?;
         }
-        let looked = leads::look(&mut tx, lead).await?.ok_or(StoreError::NotFound { entity: "lead" })?;
+        let looked = leads::look(tx, lead).await?.ok_or(StoreError::NotFound { entity: "lead" })?;
         let queued = |job: Option<Uuid>, body: Value, wakes: bool| {
             let job_id = job.ok_or(StoreError::NotFound { entity: "lead" })?;
             Ok(Outcome::Queued { job_id, org_id: member.org_id, body, wakes })
         };
         if looked.outcome == "due" && looked.ai_bound > 0 && looked.free {
-            let job = leads::admit_job(&mut tx, lead, now, None).await?;
+            let job = leads::admit_job(tx, lead, now, None).await?;
             return queued(job, json!({ "outcome": "queued", "waiting": null }), true);
         }
-        let assigned = leads::assign(&mut tx, lead, &Advice::default()).await?;
+        let assigned = leads::assign(tx, lead, &Advice::default()).await?;
         match assigned.outcome.as_str() {
             "lead_not_found" => Err(ApiError::not_found("lead")),
             "lead_closed" => Err(ApiError::conflict(
@@ -120,7 +114,7 @@ async fn assign(state: &State, request: &HttpRequest, lead: Uuid) -> Result<Repl
                 let mut waiting = assigned.waiting.unwrap_or_default();
                 waiting["at"] = json!(now);
                 waiting["until"] = json!(until);
-                let job = leads::admit_job(&mut tx, lead, until, Some(&waiting)).await?;
+                let job = leads::admit_job(tx, lead, until, Some(&waiting)).await?;
                 queued(
                     job,
                     json!({ "outcome": "waiting", "waiting": waiting, "assignment": assigned.assignment }),
@@ -129,9 +123,8 @@ async fn assign(state: &State, request: &HttpRequest, lead: Uuid) -> Result<Repl
             }
             outcome => Ok(Outcome::Given(json!({ "outcome": outcome, "assignment": assigned.assignment }))),
         }
-    }
-    .await;
-    match conclude(tx, outcome).await? {
+    });
+    match outcome.await? {
         Outcome::Given(body) => Ok(Reply::ok(body)),
         Outcome::Queued { job_id, org_id, mut body, wakes } => {
             if wakes {
@@ -148,9 +141,7 @@ async fn assign(state: &State, request: &HttpRequest, lead: Uuid) -> Result<Repl
 /// `GET /v1/leads/{id}/assignment`: who has it, and why this person.
 async fn show(state: &State, request: &HttpRequest, lead: Uuid) -> Result<Reply<Value>, ApiError> {
     let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
-    let mut tx = state.db.caller_tx(&caller).await?;
-    let found = leads::get_assignment(&mut tx, lead).await.map_err(ApiError::from);
-    Ok(Reply::ok(conclude(tx, found).await?))
+    Ok(Reply::ok(state.db.caller(&caller, async |tx| leads::get_assignment(tx, lead).await).await?))
 }
 
 /// `POST /v1/leads/assignments/dry-run`: who would have been given last month's leads. Writes nothing but its key.
@@ -160,28 +151,24 @@ async fn dry_run(state: &State, request: &HttpRequest) -> Result<Reply<Value>, A
     let body = if request.body.is_empty() { DryRunBody::default() } else { http::json(request)? };
     let since = body.since(now)?;
     let keyed = http::idempotency(request, "POST /v1/leads/assignments/dry-run")?;
-    let mut tx = state.db.caller_tx(&caller).await?;
-    let told = async {
-        let member = access::enter(&mut tx, "leads:manage").await?;
+    let told = state.db.caller(&caller, async |tx| {
+        let member = access::enter(tx, "leads:manage").await?;
         if let Some(keyed) = &keyed {
-            idempotency::remember(&mut tx, member, keyed, member.org_id).await?;
+            idempotency::remember(tx, member, keyed, member.org_id).await?;
         }
-        Ok(leads::dry_run(&mut tx, since, DRY_RUN).await?)
-    }
-    .await;
-    Ok(Reply::ok(conclude(tx, told).await?))
+        Ok::<_, ApiError>(leads::dry_run(tx, since, DRY_RUN).await?)
+    });
+    Ok(Reply::ok(told.await?))
 }
 
 /// `GET /v1/leads/assignments/report`: how scores met outcomes, and what is set.
 async fn report(state: &State, request: &HttpRequest) -> Result<Reply<Value>, ApiError> {
     let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
-    let mut tx = state.db.caller_tx(&caller).await?;
-    let told = async {
-        access::enter(&mut tx, "leads:manage").await?;
-        Ok(leads::report(&mut tx).await?)
-    }
-    .await;
-    Ok(Reply::ok(conclude(tx, told).await?))
+    let told = state.db.caller(&caller, async |tx| {
+        access::enter(tx, "leads:manage").await?;
+        Ok::<_, ApiError>(leads::report(tx).await?)
+    });
+    Ok(Reply::ok(told.await?))
 }
 
 /// `POST /v1/leads/assignments/settings`: sets what it names. Switching on is refused while scores are weak. A replayed key sets nothing
@@ -190,22 +177,20 @@ async fn configure(state: &State, request: &HttpRequest) -> Result<Reply<Value>,
     let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
     let wanted = http::json::<SettingsBody>(request)?.parse()?;
     let keyed = http::idempotency(request, "POST /v1/leads/assignments/settings")?;
-    let mut tx = state.db.caller_tx(&caller).await?;
-    let told = async {
-        let member = access::enter(&mut tx, "leads:manage").await?;
+    let told = state.db.caller(&caller, async |tx| {
+        let member = access::enter(tx, "leads:manage").await?;
         if let Some(keyed) = &keyed
-            && idempotency::remember(&mut tx, member, keyed, member.org_id).await?.is_some()
+            && idempotency::remember(tx, member, keyed, member.org_id).await?.is_some()
         {
-            return Ok(json!({ "settings": leads::report(&mut tx).await?["settings"] }));
+            return Ok(json!({ "settings": leads::report(tx).await?["settings"] }));
         }
-        let told = leads::configure(&mut tx, &wanted).await?;
+        let told = leads::configure(tx, &wanted).await?;
         let detail = told["refused"]["detail"].as_str().unwrap_or_default().to_owned();
         match told["refused"]["code"].as_str() {
             None => Ok(told),
             Some("outcomes_too_few") => Err(ApiError::conflict("outcomes_too_few", detail)),
             Some(_) => Err(ApiError::conflict("scores_too_weak", detail)),
         }
-    }
-    .await;
-    Ok(Reply::ok(conclude(tx, told).await?))
+    });
+    Ok(Reply::ok(told.await?))
 }

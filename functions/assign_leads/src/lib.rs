@@ -12,6 +12,7 @@
 mod advice;
 mod brief;
 mod handler;
+mod job;
 mod request;
 mod schedule;
 mod state;

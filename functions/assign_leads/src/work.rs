@@ -1,195 +1,153 @@
-//! One job, from claim to assignment. Each step is a transaction or a call to the outside, never both.
+//! One assignment, from claim to its end, as [`shared::worker`] has it worked on.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::{
     ai::Charge,
-    db::{DbError, ServiceTx},
-    jobs::{self, Claim, Claimed, End, StaleLease},
+    db::{Database, ServiceTx},
+    jobs::{Claimed, End},
     limits::{self, Amounts, Counted, Reserved},
     store::{
-        StoreError,
         leads::{self, Advice, Assigned, LookedAt},
-        prices, provider_calls,
-        renders::get_template,
-        settings,
+        prices, templates,
     },
     telemetry::{Unit, metric},
+    worker::{Failure, Finish, Stop, Used, Work},
 };
 use uuid::Uuid;
 
 use crate::{
-    advice::{self, Ask, EXPECTED, Paid},
-    handler::{SWITCH, WAIT},
+    advice::{self, EXPECTED},
+    job::{AGENT, Ask, Held, Paid, Payload, Plan, SWITCH, WAIT},
     state::State,
 };
 
-/// The agent that moves scores, as `agent_limits.agent` names it.
-const AGENT: &str = "lead_assigner";
-/// How long a worker holds a job between two steps: longer than an invocation.
-pub(crate) const LEASE: TimeDelta = TimeDelta::minutes(3);
 /// The longest a lead that nobody can take waits before it is looked at again; the schedule wakes it when there is room.
 const LONGEST_WAIT: TimeDelta = TimeDelta::hours(1);
-/// How long a paused job waits before it is looked at again.
-const PAUSE: TimeDelta = TimeDelta::minutes(1);
 
-#[derive(Debug, Deserialize)]
-struct Message {
-    job_id: Uuid,
-    org_id: Uuid,
+/// What a model said, if one was asked, and what pays for that.
+pub(crate) struct Done {
+    advice: Advice,
+    paid: Option<(Used, Paid)>,
 }
 
-/// Why work on a job stopped.
-#[derive(Debug)]
-pub(crate) enum Stop {
-    /// The job was cancelled while it ran.
-    Cancelled,
-    /// Another worker holds the job now: nothing more may be written.
-    Stale,
-    /// The database did not answer: the message comes again.
-    Unavailable(Box<dyn std::error::Error + Send + Sync>),
-}
+/// The worker of assignments.
+pub(crate) struct Assignments<'a>(pub(crate) &'a State);
 
-impl From<StaleLease> for Stop {
-    fn from(_: StaleLease) -> Self {
-        Self::Stale
+impl Work for Assignments<'_> {
+    type Payload = Payload;
+    type Plan = Plan;
+    type Done = Done;
+
+    const NAME: &'static str = "assignment";
+    const JOB_TYPES: &'static [&'static str] = &["lead_assign"];
+    const SWITCH: Option<&'static str> = Some(SWITCH);
+    /// Longer than an invocation.
+    const LEASE: TimeDelta = TimeDelta::minutes(3);
+
+    fn db(&self) -> &Database {
+        &self.0.db
     }
-}
 
-impl From<StoreError> for Stop {
-    fn from(error: StoreError) -> Self {
-        Self::Unavailable(Box::new(error))
+    fn now(&self) -> DateTime<Utc> {
+        (self.0.clock)()
     }
-}
 
-impl From<DbError> for Stop {
-    fn from(error: DbError) -> Self {
-        Self::Unavailable(Box::new(error))
+    async fn prepare(&self, tx: &mut ServiceTx, held: &Held) -> Result<Plan, Stop> {
+        let Some(lead) = leads::look(tx, held.payload.lead_id).await? else { return Err(Stop::Failed(gone())) };
+        // What the schedule began stops with it.
+        if held.payload.by_schedule && !lead.enabled {
+            return Err(Stop::Cancelled);
+        }
+        if lead.outcome == "due" && lead.ai_bound > 0 && lead.free {
+            plan(tx, self.0, &held.job, lead).await
+        } else {
+            Ok(Plan::Rules(None))
+        }
     }
-}
 
-/// A job in hand.
-struct Held {
-    job: Claimed,
-    lead_id: Uuid,
-    plan: Plan,
-}
+    async fn work(&self, held: &Held, plan: &Plan, deadline: Instant) -> Result<Done, Stop> {
+        let advice = Advice { job_id: Some(held.job.id), asked_by: held.job.created_by, ..Advice::default() };
+        let instead = |code: Option<&str>| Done {
+            advice: Advice { instead: code.map(str::to_owned), ..advice.clone() },
+            paid: None,
+        };
+        let (lead, ask) = match plan {
+            Plan::Rules(code) => return Ok(instead(*code)),
+            Plan::Model(lead, ask) => (lead, ask),
+        };
+        Ok(match advice::ask(self.0, held, lead, ask, deadline).await? {
+            Ok(paid) => Done {
+                advice: Advice {
+                    adjustment: Some(paid.value.adjustment),
+                    // As text is stored: Postgres takes no NUL.
+                    reason: Some(paid.value.reason.chars().filter(|c| *c != '\0').take(1000).collect()),
+                    model: Some(self.0.claude_model.clone()),
+                    call_id: Some(paid.call_id),
+                    ..advice
+                },
+                paid: Some((Used { reservation_id: ask.reservation_id, requests: 1 }, paid)),
+            },
+            Err(code) => {
+                tracing::warn!(job.id = %held.job.id, code, "no advice on a lead; the rules serve");
+                instead(Some(code))
+            }
+        })
+    }
 
-/// How the score is come by.
-enum Plan {
-    /// By the rules; with why no model is asked, where one could be.
-    Rules(Option<&'static str>),
-    /// A model is asked, and the rules serve if it gives no answer.
-    Model(Box<LookedAt>, Ask),
-}
+    /// Score, assignment, audit entry and charge. The database takes the lock on assignments first and that on the job's row after, as a
+    /// request for the same lead does.
+    async fn finish(&self, tx: &mut ServiceTx, held: &Held, _plan: &Plan, done: &Done) -> Result<Finish, Stop> {
+        let now = self.now();
+        let assigned = leads::assign(tx, held.payload.lead_id, &done.advice).await?;
+        if let (Some((_, paid)), "assigned" | "reassigned", Some(id)) =
+            (&done.paid, assigned.outcome.as_str(), assignment_id(&assigned))
+        {
+            leads::charge(tx, held.job.org_id, id, paid.charge).await?;
+        }
+        let end = match assigned.outcome.as_str() {
+            "lead_not_found" => End::Failed { error: gone().to_json() },
+            "lead_closed" => {
+                let detail = "The lead was won or lost before somebody was found for it.";
+                End::Failed { error: Failure::new("lead_closed", detail).to_json() }
+            }
+            "waiting" => {
+                let run_after = now + next_look(held.payload.asked_at.unwrap_or(now), now);
+                let mut waiting = assigned.waiting.clone().unwrap_or_default();
+                waiting["at"] = json!(now);
+                waiting["until"] = json!(run_after);
+                End::Later { run_after, waiting: Some(waiting), error: None, counts: false }
+            }
+            outcome => {
+                let result = json!({
+                    "outcome": outcome, "assignment": assigned.assignment,
+                    "served_by": if done.paid.is_some() { "model" } else { "rules" }, "instead_because": done.advice.instead,
+                });
+                let tokens = done.paid.as_ref().map_or(0, |(_, paid)| paid.charge.tokens);
+                End::Succeeded { result, tokens }
+            }
+        };
+        Ok(Finish { end, used: done.paid.as_ref().map(|(used, _)| *used) })
+    }
 
-/// Works on the job a message names. Returns whether the message has served its purpose; if not, it comes again.
-pub(crate) async fn process(state: &State, message: &str, deadline: Instant) -> bool {
-    let Ok(message) = serde_json::from_str::<Message>(message) else {
-        tracing::error!("a message on the leads' queue is not a job reference");
-        return false;
-    };
-    match work(state, &message, deadline).await {
-        Ok(()) | Err(Stop::Stale) => true,
-        // Only a job that is held can be told to stop, and it is ended as that.
-        Err(Stop::Cancelled) => true,
-        Err(Stop::Unavailable(error)) => {
-            let cause = error.source().map(ToString::to_string).unwrap_or_default();
-            tracing::error!(job.id = %message.job_id, %error, cause, "an assignment could not go on");
-            // The lease ends by itself; the message comes again, or the sweep finds the job.
-            false
+    async fn finished(&self, _held: &Held, _plan: &Plan, _done: &Done, end: &End, _took: Duration) {
+        let outcome = match end {
+            End::Succeeded { result, .. } => result["outcome"].as_str(),
+            End::Failed { error } => error["code"].as_str(),
+            End::Later { .. } => Some("waiting"),
+            End::Cancelled => None,
+        };
+        if let Some(outcome) = outcome {
+            metric(self.now(), "LeadAssignments", Unit::Count, 1.0, &[("outcome", outcome)]);
         }
     }
 }
 
-async fn work(state: &State, message: &Message, deadline: Instant) -> Result<(), Stop> {
-    let Some(held) = claim(state, message).await? else { return Ok(()) };
-    tracing::Span::current().record("org.id", tracing::field::display(held.job.org_id));
-    let told = || Advice { job_id: Some(held.job.id), asked_by: held.job.created_by, ..Advice::default() };
-    let (advice, paid) = match &held.plan {
-        Plan::Rules(instead) => (Advice { instead: instead.map(str::to_owned), ..told() }, None),
-        Plan::Model(lead, ask) => match advice::ask(state, &held.job, lead, ask, deadline).await {
-            Ok(Ok(paid)) => (heard(state, &paid, told()), Some((ask.reservation_id, paid))),
-            Ok(Err(code)) => {
-                tracing::warn!(job.id = %held.job.id, code, "no advice on a lead; the rules serve");
-                (Advice { instead: Some(code.to_owned()), ..told() }, None)
-            }
-            Err(Stop::Cancelled) => return cancel(state, &held.job).await,
-            Err(stop) => return Err(stop),
-        },
-    };
-    finish(state, &held, &advice, paid.as_ref()).await
-}
-
-fn heard(state: &State, paid: &Paid, told: Advice) -> Advice {
-    Advice {
-        adjustment: Some(paid.value.adjustment),
-        // As text is stored: Postgres takes no NUL.
-        reason: Some(paid.value.reason.chars().filter(|c| *c != '\0').take(1000).collect()),
-        model: Some(state.claude_model.clone()),
-        call_id: Some(paid.call_id),
-        ..told
-    }
-}
-
-/// Takes the job and gathers what it needs, in one transaction; ends or postpones it where there is nothing to do.
-async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
-    let now = (state.clock)();
-    let mut tx = state.db.service_tx(message.org_id).await?;
-    let Claim::Held(job) = jobs::claim(&mut tx, message.org_id, message.job_id, Uuid::now_v7(), LEASE).await? else {
-        tx.rollback().await?;
-        return Ok(None);
-    };
-    provider_calls::mark_lost(&mut tx, job.org_id, job.id).await?;
-    // What earlier attempts spent is counted, so that this one is held to what is left.
-    limits::refund_job(&mut tx, job.id).await?;
-    if job.cancel_requested {
-        return ended(tx, &job, End::Cancelled).await;
-    }
-    if !settings::enabled(&mut tx, SWITCH).await? {
-        let until = now + PAUSE;
-        let waiting = Some(json!({ "reason": "paused", "until": until }));
-        return ended(tx, &job, End::Later { run_after: until, waiting, error: None, counts: false }).await;
-    }
-    if job.attempt > job.max_attempts {
-        let error = failure("attempts_exhausted", "Every attempt was cut off before it could finish.");
-        return ended(tx, &job, End::Failed { error }).await;
-    }
-    let lead_id = job.payload.get("lead_id").and_then(Value::as_str).and_then(|id| id.parse().ok()).unwrap_or_default();
-    let Some(lead) = leads::look(&mut tx, lead_id).await? else {
-        return ended(tx, &job, End::Failed { error: gone() }).await;
-    };
-    // What the schedule began stops with it.
-    if job.payload.get("by_schedule") == Some(&Value::Bool(true)) && !lead.enabled {
-        return ended(tx, &job, End::Cancelled).await;
-    }
-    let plan = if lead.outcome == "due" && lead.ai_bound > 0 && lead.free {
-        plan(&mut tx, state, &job, lead, now).await?
-    } else {
-        Plan::Rules(None)
-    };
-    tx.commit().await?;
-    Ok(Some(Held { job, lead_id, plan }))
-}
-
-async fn ended(mut tx: ServiceTx, job: &Claimed, end: End) -> Result<Option<Held>, Stop> {
-    jobs::end(&mut tx, job, &end).await??;
-    tx.commit().await?;
-    Ok(None)
-}
-
 /// Reserves what a model's advice is expected to use. Where there is no price or no room for it, the rules serve.
-async fn plan(
-    tx: &mut ServiceTx,
-    state: &State,
-    job: &Claimed,
-    lead: LookedAt,
-    now: DateTime<Utc>,
-) -> Result<Plan, Stop> {
-    let prices = prices::list(tx, "anthropic", &state.claude_model, now).await?;
+async fn plan(tx: &mut ServiceTx, state: &State, job: &Claimed, lead: LookedAt) -> Result<Plan, Stop> {
+    let prices = prices::list(tx, "anthropic", &state.claude_model, (state.clock)()).await?;
     let Ok(reserved) = Charge::reserved(&EXPECTED, &prices) else {
         return Ok(Plan::Rules(Some("model_price_unknown")));
     };
@@ -201,55 +159,8 @@ async fn plan(
         Reserved::Reached(waiting) => return Ok(Plan::Rules(Some(waiting.code()))),
         Reserved::Never { .. } => return Ok(Plan::Rules(Some("limit_too_small"))),
     };
-    let (template, _) = get_template(tx, job.org_id, "lead_adjustment", "en").await?;
+    let (template, _) = templates::get(tx, job.org_id, "lead_adjustment", "en").await?;
     Ok(Plan::Model(Box::new(lead), Ask { reservation_id, template, reserved, prices }))
-}
-
-/// The one transaction that tells the whole story: score, assignment, audit entry, usage, charge and job.
-async fn finish(state: &State, held: &Held, advice: &Advice, paid: Option<&(Uuid, Paid)>) -> Result<(), Stop> {
-    let (job, now) = (&held.job, (state.clock)());
-    let mut tx = state.db.service_tx(job.org_id).await?;
-    let assigned = leads::assign(&mut tx, held.lead_id, advice).await?;
-    let mut tokens = 0;
-    match paid {
-        Some((reservation_id, paid)) => {
-            tokens = paid.charge.tokens;
-            limits::settle(&mut tx, *reservation_id, 1).await?;
-            if let ("assigned" | "reassigned", Some(id)) = (assigned.outcome.as_str(), assignment_id(&assigned)) {
-                leads::charge(&mut tx, job.org_id, id, paid.charge).await?;
-            }
-        }
-        None => limits::refund_job(&mut tx, job.id).await?,
-    }
-    let end = match assigned.outcome.as_str() {
-        "lead_not_found" => End::Failed { error: gone() },
-        "lead_closed" => {
-            End::Failed { error: failure("lead_closed", "The lead was won or lost before somebody was found for it.") }
-        }
-        "waiting" => {
-            let run_after = now + next_look(asked_at(job).unwrap_or(now), now);
-            let mut waiting = assigned.waiting.clone().unwrap_or_default();
-            waiting["at"] = json!(now);
-            waiting["until"] = json!(run_after);
-            End::Later { run_after, waiting: Some(waiting), error: None, counts: false }
-        }
-        outcome => {
-            let result = json!({
-                "outcome": outcome, "assignment": assigned.assignment,
-                "served_by": if paid.is_some() { "model" } else { "rules" }, "instead_because": advice.instead,
-            });
-            End::Succeeded { result, tokens }
-        }
-    };
-    jobs::end(&mut tx, job, &end).await??;
-    tx.commit().await?;
-    metric(now, "LeadAssignments", Unit::Count, 1.0, &[("outcome", &assigned.outcome)]);
-    Ok(())
-}
-
-/// When it was last asked for.
-fn asked_at(job: &Claimed) -> Option<DateTime<Utc>> {
-    job.payload.get("asked_at").and_then(Value::as_str).and_then(|at| at.parse().ok())
 }
 
 /// The longer it has waited, the longer it is let be: a quarter of that again.
@@ -257,22 +168,10 @@ fn next_look(asked_at: DateTime<Utc>, now: DateTime<Utc>) -> TimeDelta {
     ((now - asked_at) / 4).clamp(WAIT, LONGEST_WAIT)
 }
 
-async fn cancel(state: &State, job: &Claimed) -> Result<(), Stop> {
-    let mut tx = state.db.service_tx(job.org_id).await?;
-    limits::refund_job(&mut tx, job.id).await?;
-    jobs::end(&mut tx, job, &End::Cancelled).await??;
-    tx.commit().await?;
-    Ok(())
-}
-
 fn assignment_id(assigned: &Assigned) -> Option<Uuid> {
     assigned.assignment["assignment_id"].as_str()?.parse().ok()
 }
 
-fn gone() -> Value {
-    failure("lead_not_found", "The lead was deleted before somebody was found for it.")
-}
-
-fn failure(code: &str, detail: &str) -> Value {
-    json!({ "code": code, "detail": detail })
+fn gone() -> Failure {
+    Failure::new("lead_not_found", "The lead was deleted before somebody was found for it.")
 }

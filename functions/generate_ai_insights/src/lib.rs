@@ -6,11 +6,14 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")
 )]
 
+mod admission;
+mod call;
 mod figures;
 mod handler;
-mod nightly;
+mod job;
 mod numbers;
 mod request;
+mod schedule;
 mod state;
 mod text;
 mod view;

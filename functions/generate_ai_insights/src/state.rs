@@ -2,15 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::Utc;
 use shared::{
-    ai::claude::Claude,
     auth::Authenticator,
-    config::Env,
+    clients::claude::Claude,
     db::{Clock, Database},
     lambda,
     queue::Queue,
     secrets::Secrets,
+    state::Parts,
 };
 
 /// Everything the function holds between events; no per-request data.
@@ -34,18 +33,16 @@ impl State {
     /// # Errors
     /// Names the variable that is missing or wrong.
     pub fn from_env() -> Result<Self, lambda::Error> {
-        let env = Env::from_process();
-        let secrets = Arc::new(Secrets::from_env(&env)?);
-        let timeout = env.duration_ms("ANTHROPIC_TIMEOUT_MS", Duration::from_secs(60))?;
+        let parts = Parts::from_process()?;
         Ok(Self {
-            auth: Authenticator::from_env(&env, Arc::clone(&secrets))?,
-            claude: Claude::new(&env.url("ANTHROPIC_BASE_URL", Some("https://api.anthropic.com"))?, timeout),
-            model: env.or("INSIGHTS_MODEL", "claude-sonnet-5-5").to_owned(),
-            cheaper_model: env.or("INSIGHTS_CHEAPER_MODEL", "claude-haiku-5-5").to_owned(),
-            clock: Utc::now,
-            db: Database::from_env(&env, Arc::clone(&secrets))?,
-            queue: Queue::from_env(&env, "INSIGHTS_QUEUE_URL")?,
-            secrets,
+            auth: parts.auth()?,
+            claude: parts.claude(Duration::from_secs(60))?,
+            model: parts.model("INSIGHTS_MODEL", "claude-sonnet-5-5"),
+            cheaper_model: parts.model("INSIGHTS_CHEAPER_MODEL", "claude-haiku-5-5"),
+            clock: parts.clock,
+            db: parts.db()?,
+            queue: parts.queue("INSIGHTS_QUEUE_URL")?,
+            secrets: parts.secrets,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Triggers to capabilities: authenticate, parse, one transaction, reply.
 
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use shared::{
@@ -7,7 +9,7 @@ use shared::{
     audit::{self, AuditKeys},
     auth::Caller,
     db::CallerTx,
-    http::{self, ApiError, HttpRequest, HttpResponse, Reply, conclude},
+    http::{self, ApiError, HttpRequest, HttpResponse, Reply},
     jobs,
     lambda::{Answer, Error, Trigger},
     limits::{self, Amounts, Counted, Reserved},
@@ -18,16 +20,18 @@ use shared::{
         renders::{self, NewRender, Render},
         settings,
     },
+    worker,
 };
 use uuid::Uuid;
 
 use crate::{
-    outcome::{AGENT, MAX_ATTEMPTS, expected_usage},
+    job::{AGENT, MAX_ATTEMPTS, SWITCH},
+    outcome::{expected_usage, storage_unavailable},
     photo::MAX_BYTES,
     request::{NewRenderBody, NewRenderRequest, NewUpload, NewUploadBody, id},
     state::State,
     view::{AdmittedView, RenderView, UploadView},
-    work,
+    work::Renders,
 };
 
 /// Answers whatever woke the function.
@@ -37,15 +41,12 @@ use crate::{
 pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
     match trigger {
         Trigger::Http(request) => {
-            let response = match route(state, &request).await {
-                Ok(response) => response,
-                Err(error) => error.into_response(&request.request_id),
-            };
-            Ok(Answer::Http(response))
+            let outcome = route(state, &request).await;
+            Ok(Answer::Http(http::answer(&state.db, &request, outcome).await))
         }
         Trigger::Queue(batch) => {
-            let deadline = std::time::Instant::now() + batch.remaining;
-            Ok(batch.each(async |message| work::process(state, message, deadline).await).await)
+            let deadline = Instant::now() + batch.remaining;
+            Ok(batch.each(async |message| worker::process(&Renders(state), message, deadline).await).await)
         }
         Trigger::Schedule(_) => Err("process_render_request has no schedule".into()),
     }
@@ -76,21 +77,19 @@ async fn upload(state: &State, request: &HttpRequest) -> Result<Reply<UploadView
     let wanted = NewUpload::parse(&http::json::<NewUploadBody>(request)?)?;
     let keyed = http::idempotency(request, "POST /v1/uploads")?;
 
-    let mut tx = state.db.caller_tx(&caller).await?;
     let upload_id = Uuid::now_v7();
-    let entered = async {
-        let member = access::enter(&mut tx, "renders:create").await?;
+    let entered = state.db.caller(&caller, async |tx| {
+        let member = access::enter(tx, "renders:create").await?;
         let earlier = match &keyed {
-            Some(keyed) => idempotency::remember(&mut tx, member, keyed, upload_id).await?,
+            Some(keyed) => idempotency::remember(tx, member, keyed, upload_id).await?,
             None => None,
         };
-        Ok((member, earlier.unwrap_or(upload_id)))
-    }
-    .await;
-    let (member, upload_id) = conclude(tx, entered).await?;
+        Ok::<_, ApiError>((member, earlier.unwrap_or(upload_id)))
+    });
+    let (member, upload_id) = entered.await?;
 
     let path = ObjectPath::upload(member.org_id, member.actor_id, upload_id);
-    let signed = state.objects.for_org(member.org_id).upload_url(&path, now).await.map_err(storage)?;
+    let signed = state.objects.for_org(member.org_id).upload_url(&path, now).await.map_err(storage_unavailable)?;
     Ok(Reply::created(UploadView::new(upload_id, wanted.content_type, signed)))
 }
 
@@ -106,7 +105,6 @@ async fn admit(state: &State, request: &HttpRequest) -> Result<Reply<AdmittedVie
     let audit_keys = AuditKeys::fetch(&state.secrets).await?;
     let (member, input) = find_input(state, &caller, &wanted).await?;
 
-    let mut tx = state.db.caller_tx(&caller).await?;
     let new = NewRender {
         id: Uuid::now_v7(),
         job_id: Uuid::now_v7(),
@@ -117,19 +115,18 @@ async fn admit(state: &State, request: &HttpRequest) -> Result<Reply<AdmittedVie
         variants: wanted.variants,
         parameters: &wanted.parameters,
     };
-    let admitted = async {
+    let admitted = state.db.caller(&caller, async |tx| {
         if let Some(keyed) = &keyed
-            && let Some(earlier) = idempotency::remember(&mut tx, member, keyed, new.id).await?
+            && let Some(earlier) = idempotency::remember(tx, member, keyed, new.id).await?
         {
-            return Ok(renders::get(&mut tx, earlier).await?);
+            return Ok(renders::get(tx, earlier).await?);
         }
-        renders::insert(&mut tx, member, &new, MAX_ATTEMPTS).await?;
-        let waiting = reserve(&mut tx, state, member, &new, now).await?;
-        audit_request(&mut tx, &audit_keys, member, request, &new, waiting.as_ref()).await?;
-        Ok::<_, ApiError>(renders::get(&mut tx, new.id).await?)
-    }
-    .await;
-    let admitted = conclude(tx, admitted).await?;
+        renders::insert(tx, member, &new, MAX_ATTEMPTS).await?;
+        let waiting = reserve(tx, state, member, &new, now).await?;
+        audit_request(tx, &audit_keys, member, request, &new, waiting.as_ref()).await?;
+        Ok::<_, ApiError>(renders::get(tx, new.id).await?)
+    });
+    let admitted = admitted.await?;
 
     if admitted.waiting.is_none() {
         state.queue.wake(admitted.job_id, admitted.org_id).await; // best effort: the sweep finds what this loses
@@ -145,17 +142,16 @@ async fn process_again(state: &State, request: &HttpRequest, id: Uuid) -> Result
     let keyed = http::idempotency(request, "POST /v1/render-requests/{id}/process")?;
     let audit_keys = AuditKeys::fetch(&state.secrets).await?;
 
-    let mut tx = state.db.caller_tx(&caller).await?;
-    let queued = async {
-        let member = access::enter(&mut tx, "renders:create").await?;
-        let render = renders::get(&mut tx, id).await?;
+    let queued = state.db.caller(&caller, async |tx| {
+        let member = access::enter(tx, "renders:create").await?;
+        let render = renders::get(tx, id).await?;
         if let Some(keyed) = &keyed
-            && idempotency::remember(&mut tx, member, keyed, id).await?.is_some()
+            && idempotency::remember(tx, member, keyed, id).await?.is_some()
         {
             return Ok(render);
         }
-        check_enabled(&mut tx).await?;
-        let was = renders::requeue(&mut tx, id).await?;
+        check_enabled(tx).await?;
+        let was = renders::requeue(tx, id).await?;
         if was == "succeeded" {
             return Err(ApiError::conflict(
                 "render_request_completed",
@@ -174,20 +170,19 @@ async fn process_again(state: &State, request: &HttpRequest, id: Uuid) -> Result
             parameters: &parameters,
         };
         if matches!(was.as_str(), "failed" | "cancelled") {
-            let waiting = reserve(&mut tx, state, member, &again, now).await?;
-            audit_request(&mut tx, &audit_keys, member, request, &again, waiting.as_ref()).await?;
+            let waiting = reserve(tx, state, member, &again, now).await?;
+            audit_request(tx, &audit_keys, member, request, &again, waiting.as_ref()).await?;
         } else if was == "queued" && waits_for_us(&render) {
             // Nobody reserves in another's name: of somebody else's the worker asks.
             let own = render.user_id.or(render.agent_id) == Some(member.actor_id);
-            let waiting = if own { reserve(&mut tx, state, member, &again, now).await? } else { None };
+            let waiting = if own { reserve(tx, state, member, &again, now).await? } else { None };
             if waiting.is_none() {
-                jobs::postpone(&mut tx, render.job_id, now, None).await?;
+                jobs::postpone(tx, render.job_id, now, None).await?;
             }
         }
-        Ok(renders::get(&mut tx, id).await?)
-    }
-    .await;
-    let queued = conclude(tx, queued).await?;
+        Ok::<_, ApiError>(renders::get(tx, id).await?)
+    });
+    let queued = queued.await?;
 
     if queued.waiting.is_none() {
         state.queue.wake(queued.job_id, queued.org_id).await; // best effort, as above
@@ -204,9 +199,7 @@ fn waits_for_us(render: &Render) -> bool {
 async fn show(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<RenderView>, ApiError> {
     let now = (state.clock)();
     let caller = state.auth.authenticate(&request.headers, now).await?;
-    let mut tx = state.db.caller_tx(&caller).await?;
-    let found = renders::get(&mut tx, id).await.map_err(ApiError::from);
-    let render = conclude(tx, found).await?;
+    let render = state.db.caller(&caller, async |tx| renders::get(tx, id).await).await?;
     let view = RenderView::new(&state.objects, render, now).await?;
     let until = view.waiting_until();
     Ok(Reply::ok(view).retry_at(until, now))
@@ -214,18 +207,16 @@ async fn show(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<Re
 
 /// Where the picture is that the render starts from. A photo must have arrived: asked of storage, so before the transaction.
 async fn find_input(state: &State, caller: &Caller, wanted: &NewRenderRequest) -> Result<(Member, String), ApiError> {
-    let mut tx = state.db.caller_tx(caller).await?;
-    let found = async {
-        let member = access::enter(&mut tx, "renders:create").await?;
-        check_enabled(&mut tx).await?;
+    let found = state.db.caller(caller, async |tx| {
+        let member = access::enter(tx, "renders:create").await?;
+        check_enabled(tx).await?;
         let parent = match wanted.parent_id {
-            Some(parent) => Some(renders::get_result_path(&mut tx, member.org_id, parent).await?),
+            Some(parent) => Some(renders::get_result_path(tx, member.org_id, parent).await?),
             None => None,
         };
         Ok::<_, ApiError>((member, parent))
-    }
-    .await;
-    let (member, parent) = conclude(tx, found).await?;
+    });
+    let (member, parent) = found.await?;
 
     let Some(upload_id) = wanted.upload_id else { return Ok((member, parent.unwrap_or_default())) };
     let path = ObjectPath::upload(member.org_id, member.actor_id, upload_id);
@@ -234,7 +225,7 @@ async fn find_input(state: &State, caller: &Caller, wanted: &NewRenderRequest) -
             "photo_not_uploaded",
             "No photo has arrived for this upload_id: PUT it to the URL from POST /v1/uploads first.",
         ),
-        other => storage(other),
+        other => storage_unavailable(other),
     })?;
     if size > MAX_BYTES as u64 {
         return Err(ApiError::unprocessable(
@@ -247,7 +238,7 @@ async fn find_input(state: &State, caller: &Caller, wanted: &NewRenderRequest) -
 
 /// The kill switch.
 async fn check_enabled(tx: &mut CallerTx) -> Result<(), ApiError> {
-    if settings::enabled(tx, "renders.enabled").await? {
+    if settings::enabled(tx, SWITCH).await? {
         return Ok(());
     }
     Err(ApiError::unavailable("rendering_paused", "Rendering is paused by an operator; nothing was queued.", 300))
@@ -331,9 +322,4 @@ fn accepted(render: &Render, now: DateTime<Utc>) -> Reply<AdmittedView> {
     let view = AdmittedView::from(render);
     let until = view.waiting_until();
     Reply::accepted(&format!("/v1/render-requests/{}", render.id), view).retry_at(until, now)
-}
-
-/// Storage that does not answer.
-pub(crate) fn storage(error: ObjectError) -> ApiError {
-    ApiError::unavailable("storage_unavailable", "File storage does not answer; try again shortly.", 5).because(error)
 }

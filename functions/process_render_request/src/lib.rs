@@ -6,9 +6,14 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")
 )]
 
+mod call;
+mod fallback;
 mod handler;
+mod job;
+pub mod mark;
 mod outcome;
 pub mod photo;
+mod pictures;
 mod request;
 mod state;
 mod view;

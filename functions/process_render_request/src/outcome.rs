@@ -2,20 +2,16 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
-use serde_json::{Value, json};
 use shared::{
     ai::{AiError, Metered, Usage},
+    db::DbError,
+    http::ApiError,
     objects::ObjectError,
+    store::StoreError,
+    worker::{self, Stop, jittered},
 };
 
 use crate::photo::{PhotoError, RenderError};
-
-/// The agent that renders, as `agent_limits.agent` names it.
-pub(crate) const AGENT: &str = "renderer";
-
-/// How often a worker may begin one request.
-pub(crate) const MAX_ATTEMPTS: i32 = 5;
 
 /// The most tokens a brief may take to write.
 pub(crate) const BRIEF_MAX_TOKENS: u32 = 1024;
@@ -69,9 +65,6 @@ pub(crate) struct Failure {
     pub(crate) metered: Option<Box<Metered>>,
 }
 
-/// The longest a provider's hint is followed; a longer one is a quota by another name.
-const LONGEST_HINT: Duration = Duration::from_secs(3600);
-
 impl Failure {
     pub(crate) fn permanent(code: &'static str, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), retry: Retry::Never, retry_after: None, metered: None }
@@ -81,38 +74,58 @@ impl Failure {
         Self { retry: Retry::Later, ..Self::permanent(code, detail) }
     }
 
-    /// As people see it.
-    pub(crate) fn to_json(&self) -> Value {
-        json!({ "code": self.code, "detail": self.detail })
-    }
-
     /// How long to wait before the call is made once more in the same attempt: the provider's hint, else doubling from half a
     /// second, with jitter so that what failed together does not come back together.
     pub(crate) fn pause(&self, tries: u32, jitter: f64) -> Duration {
         let doubling = Duration::from_millis(250 << tries.min(5));
         jittered(self.retry_after.unwrap_or(doubling), jitter)
     }
+}
 
-    /// How long to wait before attempt number `attempt + 1`: the provider's hint, else doubling from two seconds to five minutes.
-    pub(crate) fn delay(&self, attempt: i32, jitter: f64) -> Duration {
-        let doubling = Duration::from_secs(2_u64.saturating_pow(attempt.clamp(1, 8).unsigned_abs()));
-        jittered(self.retry_after.unwrap_or(doubling), jitter)
+/// Why a step did not come to its end.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// It failed. Something else may serve; if nothing does, the job fails or is tried again.
+    Failed(Failure),
+    /// The job cannot go on in this worker.
+    Stop(Stop),
+}
+
+impl From<Failure> for Halt {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
     }
 }
 
-/// Up to half as long again: never sooner than the hint says.
-fn jittered(wait: Duration, jitter: f64) -> Duration {
-    wait.min(LONGEST_HINT).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 2.0)
+impl From<Stop> for Halt {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
 }
 
-/// When a provider's quota is renewed. Gemini's days end at midnight in California, which is 8:00 UTC in winter and an hour
-/// earlier in summer; a spending limit is raised by a person, so it is asked again within the hour.
-pub(crate) fn quota_renewed_at(code: &str, now: DateTime<Utc>) -> DateTime<Utc> {
-    if code != "provider_quota_spent" {
-        return now + TimeDelta::hours(1);
+impl From<StoreError> for Halt {
+    fn from(error: StoreError) -> Self {
+        Self::Stop(error.into())
     }
-    let today = now.date_naive().and_time(NaiveTime::MIN).and_utc() + TimeDelta::hours(8);
-    if today > now { today } else { today + TimeDelta::days(1) }
+}
+
+impl From<DbError> for Halt {
+    fn from(error: DbError) -> Self {
+        Self::Stop(error.into())
+    }
+}
+
+impl From<Halt> for Stop {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Stop(stop) => stop,
+            Halt::Failed(Failure { code, detail, retry, retry_after, .. }) => {
+                let failure = worker::Failure { code, detail, retry_after };
+                // An answer that is unusable twice will be so a third time.
+                if retry == Retry::Later { Self::Retry(failure) } else { Self::Failed(failure) }
+            }
+        }
+    }
 }
 
 impl From<AiError> for Failure {
@@ -175,28 +188,21 @@ impl Failure {
     }
 }
 
+/// What a request is answered when storage does not do what it was asked.
+pub(crate) fn storage_unavailable(error: ObjectError) -> ApiError {
+    ApiError::unavailable("storage_unavailable", "File storage does not answer; try again shortly.", 5).because(error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn delays_double_up_to_five_minutes_and_follow_a_hint() {
+    fn a_call_is_made_again_after_a_doubling_pause_or_when_the_provider_says() {
         let failure = Failure::passing("x", "x");
-        assert_eq!(failure.delay(1, 0.0), Duration::from_secs(2));
-        assert_eq!(failure.delay(2, 0.0), Duration::from_secs(4));
-        assert_eq!(failure.delay(30, 0.0), Duration::from_secs(256));
         assert_eq!(failure.pause(1, 0.0), Duration::from_millis(500));
+        assert_eq!(failure.pause(2, 0.0), Duration::from_secs(1));
         let hinted = Failure { retry_after: Some(Duration::from_secs(600)), ..Failure::passing("x", "x") };
-        assert_eq!(hinted.delay(1, 0.0), Duration::from_secs(600));
         assert_eq!(hinted.pause(1, 1.0), Duration::from_secs(900));
-    }
-
-    #[test]
-    fn a_daily_quota_is_renewed_in_the_morning_and_a_cap_asked_again_within_the_hour() {
-        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
-        let renewed = |now| quota_renewed_at("provider_quota_spent", at(now));
-        assert_eq!(renewed("2026-11-21T07:59:59Z"), at("2026-11-21T08:00:00Z"));
-        assert_eq!(renewed("2026-11-21T08:00:00Z"), at("2026-11-22T08:00:00Z"));
-        assert_eq!(quota_renewed_at("provider_spend_cap", at("2026-11-21T08:00:00Z")), at("2026-11-21T09:00:00Z"));
     }
 }

@@ -1,8 +1,6 @@
 //! Photos as people send them, and pictures as models return them: judged by content, bounded before they are decoded, and
 //! rid of what they tell about whoever took them. Pure: bytes in, bytes out.
 
-mod mark;
-
 use std::io::Cursor;
 
 use bytes::Bytes;
@@ -12,8 +10,6 @@ use image::{
 };
 use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
 use sha2::{Digest, Sha256};
-
-pub use mark::{DIGITAL_SOURCE_TYPE, mark_ai_generated, read_mark};
 
 /// The most a photo may hold, in bytes.
 pub const MAX_BYTES: usize = 20 * 1024 * 1024;
@@ -336,7 +332,7 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-fn is_png(bytes: &Bytes) -> bool {
+pub(crate) fn is_png(bytes: &Bytes) -> bool {
     kind(bytes) == Ok(ImageFormat::Png)
 }
 
@@ -345,6 +341,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::mark::{DIGITAL_SOURCE_TYPE, mark_ai_generated, read_mark};
 
     /// A picture whose corners tell which way is up: red is top left.
     fn corners(width: u32, height: u32) -> DynamicImage {

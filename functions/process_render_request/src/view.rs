@@ -12,7 +12,7 @@ use shared::{
 };
 use uuid::Uuid;
 
-use crate::{handler::storage, photo::MAX_BYTES};
+use crate::{outcome::storage_unavailable, photo::MAX_BYTES};
 
 /// Where and how to put a photo.
 #[derive(Debug, Serialize)]
@@ -120,7 +120,7 @@ impl RenderView {
         let mut results = Vec::with_capacity(stored.len());
         for result in stored {
             let path = ObjectPath::parse(render.org_id, &result.output_file_path).map_err(ApiError::internal)?;
-            let signed = objects.download_url(&path, now).await.map_err(storage)?;
+            let signed = objects.download_url(&path, now).await.map_err(storage_unavailable)?;
             results.push(ResultView {
                 id: result.id,
                 url: signed.url.to_string(),

@@ -1,448 +1,266 @@
-//! One job, from claim to completion. Each step is a transaction or a call to the outside, never both.
+//! One render, from claim to completion, as [`shared::worker`] has it worked on.
 
-mod call;
-mod end;
-mod fallback;
-
-use std::{
-    cell::Cell,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{
-    ai::{AiError, Charge, Picture, Usage},
-    audit::{AuditError, AuditKeys},
-    db::{DbError, ServiceTx},
-    jobs::{self, Claim, Claimed, End, StaleLease},
-    limits::{self, Amounts, Counted, Reserved},
+    ai::Charge,
+    audit::{self, AuditError, AuditKeys},
+    db::{Database, ServiceTx},
+    jobs::End,
+    limits::{self, Amounts, Reserved},
     objects::ObjectPath,
     outbox,
-    secrets::{Secret, SecretError},
     store::{
-        StoreError,
-        prices::{self, ModelPrice},
-        provider_calls,
-        renders::{self, Render},
-        settings,
+        StoreError, cache, outbox as outbox_rows, prices, provider_calls,
+        renders::{self, NewResult},
+        templates,
     },
     telemetry::{Unit, metric},
+    worker::{Finish, Stop, Used, Work},
 };
-use uuid::Uuid;
 
 use crate::{
-    outcome::{AGENT, BRIEF_MAX_TOKENS, Failure, Retry, expected_usage, quota_renewed_at},
-    photo::{self, CheckedRender, MAX_BYTES, Photo},
-    request::MODELS,
+    fallback,
+    job::{Bill, Brief, Finished, Held, InHand, Payload, Plan, SWITCH, counted, wishes},
+    outcome::{Failure, Halt, Retry, expected_usage},
+    photo::{self, MAX_BYTES, Photo},
+    pictures,
     state::State,
 };
-use call::{Ask, Bill, Paid};
-use end::{complete, fail, finish, give_up};
 
-/// How long a worker holds a job between two steps.
-const LEASE: TimeDelta = TimeDelta::minutes(5);
-/// How long a paused render waits before it is looked at again.
-const PAUSE: TimeDelta = TimeDelta::minutes(1);
-/// How long a render may wait for a provider's quota before it is given up.
-const LONGEST_WAIT: TimeDelta = TimeDelta::days(7);
-/// What is kept of the function's time for giving a job back.
-const GIVING_BACK: Duration = Duration::from_secs(5);
 /// How long a delivery after commit may take; what is left is for the sweep.
 const DELIVERY: Duration = Duration::from_millis(500);
 
-#[derive(Debug, Deserialize)]
-struct Message {
-    job_id: Uuid,
-    org_id: Uuid,
+/// What came of the work, and what it takes to write it down.
+pub(crate) struct Done {
+    audit_keys: AuditKeys,
+    photo: Photo,
+    finished: Finished,
 }
 
-/// Why work on a job stopped short of its end.
-enum Stop {
-    /// A step failed; the job is told so.
-    Failed(Failure),
-    /// A provider's quota is spent, and nothing else could serve: the job waits until it is renewed.
-    Waiting(Failure),
-    /// A limit of the tenant's own has no room for another try: the job waits for the window that has.
-    Limited(limits::Waiting),
-    /// The job was cancelled while it ran.
-    Cancelled,
-    /// Another worker holds the job now: nothing more may be written.
-    Stale,
-    /// The database or a secret did not answer: the message comes again.
-    Unavailable(Box<dyn std::error::Error + Send + Sync>),
-}
+/// The worker of renders.
+pub(crate) struct Renders<'a>(pub(crate) &'a State);
 
-macro_rules! stops {
-    ($($error:ty => $stop:expr),* $(,)?) => {$(
-        impl From<$error> for Stop {
-            fn from(error: $error) -> Self {
-                ($stop)(error)
+impl Work for Renders<'_> {
+    type Payload = Payload;
+    type Plan = Plan;
+    type Done = Done;
+
+    const NAME: &'static str = "render";
+    const JOB_TYPES: &'static [&'static str] = &["render"];
+    const SWITCH: Option<&'static str> = Some(SWITCH);
+    const LEASE: TimeDelta = TimeDelta::minutes(5);
+    /// A request is admitted with a reservation.
+    const KEEPS_PLACE: bool = true;
+
+    fn db(&self) -> &Database {
+        &self.0.db
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        (self.0.clock)()
+    }
+
+    async fn prepare(&self, tx: &mut ServiceTx, held: &Held) -> Result<Plan, Stop> {
+        let (job, now) = (&held.job, self.now());
+        let render = match renders::get(tx, held.payload.request_id).await {
+            // Deleted with its project: nobody waits for it any more.
+            Err(StoreError::NotFound { .. }) => {
+                return Err(Stop::failed("render_deleted", "The request was deleted before it was worked on."));
             }
-        }
-    )*};
-}
-stops! {
-    Failure => Stop::Failed,
-    StaleLease => |_| Stop::Stale,
-    StoreError => |error| Stop::Unavailable(Box::new(error)),
-    DbError => |error| Stop::Unavailable(Box::new(error)),
-    SecretError => |error| Stop::Unavailable(Box::new(error)),
-    AuditError => |error| Stop::Unavailable(Box::new(error)),
-}
-
-/// What a worker needs to know of the job it holds.
-struct Held {
-    job: Claimed,
-    render: Render,
-    /// What the calls made now are paid from. A call that is made again gets a new one.
-    reservation: Cell<Uuid>,
-    amounts: Amounts,
-    template: String,
-    template_version: i32,
-    brief_prices: Vec<ModelPrice>,
-    picture_prices: Vec<ModelPrice>,
-}
-
-/// What Claude made of the wishes.
-#[derive(Debug, Clone, Deserialize)]
-struct Brief {
-    prompt: String,
-    negative: String,
-    decision: String,
-}
-
-/// A picture that is stored and waits to be told of.
-struct Made {
-    id: Uuid,
-    variant: i16,
-    path: ObjectPath,
-    mime: &'static str,
-    width: u32,
-    height: u32,
-    bytes: usize,
-    sha256: [u8; 32],
-    /// `None` for one that was made before.
-    bill: Option<Bill>,
-}
-
-/// All that is to be told of a finished render.
-struct Finished {
-    brief: Option<Paid<Brief>>,
-    made: Vec<Made>,
-    model: String,
-    /// The rung of the ladder that served it, as in `render_results.served_by`.
-    served_by: &'static str,
-    /// What the model was told, as purpose and version of the template.
-    template: Option<String>,
-    /// Why it was not the model that was asked for.
-    instead: Option<&'static str>,
-}
-
-/// Works on the job a message names. Returns whether the message has served its purpose; if not, it comes again.
-pub(crate) async fn process(state: &State, message: &str, deadline: Instant) -> bool {
-    let Ok(message) = serde_json::from_str::<Message>(message) else {
-        tracing::error!("a message on the render queue is not a job reference");
-        return false;
-    };
-    let held = match claim(state, &message).await {
-        Ok(Some(held)) => held,
-        Ok(None) => return true,
-        Err(error) => {
-            log_unavailable(&error);
-            return false;
-        }
-    };
-    tracing::info!(job.id = %held.job.id, org.id = %held.job.org_id, attempt = held.job.attempt, "render begins");
-
-    tracing::Span::current().record("org.id", tracing::field::display(held.job.org_id));
-    let begun = Instant::now();
-    let stop = match render(state, &held, deadline).await {
-        Ok(()) => {
-            let now = (state.clock)();
-            metric(now, "Renders", Unit::Count, f64::from(held.render.variants), &[("outcome", "completed")]);
-            metric(now, "RenderDuration", Unit::Milliseconds, begun.elapsed().as_secs_f64() * 1000.0, &[]);
-            outbox::deliver(&state.db, &state.documents, held.job.org_id, DELIVERY).await;
-            return true;
-        }
-        Err(stop) => stop,
-    };
-    match give_up(state, &held, &stop).await {
-        Ok(()) => true,
-        Err(error) => {
-            log_unavailable(&error);
-            // The lease ends by itself; the message comes again after that.
-            false
-        }
-    }
-}
-
-fn log_unavailable(stop: &Stop) {
-    if let Stop::Unavailable(error) = stop {
-        let cause = error.source().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(%error, cause, "a render could not go on");
-    }
-}
-
-/// Takes the job and gathers what it needs, in one transaction; or postpones it, if a switch or a limit holds it.
-async fn claim(state: &State, message: &Message) -> Result<Option<Held>, Stop> {
-    let now = (state.clock)();
-    let mut tx = state.db.service_tx(message.org_id).await?;
-    let Claim::Held(job) = jobs::claim(&mut tx, message.org_id, message.job_id, Uuid::now_v7(), LEASE).await? else {
-        tx.rollback().await?;
-        return Ok(None);
-    };
-    provider_calls::mark_lost(&mut tx, job.org_id, job.id).await?;
-    let request_id = job.payload.get("request_id").and_then(Value::as_str).and_then(|id| id.parse().ok());
-    let render = match renders::get(&mut tx, request_id.unwrap_or_default()).await {
-        Ok(render) => render,
-        // Deleted with its project: nobody waits for it any more.
-        Err(StoreError::NotFound { .. }) => {
-            let failure = Failure::permanent("render_deleted", "The request was deleted before it was worked on.");
-            limits::refund_job(&mut tx, job.id).await?;
-            jobs::end(&mut tx, &job, &End::Failed { error: failure.to_json() }).await??;
-            tx.commit().await?;
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if job.cancel_requested {
-        finish(&mut tx, &job, &render, End::Cancelled, "cancelled").await?;
-        tx.commit().await?;
-        return Ok(None);
-    }
-
-    if !settings::enabled(&mut tx, "renders.enabled").await? {
-        let until = now + PAUSE;
-        let waiting = json!({ "reason": "paused", "until": until });
-        return postpone(tx, &job, &render, until, waiting).await;
-    }
-    if job.attempt > job.max_attempts {
-        let failure = Failure::permanent("attempts_exhausted", "Every attempt was cut off before it could finish.");
-        fail(&mut tx, &job, &render, &failure, now).await?;
-        tx.commit().await?;
-        return Ok(None);
-    }
-
-    let expected = expected_usage(&render.model, render.variants);
-    let brief_prices = prices::list(&mut tx, "anthropic", &state.claude_model, now).await?;
-    let picture_prices = prices::list(&mut tx, "gemini", &render.model, now).await?;
-    let priced = shared::ai::cost_micro_usd(&expected.brief, &brief_prices)
-        .and_then(|brief| Ok(brief + shared::ai::cost_micro_usd(&expected.pictures, &picture_prices)?));
-    let Ok(cost_micro_usd) = priced else {
-        let failure =
-            Failure::permanent("model_price_unknown", "There is no price for the model, so it was not called.");
-        fail(&mut tx, &job, &render, &failure, now).await?;
-        tx.commit().await?;
-        return Ok(None);
-    };
-    let amounts = Amounts {
-        requests: i64::from(render.variants),
-        tokens: expected.brief.total_tokens() + expected.pictures.total_tokens(),
-        cost_micro_usd,
-    };
-    if job.attempt > 1 {
-        // What earlier attempts spent is counted, so that this one is held to what is left.
-        limits::refund_job(&mut tx, job.id).await?;
-    }
-    let reservation = match limits::reserve(&mut tx, job.id, counted(&job, &render), amounts).await? {
-        Reserved::Active(id) => id,
-        Reserved::Reached(waiting) => {
-            return postpone(tx, &job, &render, waiting.until, json!(waiting)).await;
-        }
-        Reserved::Never { scope } => {
-            let detail = format!("This alone is more than the {scope}'s limit allows; ask for fewer variants.");
-            fail(&mut tx, &job, &render, &Failure::permanent("limit_too_small", detail), now).await?;
-            tx.commit().await?;
-            return Ok(None);
-        }
-    };
-    let (template, template_version) = renders::get_template(&mut tx, job.org_id, "render_brief", "en").await?;
-    renders::update_status(&mut tx, job.org_id, render.id, "running", None).await?;
-    tx.commit().await?;
-    let reservation = Cell::new(reservation);
-    Ok(Some(Held { job, render, reservation, amounts, template, template_version, brief_prices, picture_prices }))
-}
-
-/// Whose limits a render counts against.
-fn counted(job: &Claimed, render: &Render) -> Counted<'static> {
-    Counted { agent: AGENT, user_id: job.created_by, project_id: Some(render.project_id) }
-}
-
-/// Puts the job back with a reason people can see. Costs no attempt.
-async fn postpone(
-    mut tx: ServiceTx,
-    job: &Claimed,
-    render: &Render,
-    until: DateTime<Utc>,
-    waiting: Value,
-) -> Result<Option<Held>, Stop> {
-    jobs::end(&mut tx, job, &End::Later { run_after: until, waiting: Some(waiting), error: None, counts: false })
-        .await??;
-    renders::update_status(&mut tx, job.org_id, render.id, "queued", None).await?;
-    tx.commit().await?;
-    Ok(None)
-}
-
-/// Photo to stored render. On success everything is committed.
-async fn render(state: &State, held: &Held, deadline: Instant) -> Result<(), Stop> {
-    // Before the money is spent: an entry that cannot be sealed must not be discovered after.
-    let audit_keys = AuditKeys::fetch(&state.secrets).await?;
-    let objects = state.objects.for_org(held.job.org_id);
-    let input = ObjectPath::parse(held.job.org_id, &held.render.input_file_path)
-        .map_err(|_| Failure::permanent("photo_not_found", "The photo's path is not one of this organisation."))?;
-    let bytes = objects.get(&input, MAX_BYTES as u64).await.map_err(Failure::from_photo)?;
-    let photo = photo::check(&bytes).map_err(Failure::from)?;
-
-    let mut brief = None;
-    let finished = match as_asked(state, held, &photo, deadline, &mut brief).await {
-        Err(Stop::Failed(failure)) if failure.retry == Retry::Quota => {
-            fallback::serve(state, held, &photo, deadline, brief, failure).await?
-        }
-        other => other?,
-    };
-    complete(state, held, &audit_keys, &photo, &finished).await
-}
-
-/// The brief by Claude, the pictures by the model that was asked for. The brief stays with the caller if the pictures fail.
-async fn as_asked(
-    state: &State,
-    held: &Held,
-    photo: &Photo,
-    deadline: Instant,
-    brief: &mut Option<Paid<Brief>>,
-) -> Result<Finished, Stop> {
-    let written = &*brief.insert(write_brief(state, held, deadline).await?);
-    let model = &held.render.model;
-    let made = make_pictures(state, held, photo, deadline, &written.value, model, &held.picture_prices).await?;
-    Ok(Finished {
-        brief: brief.take(),
-        made,
-        model: model.clone(),
-        served_by: "model",
-        template: Some(format!("render_brief {}", held.template_version)),
-        instead: None,
-    })
-}
-
-/// Stores a picture under this request while there is time, with the `bill` for it. A bucket that is not there is storage's fault, and
-/// no photo is missing.
-async fn keep(
-    state: &State,
-    held: &Held,
-    deadline: Instant,
-    variant: i16,
-    checked: CheckedRender,
-    bytes: bytes::Bytes,
-    bill: Option<Bill>,
-) -> Result<Made, Stop> {
-    let org_id = held.job.org_id;
-    let id = Uuid::now_v7();
-    let path = ObjectPath::render(org_id, held.render.id, id, checked.extension);
-    let (size, sha256) = (bytes.len(), photo::sha256(&bytes));
-    let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(GIVING_BACK);
-    match tokio::time::timeout(left, state.objects.for_org(org_id).put(&path, bytes, checked.mime)).await {
-        Ok(stored) => stored.map_err(Failure::from_storage)?,
-        Err(_) => return Err(Failure::passing("time_out", "The worker's time was over; another goes on.").into()),
-    }
-    Ok(Made {
-        id,
-        variant,
-        path,
-        mime: checked.mime,
-        width: checked.width,
-        height: checked.height,
-        bytes: size,
-        sha256,
-        bill,
-    })
-}
-
-/// What is reserved for one call. The claim has seen that there are prices.
-fn reserved(expected: &Usage, prices: &[ModelPrice]) -> Result<Charge, Failure> {
-    Charge::reserved(expected, prices).map_err(|_| {
-        Failure::permanent("model_price_unknown", "There is no price for the model, so it was not called.")
-    })
-}
-
-/// The wishes, as data for the model.
-fn wishes(render: &Render) -> Value {
-    json!({
-        "style": render.style, "furnishings": render.furnishings, "lighting": render.lighting,
-        "walls": render.walls, "flooring": render.flooring, "exterior": render.exterior,
-    })
-}
-
-async fn write_brief(state: &State, held: &Held, deadline: Instant) -> Result<Paid<Brief>, Stop> {
-    let schema = json!({
-        "type": "object",
-        "properties": { "prompt": {"type": "string"}, "negative": {"type": "string"}, "decision": {"type": "string"} },
-        "required": ["prompt", "negative", "decision"],
-        "additionalProperties": false,
-    });
-    let prompt = format!("Write the brief for these wishes.\n{}", wishes(&held.render));
-    let ask = Ask {
-        purpose: "render_brief",
-        provider: "anthropic",
-        model: &state.claude_model,
-        prices: &held.brief_prices,
-        reserved: reserved(&expected_usage(&held.render.model, 1).brief, &held.brief_prices)?,
-        secret: Secret::AnthropicApiKey,
-        deadline,
-    };
-    call::paid(state, held, &ask, async |key| {
-        let answered =
-            state.claude.answer(key, &state.claude_model, &held.template, &prompt, &schema, BRIEF_MAX_TOKENS).await?;
-        let metered = answered.metered;
-        answered
-            .try_map(|value| serde_json::from_value(value).map_err(|_| Failure::from(AiError::Malformed { metered })))
-    })
-    .await
-}
-
-/// Makes, checks, marks and stores each variant.
-async fn make_pictures(
-    state: &State,
-    held: &Held,
-    photo: &Photo,
-    deadline: Instant,
-    brief: &Brief,
-    model: &str,
-    prices: &[ModelPrice],
-) -> Result<Vec<Made>, Stop> {
-    let reserved = reserved(&expected_usage(model, 1).pictures, prices)?;
-    let input = Picture { mime: "image/jpeg".to_owned(), bytes: photo.bytes.clone() };
-    let mut made = Vec::new();
-    for variant in 1..=held.render.variants {
-        let prompt =
-            format!("{}\nAvoid: {}\nVariant {variant} of {}.", brief.prompt, brief.negative, held.render.variants);
-        let ask = Ask {
-            purpose: "render_picture",
-            provider: "gemini",
-            model,
-            prices,
-            reserved,
-            secret: Secret::GeminiApiKey,
-            deadline,
+            other => other?,
         };
-        let picture: Paid<(CheckedRender, Vec<u8>)> = call::paid(state, held, &ask, async |key| {
-            let answered = state.gemini.render(key, model, &prompt, &input, photo.aspect_ratio).await?;
-            let metered = answered.metered;
-            // A picture that cannot be used was paid for all the same.
-            answered.try_map(|picture| {
-                photo::check_render(&picture.bytes, photo.width, photo.height)
-                    .and_then(|checked| Ok((checked, photo::mark_ai_generated(&picture.bytes)?)))
-                    .map_err(|error| Failure { metered: Some(Box::new(metered)), ..Failure::from(error) })
-            })
-        })
-        .await?;
-        let (checked, bytes) = picture.value;
-        made.push(keep(state, held, deadline, variant, checked, bytes.into(), Some(picture.bill)).await?);
+        let expected = expected_usage(&render.model, render.variants);
+        let brief_prices = prices::list(tx, "anthropic", &self.0.claude_model, now).await?;
+        let picture_prices = prices::list(tx, "gemini", &render.model, now).await?;
+        let priced = shared::ai::cost_micro_usd(&expected.brief, &brief_prices)
+            .and_then(|brief| Ok(brief + shared::ai::cost_micro_usd(&expected.pictures, &picture_prices)?));
+        let Ok(cost_micro_usd) = priced else {
+            let detail = "There is no price for the model, so it was not called.";
+            return Err(Stop::failed("model_price_unknown", detail));
+        };
+        let amounts = Amounts {
+            requests: i64::from(render.variants),
+            tokens: expected.brief.total_tokens() + expected.pictures.total_tokens(),
+            cost_micro_usd,
+        };
+        let reservation = match limits::reserve(tx, job.id, counted(job, &render), amounts).await? {
+            Reserved::Active(id) => id.into(),
+            Reserved::Reached(waiting) => return Err(Stop::limited(&waiting)),
+            Reserved::Never { scope } => {
+                let detail = format!("This alone is more than the {scope}'s limit allows; ask for fewer variants.");
+                return Err(Stop::failed("limit_too_small", detail));
+            }
+        };
+        let (template, template_version) = templates::get(tx, job.org_id, "render_brief", "en").await?;
+        renders::update_status(tx, job.org_id, render.id, "running", None).await?;
+        Ok(Plan { render, reservation, amounts, template, template_version, brief_prices, picture_prices })
     }
-    Ok(made)
+
+    async fn work(&self, held: &Held, plan: &Plan, deadline: Instant) -> Result<Done, Stop> {
+        // Before the money is spent: an entry that cannot be sealed must not be discovered after.
+        let audit_keys = AuditKeys::fetch(&self.0.secrets).await?;
+        let photo = fetch_photo(self.0, held, plan).await.map_err(Halt::from)?;
+        let hand = InHand { state: self.0, held, plan, deadline };
+        let mut brief = None;
+        let finished = match pictures::as_asked(hand, &photo, &mut brief).await {
+            Err(Halt::Failed(failure)) if failure.retry == Retry::Quota => {
+                fallback::serve(hand, &photo, brief, failure).await?
+            }
+            other => other?,
+        };
+        Ok(Done { audit_keys, photo, finished })
+    }
+
+    /// The whole story: results, assets, counter, usage, charge, audit entry and document.
+    async fn finish(&self, tx: &mut ServiceTx, held: &Held, plan: &Plan, done: &Done) -> Result<Finish, Stop> {
+        held.lock(tx).await?;
+        let (job, render, now) = (&held.job, &plan.render, self.now());
+        let Done { audit_keys, photo, finished } = done;
+        let Finished { brief, made, model, served_by, template, instead } = finished;
+        let bills: Vec<&Bill> =
+            brief.iter().map(|brief| &brief.bill).chain(made.iter().filter_map(|made| made.bill.as_ref())).collect();
+        // Each call that is estimated costs what was reserved for it, and all of them together no less than was reserved for all.
+        let charged: Charge = bills.iter().map(|bill| bill.charge).sum();
+        let missing = charged.short_of(bills.iter().map(|bill| bill.reserved).sum());
+        let Charge { tokens, cost_micro_usd, estimated } = charged + missing;
+        let results: Vec<Value> = made
+            .iter()
+            .map(|made| {
+                json!({ "id": made.id, "path": made.path.to_string(), "width": made.width, "height": made.height })
+            })
+            .collect();
+
+        if let Some(bill) = bills.iter().find(|bill| bill.charge.estimated) {
+            provider_calls::raise(tx, bill.call_id, missing).await?;
+        }
+        // The brief is paid for once and shown with the first result, so that the results add up to the charge.
+        let mut share = brief.as_ref().map(|brief| brief.bill.charge).unwrap_or_default() + missing;
+        for made in made {
+            let charge = made.bill.map(|bill| bill.charge).unwrap_or_default() + std::mem::take(&mut share);
+            let stored = NewResult {
+                id: made.id,
+                variant: made.variant,
+                bucket: made.path.bucket(),
+                path: made.path.key(),
+                mime: made.mime,
+                width: i32::try_from(made.width).unwrap_or(i32::MAX),
+                height: i32::try_from(made.height).unwrap_or(i32::MAX),
+                bytes: i64::try_from(made.bytes).unwrap_or(i64::MAX),
+                sha256: made.sha256,
+                charge,
+                model_used: model,
+                served_by,
+            };
+            renders::insert_result(tx, render, &stored).await?;
+        }
+        let variants = i64::from(render.variants);
+        renders::update_status(tx, job.org_id, render.id, "completed", None).await?;
+        let actor = job.created_by.unwrap_or_default();
+        renders::charge(tx, render, actor, variants, charged + missing).await?;
+
+        let subject = audit_keys.subject(tx, job.org_id, actor).await?;
+        let seal = |field, value: &str| subject.seal(field, value).map_err(AuditError::from);
+        let told = |part: fn(&Brief) -> &String| brief.as_ref().map(|brief| part(&brief.value).as_str());
+        let entry = audit::Entry {
+            action: "render.completed",
+            resource_type: "render_requests",
+            record_id: render.id.to_string(),
+            input: json!({
+                "photo": {
+                    "path": render.input_file_path, "sha256": hex::encode(photo.sha256),
+                    "width": photo.width, "height": photo.height,
+                },
+                // Free text may name people.
+                "wishes": seal("input", &wishes(render).to_string())?,
+                "template": template,
+            }),
+            decision: json!({
+                "why": told(|brief| &brief.decision).map(|text| seal("decision", text)).transpose()?,
+                "prompt": told(|brief| &brief.prompt).map(|text| seal("decision", text)).transpose()?,
+                "brief_model": brief.as_ref().map(|_| &self.0.claude_model), "model": model, "served_by": served_by,
+                "instead_because": instead,
+            }),
+            output: json!({
+                "results": results, "tokens": tokens, "cost_micro_usd": cost_micro_usd, "estimated": estimated,
+            }),
+            metadata: json!({ "job_id": job.id, "attempt": job.attempt }),
+            subject_ids: vec![subject.id()],
+            ..audit::Entry::default()
+        };
+        audit::append(tx, &entry).await?;
+
+        let document = json!({
+            "kind": "render", "request_id": render.id, "project_id": render.project_id, "job_id": job.id,
+            "brief": brief.as_ref().map(|brief| json!({
+                "prompt": brief.value.prompt, "negative": brief.value.negative, "decision": brief.value.decision,
+            })),
+            "wishes": wishes(render), "results": results, "tokens": tokens, "cost_micro_usd": cost_micro_usd,
+            "estimated": estimated, "served_by": served_by, "completed_at": now,
+        });
+        outbox_rows::insert_document(tx, job.org_id, render.id, "agent_outputs", &document).await?;
+        if *served_by == "model" {
+            cache::put(tx, job.org_id, actor, &fallback::key(plan, photo), &fallback::kept(made), now).await?;
+        }
+        let result = json!({
+            "request_id": render.id, "results": results, "cost_micro_usd": cost_micro_usd, "estimated": estimated,
+            "served_by": served_by, "instead_because": instead,
+        });
+        let used = Used { reservation_id: plan.reservation.get(), requests: variants };
+        Ok(Finish { end: End::Succeeded { result, tokens }, used: Some(used) })
+    }
+
+    /// The request follows its job, with an audit entry where that has ended.
+    async fn stopped(&self, tx: &mut ServiceTx, held: &Held, end: &End) -> Result<(), StoreError> {
+        let job = &held.job;
+        let render = match renders::get(tx, held.payload.request_id).await {
+            Err(StoreError::NotFound { .. }) => return Ok(()),
+            other => other?,
+        };
+        let (status, error) = match end {
+            End::Failed { error } => ("failed", Some(error)),
+            End::Cancelled => ("cancelled", None),
+            End::Later { .. } | End::Succeeded { .. } => {
+                return renders::update_status(tx, job.org_id, render.id, "queued", None).await;
+            }
+        };
+        renders::update_status(tx, job.org_id, render.id, status, error).await?;
+        let entry = audit::Entry {
+            action: if error.is_some() { "render.failed" } else { "render.cancelled" },
+            resource_type: "render_requests",
+            record_id: render.id.to_string(),
+            input: json!({ "model": render.model, "variants": render.variants }),
+            decision: json!({ "attempt": job.attempt, "max_attempts": job.max_attempts }),
+            output: json!({ "error": error }),
+            metadata: json!({ "job_id": job.id }),
+            ..audit::Entry::default()
+        };
+        audit::append(tx, &entry).await?;
+        if let Some(code) = error.and_then(|error| error["code"].as_str()) {
+            metric(self.now(), "Renders", Unit::Count, f64::from(render.variants), &[("outcome", code)]);
+        }
+        Ok(())
+    }
+
+    async fn finished(&self, held: &Held, plan: &Plan, done: &Done, _end: &End, took: Duration) {
+        let (now, variants) = (self.now(), f64::from(plan.render.variants));
+        let served_by = done.finished.served_by;
+        if served_by != "model" {
+            metric(now, "RendersServedInstead", Unit::Count, variants, &[("served_by", served_by)]);
+        }
+        metric(now, "Renders", Unit::Count, variants, &[("outcome", "completed")]);
+        metric(now, "RenderDuration", Unit::Milliseconds, took.as_secs_f64() * 1000.0, &[]);
+        outbox::deliver(&self.0.db, &self.0.documents, held.job.org_id, DELIVERY).await;
+    }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The photo that the render starts from.
+async fn fetch_photo(state: &State, held: &Held, plan: &Plan) -> Result<Photo, Failure> {
+    let org_id = held.job.org_id;
+    let path = ObjectPath::parse(org_id, &plan.render.input_file_path)
+        .map_err(|_| Failure::permanent("photo_not_found", "The photo's path is not one of this organisation."))?;
+    let bytes = state.objects.for_org(org_id).get(&path, MAX_BYTES as u64).await.map_err(Failure::from_photo)?;
+    Ok(photo::check(&bytes)?)
 }

@@ -1,59 +1,31 @@
 //! People begin to pay, and change how: through pages of Stripe's, so that no card ever comes here.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::{
     audit,
     auth::Caller,
+    clients::stripe::StripeError,
     db::CallerTx,
-    http::{self, ApiError, HttpRequest, Reply, conclude},
+    http::{self, ApiError, HttpRequest, Reply},
     store::{
         access::{self, Member},
         billing::{self, Checkout},
         idempotency,
     },
 };
-use url::Url;
 use uuid::Uuid;
 
 use crate::{
-    facts::{is_id, is_name},
+    facts::is_id,
     fetch,
+    request::{NewCheckout, NewCheckoutBody, NewPortalBody},
     state::State,
-    stripe::StripeError,
+    view::PageView,
 };
 
 /// What a person may ask for.
 const PERMISSION: &str = "billing:manage";
-/// What Stripe replaces in an address by the id of the session.
-const SESSION_ID: &str = "{CHECKOUT_SESSION_ID}";
-/// The most an address may hold, in bytes.
-const MAX_ADDRESS: usize = 2000;
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewCheckoutBody {
-    price: String,
-    success_url: String,
-    cancel_url: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewPortalBody {
-    return_url: String,
-}
-
-/// Where to send the person.
-#[derive(Debug, Serialize)]
-pub(crate) struct PageView {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<Uuid>,
-    url: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<DateTime<Utc>>,
-}
 
 /// `POST /v1/billing/checkout`: opens a page on which to subscribe.
 ///
@@ -63,28 +35,19 @@ pub(crate) struct PageView {
 pub(crate) async fn checkout(state: &State, request: &HttpRequest) -> Result<Reply<PageView>, ApiError> {
     let now = (state.clock)();
     let caller = state.auth.authenticate(&request.headers, now).await?;
-    let body: NewCheckoutBody = http::json(request)?;
-    if !is_name(&body.price) {
-        return Err(ApiError::unprocessable("price_invalid", "`price` is the id of a Stripe price, as in price_1AbC."));
-    }
-    let (success, cancel) =
-        (come_back(state, "success_url", &body.success_url)?, come_back(state, "cancel_url", &body.cancel_url)?);
+    let wanted = http::json::<NewCheckoutBody>(request)?.parse(&state.return_origins)?;
     let keyed = http::idempotency(request, "POST /v1/billing/checkout")?;
 
-    let wanted = NewCheckout { price: &body.price, success: &success, cancel: &cancel };
-    let mut tx = state.db.caller_tx(&caller).await?;
-    let begun = begin_checkout(&mut tx, &wanted, keyed.as_ref()).await;
-    let (member, mut checkout, overtaken) = conclude(tx, begun).await?;
+    let begin = async |tx: &mut CallerTx| begin_checkout(tx, &wanted, keyed.as_ref()).await;
+    let (member, mut checkout, overtaken) = state.db.caller(&caller, begin).await?;
     if !overtaken.is_empty() {
         for older in &overtaken {
             expire(state, &caller, member, older).await?;
         }
-        let mut tx = state.db.caller_tx(&caller).await?;
-        let begun = begin_checkout(&mut tx, &wanted, keyed.as_ref()).await;
-        checkout = conclude(tx, begun).await?.1;
+        checkout = state.db.caller(&caller, begin).await?.1;
     }
     if let (Some(_), Some(url)) = (&checkout.session_id, &checkout.url) {
-        return Ok(Reply::ok(page(&checkout, url.clone())));
+        return Ok(Reply::ok(PageView::of_checkout(&checkout, url.clone())));
     }
 
     let id = checkout.id.to_string();
@@ -116,38 +79,26 @@ pub(crate) async fn checkout(state: &State, request: &HttpRequest) -> Result<Rep
     let expires_at = session["expires_at"].as_i64().and_then(|at| DateTime::from_timestamp(at, 0));
     let expires_at = expires_at.unwrap_or(now + TimeDelta::hours(24));
 
-    let mut tx = state.db.caller_tx(&caller).await?;
-    let stored = async {
+    let stored = state.db.caller(&caller, async |tx| {
         // Told by the first to write it down: another may have asked at the same time, and was given the same page.
-        if billing::update_checkout_session(&mut tx, member, checkout.id, session_id, &url, expires_at).await? {
+        if billing::update_checkout_session(tx, member, checkout.id, session_id, &url, expires_at).await? {
             let entry = audit::Entry {
                 action: "billing.checkout_opened",
                 resource_type: "billing_checkouts",
                 record_id: id.clone(),
-                input: json!({ "price": body.price }),
+                input: json!({ "price": wanted.price }),
                 decision: json!({ "customer_known": checkout.customer_id.is_some() }),
                 output: json!({ "session_id": session_id }),
                 metadata: json!({}),
                 request_id: Some(&request.request_id),
                 ..audit::Entry::default()
             };
-            audit::append(&mut tx, &entry).await?;
+            audit::append(tx, &entry).await?;
         }
-        Ok(())
-    }
-    .await;
-    conclude(tx, stored).await?;
-    Ok(Reply::created(page(&Checkout { expires_at, ..checkout }, url)))
-}
-
-fn page(checkout: &Checkout, url: String) -> PageView {
-    PageView { id: Some(checkout.id), url, expires_at: Some(checkout.expires_at) }
-}
-
-struct NewCheckout<'a> {
-    price: &'a str,
-    success: &'a str,
-    cancel: &'a str,
+        Ok::<_, ApiError>(())
+    });
+    stored.await?;
+    Ok(Reply::created(PageView::of_checkout(&Checkout { expires_at, ..checkout }, url)))
 }
 
 type Begun = (Member, Checkout, Vec<Checkout>);
@@ -155,7 +106,7 @@ type Begun = (Member, Checkout, Vec<Checkout>);
 /// The checkout to open, or older ones for another price that must be ended before. One person of an organisation at a time.
 async fn begin_checkout(
     tx: &mut CallerTx,
-    wanted: &NewCheckout<'_>,
+    wanted: &NewCheckout,
     keyed: Option<&idempotency::KeyedRequest>,
 ) -> Result<Begun, ApiError> {
     let member = access::enter(tx, PERMISSION).await?;
@@ -167,7 +118,7 @@ async fn begin_checkout(
         // Another request under the key is refused before a checkout is ended for it.
         idempotency::find(tx, member, keyed).await?;
     }
-    let account = billing::get_account(tx, member, wanted.price).await?;
+    let account = billing::get_account(tx, member, &wanted.price).await?;
     if account.plan.is_none() {
         return Err(ApiError::unprocessable(
             "price_unknown",
@@ -190,9 +141,9 @@ async fn begin_checkout(
     let begun = checkout.is_none();
     let checkout = checkout.unwrap_or_else(|| Checkout {
         id: Uuid::new_v4(),
-        stripe_price_id: wanted.price.to_owned(),
-        success_url: wanted.success.to_owned(),
-        cancel_url: wanted.cancel.to_owned(),
+        stripe_price_id: wanted.price.clone(),
+        success_url: wanted.success.clone(),
+        cancel_url: wanted.cancel.clone(),
         customer_id: account.stripe_customer_id,
         session_id: None,
         url: None,
@@ -239,28 +190,24 @@ async fn expire(state: &State, caller: &Caller, member: Member, checkout: &Check
 }
 
 async fn forget(state: &State, caller: &Caller, member: Member, id: Uuid) -> Result<(), ApiError> {
-    let mut tx = state.db.caller_tx(caller).await?;
-    let expired = billing::expire_checkout(&mut tx, member, id).await.map_err(ApiError::from);
-    conclude(tx, expired).await
+    Ok(state.db.caller(caller, async |tx| billing::expire_checkout(tx, member, id).await).await?)
 }
 
 /// `POST /v1/billing/portal`: opens a page on which to change card, plan and address, or to cancel.
 pub(crate) async fn portal(state: &State, request: &HttpRequest) -> Result<Reply<PageView>, ApiError> {
     let now = (state.clock)();
     let caller = state.auth.authenticate(&request.headers, now).await?;
-    let body: NewPortalBody = http::json(request)?;
-    let back = come_back(state, "return_url", &body.return_url)?;
+    let back = http::json::<NewPortalBody>(request)?.parse(&state.return_origins)?;
     let keyed = http::idempotency(request, "POST /v1/billing/portal")?;
 
-    let mut tx = state.db.caller_tx(&caller).await?;
-    let found = async {
-        let member = access::enter(&mut tx, PERMISSION).await?;
+    let found = state.db.caller(&caller, async |tx| {
+        let member = access::enter(tx, PERMISSION).await?;
         let new = Uuid::new_v4();
         let earlier = match &keyed {
-            Some(keyed) => idempotency::remember(&mut tx, member, keyed, new).await?,
+            Some(keyed) => idempotency::remember(tx, member, keyed, new).await?,
             None => None,
         };
-        let account = billing::get_account(&mut tx, member, "").await?;
+        let account = billing::get_account(tx, member, "").await?;
         let customer = account.stripe_customer_id.ok_or_else(|| {
             ApiError::conflict(
                 "customer_missing",
@@ -279,12 +226,11 @@ pub(crate) async fn portal(state: &State, request: &HttpRequest) -> Result<Reply
             ..audit::Entry::default()
         };
         if earlier.is_none() {
-            audit::append(&mut tx, &entry).await?;
+            audit::append(tx, &entry).await?;
         }
-        Ok((earlier.unwrap_or(new), customer))
-    }
-    .await;
-    let (key, customer) = conclude(tx, found).await?;
+        Ok::<_, ApiError>((earlier.unwrap_or(new), customer))
+    });
+    let (key, customer) = found.await?;
 
     // To Stripe a repetition has the key of the first, so that it gives the same page.
     let form = [("customer", customer.as_str()), ("return_url", back.as_str())];
@@ -292,37 +238,7 @@ pub(crate) async fn portal(state: &State, request: &HttpRequest) -> Result<Reply
         state.stripe.post("/v1/billing_portal/sessions", &form, &format!("portal-{key}")).await.map_err(refused)?;
     let url = session["url"].as_str().filter(|url| url.len() <= 4000);
     let url = url.ok_or_else(|| refused(StripeError::Malformed))?.to_owned();
-    Ok(Reply::created(PageView { id: None, url, expires_at: None }))
-}
-
-/// Where Stripe sends the person back to: only to an app of ours. The address is kept and sent as it was parsed, not as it was written, so
-/// that the next parser finds no other in it.
-fn come_back(state: &State, field: &'static str, text: &str) -> Result<String, ApiError> {
-    understand(text)
-        .filter(|url| state.return_origins.iter().any(|origin| origin.origin() == url.origin()))
-        // A path is percent-coded, and Stripe looks for this.
-        .map(|url| String::from(url).replace("%7BCHECKOUT_SESSION_ID%7D", SESSION_ID))
-        .filter(|url| url.len() <= MAX_ADDRESS)
-        .ok_or_else(|| {
-            ApiError::unprocessable(
-                "return_url_unknown",
-                format!("`{field}` must be an address of one of the apps that are set up, such as https://app.example.com/billing."),
-            )
-        })
-}
-
-/// An address on the web, if it can be read in one way only. Parsers differ in what they drop (control characters), what they take for a
-/// slash (backslashes), what they add (missing slashes), and where they find the host behind the name of a user.
-fn understand(text: &str) -> Option<Url> {
-    let (scheme, rest) = text.split_once("://")?;
-    let host = rest.split(['/', '?', '#']).next()?;
-    if host.is_empty() || host.contains('@') || text.contains(|c: char| c.is_control() || c == '\\') {
-        return None;
-    }
-    // The scheme that was written, since of `blob:http://…` the origin is that of the address within.
-    Url::parse(text)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && scheme.eq_ignore_ascii_case(url.scheme()))
+    Ok(Reply::created(PageView::of_portal(url)))
 }
 
 fn refused(error: StripeError) -> ApiError {

@@ -2,17 +2,18 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use shared::store::billing::{self, Observation, StoredEvent};
+use shared::{
+    clients::stripe::StripeError,
+    store::billing::{self, Observation, StoredEvent},
+};
 use uuid::Uuid;
 
 use crate::{
+    error::StepError,
     event::{self, without_effect},
     fetch::fetch,
-    handler::count,
-    reconcile::PartError,
-    record::{PAGE, record_in},
+    record::{PAGE, count, record_in},
     state::State,
-    stripe::StripeError,
 };
 
 /// How many objects that cannot be fetched one run bears before it takes Stripe itself to be away.
@@ -21,11 +22,9 @@ const MOST_FAILURES: usize = 3;
 /// Applies a page of the events that waited for this organisation. How many of them wait no more.
 ///
 /// # Errors
-/// [`PartError`] if the database cannot be reached. What Stripe does not show in full now goes on waiting.
-pub(crate) async fn claim(state: &State, org: Uuid, deadline: Instant) -> Result<usize, PartError> {
-    let mut tx = state.db.service_tx(org).await?;
-    let events = billing::claim_events(&mut tx, org, PAGE).await?;
-    tx.commit().await?;
+/// [`StepError`] if the database cannot be reached. What Stripe does not show in full now goes on waiting.
+pub(crate) async fn claim(state: &State, org: Uuid, deadline: Instant) -> Result<usize, StepError> {
+    let events = state.db.service(org, async |tx| billing::claim_events(tx, org, PAGE).await).await?;
     let now_s = (state.clock)().timestamp();
     let (mut applied, mut partial) = (0, BTreeMap::<String, Vec<(&StoredEvent, Observation)>>::new());
     for stored in &events {
@@ -45,7 +44,7 @@ pub(crate) async fn claim(state: &State, org: Uuid, deadline: Instant) -> Result
         }
         match complete(state, org, &object_id, waiting).await {
             Ok(closed) => applied += closed,
-            Err(PartError::Stripe(error)) => {
+            Err(StepError::Stripe(error)) => {
                 tracing::warn!(object.id = object_id, %error, "an object cannot be read in full yet");
                 failures += 1;
             }
@@ -61,7 +60,7 @@ async fn complete(
     org: Uuid,
     object_id: &str,
     waiting: Vec<(&StoredEvent, Observation)>,
-) -> Result<usize, PartError> {
+) -> Result<usize, StepError> {
     // Until which second what was fetched is newer than any event.
     let overtakes = match fetch(state, org, object_id).await {
         Ok(raw) => {
@@ -75,7 +74,7 @@ async fn complete(
                 _ => Some(i64::MIN),
             }
         }
-        Err(PartError::Stripe(StripeError::Missing)) => None,
+        Err(StepError::Stripe(StripeError::Missing)) => None,
         Err(error) => return Err(error),
     };
     let mut ended = 0;

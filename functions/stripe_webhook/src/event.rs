@@ -6,8 +6,7 @@ use shared::store::billing::Observation;
 
 use crate::facts::{self, Phase, Said};
 
-/// The version that objects are asked for in.
-pub const API_VERSION: &str = "2026-07-29.dahlia";
+pub use shared::clients::stripe::API_VERSION;
 /// The type of an event of our own, which keeps what was fetched.
 const FETCHED: &str = "fetched";
 

@@ -1,22 +1,22 @@
 //! Objects as Stripe shows them now, each list in them read to its end.
 
 use serde_json::{Value, json};
-use shared::store::billing;
+use shared::{
+    clients::stripe::{Pages, StripeError, path_of},
+    store::billing,
+};
 use uuid::Uuid;
 
 use crate::{
+    error::StepError,
     event,
     facts::{is_cut, is_id},
-    reconcile::PartError,
     state::State,
-    stripe::{Pages, StripeError, path_of},
 };
 
 /// The object as Stripe shows it now, as an event of our own. Written down as asked about, whatever comes of it.
-pub(crate) async fn fetch(state: &State, org: Uuid, object_id: &str) -> Result<Vec<u8>, PartError> {
-    let mut tx = state.db.service_tx(org).await?;
-    let status = billing::compare_object(&mut tx, object_id).await?;
-    tx.commit().await?;
+pub(crate) async fn fetch(state: &State, org: Uuid, object_id: &str) -> Result<Vec<u8>, StepError> {
+    let status = state.db.service(org, async |tx| billing::compare_object(tx, object_id).await).await?;
     let path = path_of(object_id).ok_or(StripeError::Missing)?;
     // Payments are not part of an invoice unless asked for.
     let query: &[(&str, &str)] = if object_id.starts_with("in_") { &[("expand[]", "payments")] } else { &[] };
@@ -30,7 +30,7 @@ pub(crate) async fn fetch(state: &State, org: Uuid, object_id: &str) -> Result<V
     }
 }
 
-/// The object at `path`, and when it was so, as of [`crate::stripe::Fetched`]. An answer about anything but what the path names says nothing.
+/// The object at `path`, and when it was so, as of [`shared::clients::stripe::Fetched`]. An answer about anything but what the path names says nothing.
 pub(crate) async fn get(state: &State, path: &str, query: &[(&str, &str)]) -> Result<(Value, i64), StripeError> {
     let fetched = state.stripe.get(path, query).await?;
     let object = fetched.json()?;

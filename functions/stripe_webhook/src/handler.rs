@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use shared::{
-    http::{ApiError, HttpRequest, HttpResponse, Reply},
+    http::{self, ApiError, HttpRequest, HttpResponse, Reply},
     lambda::{Answer, Error, Trigger},
     secrets::SecretValue,
-    telemetry::{Unit, metric},
     webhook::{SignatureError, verify_stripe},
 };
 
 use crate::{
     account,
     claim::claim,
-    event, reconcile,
-    record::record,
+    event,
+    record::{count, record},
+    schedule,
     state::{Mode, State},
 };
 
@@ -34,13 +34,10 @@ const CLAIM: Duration = Duration::from_secs(3);
 pub async fn handle(state: &State, trigger: Trigger) -> Result<Answer, Error> {
     match trigger {
         Trigger::Http(request) => {
-            let response = match route(state, &request).await {
-                Ok(response) => response,
-                Err(error) => error.into_response(&request.request_id),
-            };
-            Ok(Answer::Http(response))
+            let outcome = route(state, &request).await;
+            Ok(Answer::Http(http::answer(&state.db, &request, outcome).await))
         }
-        Trigger::Schedule(tick) => reconcile::tick(state, tick).await.map(Answer::Schedule),
+        Trigger::Schedule(tick) => schedule::tick(state, &tick).await.map(Answer::Schedule),
         Trigger::Queue(_) => Err("stripe_webhook has no queue".into()),
     }
 }
@@ -132,8 +129,4 @@ fn refuse(now: DateTime<Utc>, reason: &str) -> ApiError {
     count(now, "refused", reason);
     tracing::warn!(reason, "a delivery was refused");
     ApiError::bad_request("signature_invalid", "The signature does not hold for this body and this time.")
-}
-
-pub(crate) fn count(now: DateTime<Utc>, what: &str, outcome: &str) {
-    metric(now, "stripe_events", Unit::Count, 1.0, &[("what", what), ("outcome", outcome)]);
 }

@@ -10,15 +10,19 @@
 
 mod account;
 mod claim;
+mod error;
 pub mod event;
 pub mod facts;
 mod fetch;
 mod handler;
+mod job;
 mod meter;
-mod reconcile;
 mod record;
+mod request;
+mod schedule;
 mod state;
-mod stripe;
+mod view;
+mod work;
 
 pub use handler::handle;
 pub use record::{rebuild, record};

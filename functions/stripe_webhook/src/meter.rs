@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
-use shared::store::billing::{self, MeterReport};
+use shared::{
+    clients::stripe::StripeError,
+    schedule::MOST_FAILURES,
+    store::billing::{self, MeterReport},
+};
 use uuid::Uuid;
 
-use crate::{
-    reconcile::{MOST_FAILURES, PartError},
-    state::State,
-    stripe::StripeError,
-};
+use crate::{error::StepError, state::State};
 
 /// How much one run takes on.
 const PAGE: i32 = 100;
@@ -25,29 +25,25 @@ const KNOWN: &str = "duplicate_meter_event";
 ///
 /// A report is a row first, and told under the row's id: a repetition within a day is known to Stripe, which counts it once. After that
 /// nobody could tell, so one that was tried and never answered is left to a person rather than charged twice.
-pub(crate) async fn report(state: &State, deadline: Instant) -> Result<usize, PartError> {
+pub(crate) async fn report(state: &State, deadline: Instant) -> Result<usize, StepError> {
     let Some(meter) = &state.meter else { return Ok(0) };
     let now = (state.clock)();
     let before = ended_before(now);
-    let mut tx = state.db.directory_tx().await?;
-    let orgs = billing::unreported_costs(&mut tx, before, PAGE).await?;
-    tx.rollback().await?;
+    let orgs = state.db.directory(async |tx| billing::unreported_costs(tx, before, PAGE).await).await?;
     let mut failures = 0;
     for org in orgs {
-        match sum(state, org, before).await {
-            Ok(()) => {}
+        match state.db.service(org, async |tx| billing::insert_meter_reports(tx, org, before).await).await {
+            Ok(_) => {}
             // What cannot be summed for one organisation is summed for the others.
             Err(error) if failures < MOST_FAILURES => {
                 tracing::error!(org.id = %org, %error, "an organisation's costs could not be summed");
                 failures += 1;
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     }
 
-    let mut tx = state.db.directory_tx().await?;
-    let open = billing::open_meter_reports(&mut tx, PAGE).await?;
-    tx.rollback().await?;
+    let open = state.db.directory(async |tx| billing::open_meter_reports(tx, PAGE).await).await?;
     let mut reported = 0;
     for (org, id) in open {
         if Instant::now() >= deadline {
@@ -58,25 +54,13 @@ pub(crate) async fn report(state: &State, deadline: Instant) -> Result<usize, Pa
     Ok(reported)
 }
 
-async fn sum(state: &State, org: Uuid, before: DateTime<Utc>) -> Result<(), PartError> {
-    let mut tx = state.db.service_tx(org).await?;
-    if let Err(error) = billing::insert_meter_reports(&mut tx, org, before).await {
-        // The error worth telling is the first; a failed rollback closes the connection, which undoes it too.
-        let _ = tx.rollback().await;
-        return Err(error.into());
-    }
-    Ok(tx.commit().await?)
-}
-
 /// Midnight before which everything is committed.
 fn ended_before(now: DateTime<Utc>) -> DateTime<Utc> {
     (now - SETTLING).date_naive().and_time(NaiveTime::MIN).and_utc()
 }
 
-async fn report_one(state: &State, meter: &str, org: Uuid, id: Uuid, now: DateTime<Utc>) -> Result<bool, PartError> {
-    let mut tx = state.db.service_tx(org).await?;
-    let report = billing::try_meter_report(&mut tx, id).await?;
-    tx.commit().await?;
+async fn report_one(state: &State, meter: &str, org: Uuid, id: Uuid, now: DateTime<Utc>) -> Result<bool, StepError> {
+    let report = state.db.service(org, async |tx| billing::try_meter_report(tx, id).await).await?;
     let Some(report) = report else { return Ok(false) };
     let (status, error) = if report.first_tried_at.is_some_and(|at| now - at > REMEMBERED) {
         ("uncertain", Some("Stripe did not answer for a day".to_owned()))
@@ -94,9 +78,8 @@ async fn report_one(state: &State, meter: &str, org: Uuid, id: Uuid, now: DateTi
     if let Some(error) = &error {
         tracing::error!(report.id = %id, org.id = %org, status, error, "a cost was not reported: a person must look");
     }
-    let mut tx = state.db.service_tx(org).await?;
-    billing::end_meter_report(&mut tx, id, status, error.as_deref()).await?;
-    tx.commit().await?;
+    let error = error.as_deref();
+    state.db.service(org, async |tx| billing::end_meter_report(tx, id, status, error).await).await?;
     Ok(status == "reported")
 }
 

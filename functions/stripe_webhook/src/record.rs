@@ -1,11 +1,13 @@
 //! Observations into the database: as they come, as they are claimed, and anew.
 
+use chrono::{DateTime, Utc};
 use shared::{
-    db::Database,
+    db::{Database, ServiceTx},
     store::{
         StoreError,
         billing::{self, Observation, Recorded},
     },
+    telemetry::{Unit, metric},
 };
 use uuid::Uuid;
 
@@ -53,24 +55,13 @@ async fn attempt(
     observation: &Observation,
     raw: &[u8],
 ) -> Result<Recorded, StoreError> {
-    let Some(org) = org else {
-        let object = observation.object_id.as_deref().unwrap_or_default();
-        let mut tx = db.stripe_tx(object, &observation.refs).await?;
-        let recorded = billing::record(&mut tx, observation, raw).await;
-        // The error worth telling is the first; a failed rollback closes the connection, which undoes it too.
-        match &recorded {
-            Ok(_) => tx.commit().await?,
-            Err(_) => drop(tx.rollback().await),
+    match org {
+        Some(org) => db.service(org, async |tx| billing::record(tx, observation, raw).await).await,
+        None => {
+            let object = observation.object_id.as_deref().unwrap_or_default();
+            db.stripe(object, &observation.refs, async |tx| billing::record(tx, observation, raw).await).await
         }
-        return recorded;
-    };
-    let mut tx = db.service_tx(org).await?;
-    let recorded = billing::record(&mut tx, observation, raw).await;
-    match &recorded {
-        Ok(_) => tx.commit().await?,
-        Err(_) => drop(tx.rollback().await),
     }
-    recorded
 }
 
 fn code(error: &StoreError) -> String {
@@ -89,11 +80,14 @@ fn is_final(error: &StoreError) -> bool {
 /// # Errors
 /// [`StoreError`]; then everything is as it was.
 pub async fn rebuild(db: &Database, org: Uuid, now_s: i64) -> Result<usize, StoreError> {
-    let mut tx = db.service_tx(org).await?;
-    billing::begin_rebuild(&mut tx, org).await?;
+    db.service(org, async |tx| rebuild_in(tx, org, now_s).await).await
+}
+
+async fn rebuild_in(tx: &mut ServiceTx, org: Uuid, now_s: i64) -> Result<usize, StoreError> {
+    billing::begin_rebuild(tx, org).await?;
     let (mut after, mut count, mut partial) = (None, 0, Vec::new());
     loop {
-        let events = billing::list_events(&mut tx, org, after, i64::from(PAGE)).await?;
+        let events = billing::list_events(tx, org, after, i64::from(PAGE)).await?;
         let Some(last) = events.last() else { break };
         after = Some(last.id);
         // What was ignored, as of the other mode, or could not be applied, would be so again, or must.
@@ -104,15 +98,19 @@ pub async fn rebuild(db: &Database, org: Uuid, now_s: i64) -> Result<usize, Stor
             if read.partial {
                 partial.push((read, stored.raw.clone()));
             } else {
-                billing::record(&mut tx, &read, &stored.raw).await?;
+                billing::record(tx, &read, &stored.raw).await?;
             }
         }
     }
     // At last, when it is known of which objects nothing else tells: those are asked for.
     for (read, raw) in partial {
-        billing::record(&mut tx, &read, &raw).await?;
+        billing::record(tx, &read, &raw).await?;
     }
-    billing::remove_untold(&mut tx, org).await?;
-    tx.commit().await?;
+    billing::remove_untold(tx, org).await?;
     Ok(count)
+}
+
+/// Counts what came of an event.
+pub(crate) fn count(now: DateTime<Utc>, what: &str, outcome: &str) {
+    metric(now, "stripe_events", Unit::Count, 1.0, &[("what", what), ("outcome", outcome)]);
 }

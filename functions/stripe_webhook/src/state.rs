@@ -2,17 +2,16 @@
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-use chrono::Utc;
 use shared::{
     auth::Authenticator,
+    clients::stripe::Stripe,
     config::{ConfigError, Env},
     db::{Clock, Database},
     lambda,
     secrets::{Secret, Secrets},
+    state::Parts,
 };
 use url::Url;
-
-use crate::stripe::Stripe;
 
 /// Which of Stripe's two worlds counts here. The other one's events are verified with its own secrets, kept, and have no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,21 +71,20 @@ impl State {
     /// # Errors
     /// Names the variable that is missing or wrong.
     pub fn from_env() -> Result<Self, lambda::Error> {
-        let env = Env::from_process();
-        let secrets = Arc::new(Secrets::from_env(&env)?);
-        let timeout = env.duration_ms("STRIPE_TIMEOUT_MS", Duration::from_secs(20))?;
+        let parts = Parts::from_process()?;
+        let env = &parts.env;
         let every = env.duration_ms("STRIPE_RECONCILE_EVERY_MS", Duration::from_secs(600))?;
         Ok(Self {
-            auth: Authenticator::from_env(&env, Arc::clone(&secrets))?,
-            clock: Utc::now,
-            db: Database::from_env(&env, Arc::clone(&secrets))?,
+            auth: parts.auth()?,
+            clock: parts.clock,
+            db: parts.db()?,
             // Empty where the template has none to name.
             meter: env.get("STRIPE_METER_EVENT").filter(|name| !name.is_empty()).map(str::to_owned),
             mode: env.parsed("STRIPE_MODE", "`live` or `test`")?.unwrap_or(Mode::Live),
             reconcile_every: chrono::Duration::from_std(every)?,
-            return_origins: origins(&env)?,
-            secrets: Arc::clone(&secrets),
-            stripe: Stripe::new(&env.url("STRIPE_BASE_URL", Some("https://api.stripe.com"))?, timeout, secrets),
+            return_origins: origins(env)?,
+            stripe: parts.stripe(Duration::from_secs(20))?,
+            secrets: parts.secrets,
         })
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use local::{database, home::Home, stack::Stack};
-use process_render_request::photo;
+use process_render_request::{mark, photo};
 use reqwest::{Client, StatusCode};
 use sandbox::auth::User;
 use serde_json::{Value, json};
@@ -339,7 +339,7 @@ fn has_position(bytes: &[u8]) -> bool {
 /// The picture itself, beside the photo and what was told of it.
 fn see_picture(before: &[u8], after: &[u8], told: &Value) -> Result<Value> {
     let checked = photo::check_render(after, 1600, 1200)?;
-    let mark = photo::read_mark(after);
+    let mark = mark::read_mark(after);
     Ok(json!({
         "width": checked.width, "height": checked.height, "told_width": told["width"], "told_height": told["height"],
         "photo_has_position": has_position(before), "has_position": has_position(after),

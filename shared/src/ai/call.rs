@@ -103,9 +103,7 @@ pub async fn make<T, E: Failed>(
         charge,
         provider_request_id: answered.as_ref().ok().and_then(|answered| answered.provider_request_id.as_deref()),
     };
-    let mut tx = db.service_tx(call.org_id).await?;
-    provider_calls::update_end(&mut tx, call.id, &end).await?;
-    tx.commit().await?;
+    db.service(call.org_id, async |tx| provider_calls::update_end(tx, call.id, &end).await).await?;
     Ok(Made { answer: answered.map(|answered| answered.value), charge, unpriced })
 }
 

@@ -3,14 +3,10 @@
 //! A provider's error bodies never appear in an error's text: they may quote the prompt.
 
 pub mod call;
-pub mod claude;
-pub mod gemini;
-mod wire;
 
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::store::prices::ModelPrice;
 pub use crate::store::provider_calls::Charge;
@@ -53,7 +49,7 @@ impl Usage {
     }
 
     /// Tokens of the prompt, which decide the price tier.
-    fn prompt_tokens(&self) -> u64 {
+    pub(crate) fn prompt_tokens(&self) -> u64 {
         [self.cache_read, self.cache_write_5m, self.cache_write_1h].into_iter().fold(self.input, u64::saturating_add)
     }
 }
@@ -99,39 +95,6 @@ impl Charge {
             },
         }
     }
-}
-
-/// Reads the counts of tokens in a provider's `usage`, and remembers the first that is none.
-struct Counts<'a> {
-    usage: &'a Value,
-    read: fn(&Value) -> Option<u64>,
-    unreported: Option<&'static str>,
-}
-
-impl<'a> Counts<'a> {
-    fn new(usage: &'a Value, read: fn(&Value) -> Option<u64>) -> Self {
-        Self { usage, read, unreported: (!usage.is_object()).then_some("usage") }
-    }
-
-    /// A count that every answer has.
-    fn required(&mut self, name: &'static str) -> u64 {
-        (self.read)(&self.usage[name]).unwrap_or_else(|| self.miss(name))
-    }
-
-    /// A count that is left out where it is zero.
-    fn optional(&mut self, name: &'static str) -> u64 {
-        self.usage.get(name).map_or(0, |value| (self.read)(value).unwrap_or_else(|| self.miss(name)))
-    }
-
-    fn miss(&mut self, name: &'static str) -> u64 {
-        self.unreported.get_or_insert(name);
-        0
-    }
-}
-
-/// A count of tokens. A number that no answer can reach is none: it would be priced all the same.
-fn count(value: &Value) -> Option<u64> {
-    value.as_u64().filter(|count| *count <= u64::from(u32::MAX))
 }
 
 /// A unit was used that has no price. It is refused, never free.

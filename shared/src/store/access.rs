@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::db::CallerTx;
+use crate::{db::CallerTx, telemetry};
 
 /// Somebody who belongs to an organisation and may do what they asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,6 @@ async fn identify(tx: &mut CallerTx, permission: &str) -> Result<(Member, bool),
     let (Some(org_id), Some(actor_id)) = (row.org_id, row.user_id.or(row.agent_id)) else {
         return Err(StoreError::NoOrganisation);
     };
-    tracing::Span::current()
-        .record("org.id", tracing::field::display(org_id))
-        .record("actor.id", tracing::field::display(actor_id));
+    telemetry::works_for(org_id, Some(actor_id));
     Ok((Member { org_id, actor_id, user_id: row.user_id, agent_id: row.agent_id }, row.allowed))
 }

@@ -5,7 +5,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{StoreError, access::Member, provider_calls::Charge};
-use crate::db::{CallerTx, DirectoryTx, ServiceTx, Tx};
+use crate::{
+    db::{CallerTx, DirectoryTx, ServiceTx, Tx},
+    telemetry,
+};
 
 /// How long a text that answers the same prompt is as good as a new one.
 const FRESH: TimeDelta = TimeDelta::days(7);
@@ -174,9 +177,7 @@ pub async fn enter(tx: &mut CallerTx) -> Result<(Member, Vec<Source>), StoreErro
     .await?;
     let found = rows.first().and_then(|row| Some((row.org_id?, row.user_id?)));
     let Some((org_id, user_id)) = found else { return Err(StoreError::NoOrganisation) };
-    tracing::Span::current()
-        .record("org.id", tracing::field::display(org_id))
-        .record("actor.id", tracing::field::display(user_id));
+    telemetry::works_for(org_id, Some(user_id));
     let sources = rows.into_iter().map(|row| Source {
         table_name: row.table_name,
         whole: row.whole,

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod billing;
 pub mod cache;
+pub mod error_logs;
 pub mod idempotency;
 pub mod insights;
 pub mod leads;
@@ -12,6 +13,7 @@ pub mod prices;
 pub mod provider_calls;
 pub mod renders;
 pub mod settings;
+pub mod templates;
 
 use crate::db::DbError;
 

@@ -16,7 +16,7 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 /// A lead, by number.
-const fn lead(number: u128) -> Uuid {
+pub(crate) const fn lead(number: u128) -> Uuid {
     Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0000 + number)
 }
 
@@ -27,7 +27,7 @@ async fn one(db: &TestDatabase, query: &str) -> Value {
 }
 
 /// Has somebody of Atelier Nord take leads.
-async fn takes(db: &TestDatabase, person: &Person, most: i32) {
+pub(crate) async fn takes(db: &TestDatabase, person: &Person, most: i32) {
     db.run(&format!(
         "insert into lead_capacity (org_id, user_id, max_open) values ('{NORD}', '{}', {most})",
         person.id
@@ -36,19 +36,19 @@ async fn takes(db: &TestDatabase, person: &Person, most: i32) {
 }
 
 /// New leads of Atelier Nord, from this number on. Old ones, so that the moments between two looks at a score make no difference.
-async fn come(db: &TestDatabase, first: u128, count: u128) {
+pub(crate) async fn come(db: &TestDatabase, first: u128, count: u128) {
     let rows: Vec<String> =
         (first..first + count).map(|n| format!("('{}', '{NORD}', 'Lead {n}', '2020-01-01')", lead(n))).collect();
     db.run(&format!("insert into leads (id, org_id, client_name, created_at) values {}", rows.join(", "))).await;
 }
 
 /// Sets how Atelier Nord's leads are assigned, past what the function would refuse.
-async fn set(db: &TestDatabase, columns: &str, values: &str) {
+pub(crate) async fn set(db: &TestDatabase, columns: &str, values: &str) {
     db.run(&format!("insert into lead_assignment_settings (org_id, {columns}) values ('{NORD}', {values})")).await;
 }
 
 /// Asks for a lead's assignment.
-async fn ask(app: &TestApp, token: &str, lead: Uuid) -> integration_tests::Answer {
+pub(crate) async fn ask(app: &TestApp, token: &str, lead: Uuid) -> integration_tests::Answer {
     app.send(reqwest::Method::POST, &format!("/v1/leads/{lead}/assign"), token, None).await
 }
 

@@ -1,4 +1,12 @@
-//! The HTTP clients functions call out with.
+//! Clients of providers' APIs, and the HTTP client that they call out with.
+
+#[cfg(feature = "ai")]
+pub mod claude;
+#[cfg(feature = "ai")]
+pub mod gemini;
+pub mod stripe;
+#[cfg(feature = "ai")]
+mod wire;
 
 use std::{sync::Arc, time::Duration};
 

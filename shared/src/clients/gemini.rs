@@ -7,11 +7,11 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{
-    AiError, Answered, Counts, Metered, Picture, Usage, count,
-    wire::{Exchange, LazyHttp},
+use super::wire::{Counts, Exchange, LazyHttp, count};
+use crate::{
+    ai::{AiError, Answered, Metered, Picture, Usage},
+    secrets::SecretValue,
 };
-use crate::secrets::SecretValue;
 
 /// A client of `POST /v1beta/models/{model}:generateContent`.
 #[derive(Debug)]

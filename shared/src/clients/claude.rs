@@ -6,11 +6,11 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{
-    AiError, Answered, Counts, Metered, Usage, count,
-    wire::{self, Exchange, LazyHttp},
+use super::wire::{self, Counts, Exchange, LazyHttp, count};
+use crate::{
+    ai::{AiError, Answered, Metered, Usage},
+    secrets::SecretValue,
 };
-use crate::secrets::SecretValue;
 
 /// The version of the API this client speaks.
 const VERSION: &str = "2023-06-01";

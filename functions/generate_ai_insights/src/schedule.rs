@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use shared::{
+    db::DbError,
     lambda::{Error, Tick},
+    schedule::Schedule,
     store::{
         StoreError,
         insights::{self, Audience, Due},
@@ -16,27 +18,45 @@ use shared::{
 };
 use uuid::Uuid;
 
-use crate::{handler::admit, state::State};
+use crate::{admission::admit, job::SWITCH, state::State};
 
 /// How much one run takes on; the next goes on from there.
 const PAGE: i32 = 200;
 /// What is left of the invocation's time when no new work is begun.
-const RESERVE: Duration = Duration::from_secs(10);
+const KEPT_BACK: Duration = Duration::from_secs(10);
+
+/// Why a night's work failed.
+#[derive(Debug, thiserror::Error)]
+enum NightError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("none of the nightly insights could be made")]
+    None,
+}
+
+impl From<DbError> for NightError {
+    fn from(error: DbError) -> Self {
+        Self::Store(error.into())
+    }
+}
 
 /// Answers a tick. It may come twice: an insight of the same figures is made once.
 ///
 /// # Errors
 /// If it is not known what is due, or none of it could be made.
-pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
-    let deadline = Instant::now() + tick.remaining.saturating_sub(RESERVE);
+pub(crate) async fn tick(state: &State, tick: &Tick) -> Result<Value, Error> {
+    let mut schedule = Schedule::begin("the nightly insights", tick, KEPT_BACK);
+    schedule.part("night", async |deadline| night(state, deadline).await).await;
+    Ok(schedule.end()?["night"].take())
+}
+
+async fn night(state: &State, deadline: Instant) -> Result<Value, NightError> {
     let now = (state.clock)();
-    let mut tx = state.db.directory_tx().await?;
-    let due = if settings::enabled(&mut tx, "insights.enabled").await? {
-        insights::due(&mut tx, now, PAGE).await?
-    } else {
-        Vec::new()
-    };
-    tx.rollback().await?;
+    let due = state.db.directory(async |tx| {
+        let on = settings::enabled(tx, SWITCH).await?;
+        if on { insights::due(tx, now, PAGE).await } else { Ok(Vec::new()) }
+    });
+    let due = due.await?;
     let (mut made, mut failed, mut queue_answers) = (0, 0, true);
     for due in &due {
         if Instant::now() >= deadline {
@@ -57,11 +77,9 @@ pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
             }
         }
     }
-    let mut tx = state.db.directory_tx().await?;
-    insights::close_nights(&mut tx, now).await?;
-    tx.commit().await?;
+    state.db.directory(async |tx| insights::close_nights(tx, now).await).await?;
     if failed > 0 && failed == due.len() {
-        return Err("none of the nightly insights could be made".into());
+        return Err(NightError::None);
     }
     Ok(json!({ "due": due.len(), "made": made, "failed": failed }))
 }
@@ -70,15 +88,9 @@ pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
 async fn make(state: &State, due: &Due) -> Result<Option<Option<Uuid>>, StoreError> {
     let now = (state.clock)();
     let audience = Audience { permission: due.audience.clone(), user_id: None };
-    let mut tx = state.db.service_tx(due.org_id).await?;
-    let (insight, made) = match admit(&mut tx, due.org_id, &audience, &due.table_name, &due.period, now).await {
-        Ok(admitted) => admitted,
-        Err(error) => {
-            // The error worth telling is the first; a failed rollback closes the connection, which undoes it too.
-            let _ = tx.rollback().await;
-            return Err(error);
-        }
-    };
-    tx.commit().await?;
+    let admitted = state
+        .db
+        .service(due.org_id, async |tx| admit(tx, due.org_id, &audience, &due.table_name, &due.period, now).await);
+    let (insight, made) = admitted.await?;
     Ok(made.then_some(insight.job_id))
 }

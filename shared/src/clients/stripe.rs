@@ -1,4 +1,4 @@
-//! Stripe's API, as far as billing calls it.
+//! Stripe's API, as far as billing calls it. Each call is made once more where that may help: all are safe to repeat.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,14 +7,14 @@ use chrono::DateTime;
 use reqwest::{Client, RequestBuilder, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use shared::{
-    http_client,
-    secrets::{Secret, SecretError, SecretValue, Secrets},
-};
 use tokio::{sync::OnceCell, time::Instant};
 use url::{Url, form_urlencoded};
 
-use crate::event::API_VERSION;
+use super::http_client;
+use crate::secrets::{Secret, SecretError, SecretValue, Secrets};
+
+/// The version of the API that answers and events are read in.
+pub const API_VERSION: &str = "2026-07-29.dahlia";
 
 /// The most an answer may hold, in bytes: a page of a hundred invoices is under one megabyte.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 
 /// Why Stripe was of no help.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StripeError {
+pub enum StripeError {
     /// There is no such object.
     #[error("Stripe has no such object")]
     Missing,
@@ -52,7 +52,8 @@ pub(crate) enum StripeError {
 impl StripeError {
     /// Whether it makes sense to ask again. A key that is refused or may not do this is somebody's to mend, and says nothing of what was
     /// asked about.
-    pub(crate) fn passes(&self) -> bool {
+    #[must_use]
+    pub fn passes(&self) -> bool {
         match self {
             Self::Missing => false,
             Self::Refused { status, .. } => matches!(status, 401 | 403 | 404),
@@ -63,22 +64,26 @@ impl StripeError {
 
 /// An answer, and when it was so.
 #[derive(Debug)]
-pub(crate) struct Fetched {
+pub struct Fetched {
     /// The body.
-    pub(crate) body: Bytes,
+    pub body: Bytes,
     /// A second, by Stripe's clock, in which what it says was already or still so.
-    pub(crate) observed_at_s: i64,
+    pub observed_at_s: i64,
 }
 
 impl Fetched {
-    pub(crate) fn json(&self) -> Result<Value, StripeError> {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// [`StripeError::Malformed`] if it is none.
+    pub fn json(&self) -> Result<Value, StripeError> {
         serde_json::from_slice(&self.body).map_err(|_| StripeError::Malformed)
     }
 }
 
 /// A client that is built on first use.
 #[derive(Debug)]
-pub(crate) struct Stripe {
+pub struct Stripe {
     base: String,
     timeout: Duration,
     client: OnceCell<Client>,
@@ -86,12 +91,17 @@ pub(crate) struct Stripe {
 }
 
 impl Stripe {
-    pub(crate) fn new(base: &Url, timeout: Duration, secrets: Arc<Secrets>) -> Self {
+    /// A client of the API at `base`, such as `https://api.stripe.com`, that waits at most `timeout` for an answer.
+    #[must_use]
+    pub fn new(base: &Url, timeout: Duration, secrets: Arc<Secrets>) -> Self {
         Self { base: base.as_str().trim_end_matches('/').to_owned(), timeout, client: OnceCell::new(), secrets }
     }
 
     /// Asks for what `path` names, with query parameters.
-    pub(crate) async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Fetched, StripeError> {
+    ///
+    /// # Errors
+    /// [`StripeError`].
+    pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Fetched, StripeError> {
         let query = encode(query);
         let url =
             if query.is_empty() { format!("{}{path}", self.base) } else { format!("{}{path}?{query}", self.base) };
@@ -99,7 +109,10 @@ impl Stripe {
     }
 
     /// Posts a form. `key` makes it safe to repeat: the same key has one effect.
-    pub(crate) async fn post(&self, path: &str, form: &[(&str, &str)], key: &str) -> Result<Value, StripeError> {
+    ///
+    /// # Errors
+    /// [`StripeError`].
+    pub async fn post(&self, path: &str, form: &[(&str, &str)], key: &str) -> Result<Value, StripeError> {
         let (url, body) = (format!("{}{path}", self.base), encode(form));
         let ask = |client: &Client| {
             client
@@ -165,41 +178,44 @@ impl Stripe {
 
 /// A list of Stripe's, page by page.
 #[derive(Debug)]
-pub(crate) struct Pages {
+pub struct Pages {
     path: String,
     query: Vec<(&'static str, String)>,
     after: Option<String>,
     /// Whether there is no further page.
-    pub(crate) ended: bool,
+    pub ended: bool,
 }
 
 /// Some of a list, and when it was so.
 #[derive(Debug)]
-pub(crate) struct Page {
+pub struct Page {
     /// In the list's order.
-    pub(crate) items: Vec<Item>,
+    pub items: Vec<Item>,
     /// As of [`Fetched`].
-    pub(crate) observed_at_s: i64,
+    pub observed_at_s: i64,
 }
 
 /// An object as a list has it.
 #[derive(Debug)]
-pub(crate) struct Item {
+pub struct Item {
     /// Its id.
-    pub(crate) id: String,
+    pub id: String,
     /// As it came.
-    pub(crate) raw: Box<RawValue>,
+    pub raw: Box<RawValue>,
 }
 
 impl Pages {
     /// All that `path` lists with these query parameters, a hundred at a time.
-    pub(crate) fn of(path: impl Into<String>, mut query: Vec<(&'static str, String)>) -> Self {
+    pub fn of(path: impl Into<String>, mut query: Vec<(&'static str, String)>) -> Self {
         query.push(("limit", "100".to_owned()));
         Self { path: path.into(), query, after: None, ended: false }
     }
 
     /// The next page; `None` after the last.
-    pub(crate) async fn next(&mut self, stripe: &Stripe) -> Result<Option<Page>, StripeError> {
+    ///
+    /// # Errors
+    /// [`StripeError`]; the same page can be asked for again.
+    pub async fn next(&mut self, stripe: &Stripe) -> Result<Option<Page>, StripeError> {
         #[derive(Deserialize)]
         struct List {
             data: Vec<Box<RawValue>>,
@@ -247,8 +263,9 @@ fn encode(pairs: &[(&str, &str)]) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
-/// Where an object is asked for, by the beginning of its id.
-pub(crate) fn path_of(object_id: &str) -> Option<String> {
+/// Where an object is asked for, by the beginning of its id. `None` for a kind that billing does not ask for.
+#[must_use]
+pub fn path_of(object_id: &str) -> Option<String> {
     let (prefix, _) = object_id.split_once('_')?;
     let list = match prefix {
         "cus" => "customers",

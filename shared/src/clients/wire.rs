@@ -1,11 +1,12 @@
-//! What both clients need of HTTP: a client built on first use, bounded bodies, and errors without a word of the body.
+//! What the models' clients need of HTTP: a client built on first use, bounded bodies, and errors without a word of the body.
 
 use std::{sync::OnceLock, time::Duration};
 
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::{AiError, Metered};
+use super::http_client;
+use crate::ai::{AiError, Metered};
 
 /// The most an answer may hold, in bytes: a 4K picture in base64 is far below it.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
@@ -33,7 +34,7 @@ impl LazyHttp {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let built = crate::http_client(self.timeout).map_err(|_| AiError::Unreachable)?;
+        let built = http_client(self.timeout).map_err(|_| AiError::Unreachable)?;
         Ok(self.client.get_or_init(|| built))
     }
 
@@ -72,4 +73,37 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
     let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number("retry-after"))?;
     Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// Reads the counts of tokens in a provider's `usage`, and remembers the first that is none.
+pub(super) struct Counts<'a> {
+    pub(super) usage: &'a Value,
+    read: fn(&Value) -> Option<u64>,
+    pub(super) unreported: Option<&'static str>,
+}
+
+impl<'a> Counts<'a> {
+    pub(super) fn new(usage: &'a Value, read: fn(&Value) -> Option<u64>) -> Self {
+        Self { usage, read, unreported: (!usage.is_object()).then_some("usage") }
+    }
+
+    /// A count that every answer has.
+    pub(super) fn required(&mut self, name: &'static str) -> u64 {
+        (self.read)(&self.usage[name]).unwrap_or_else(|| self.miss(name))
+    }
+
+    /// A count that is left out where it is zero.
+    pub(super) fn optional(&mut self, name: &'static str) -> u64 {
+        self.usage.get(name).map_or(0, |value| (self.read)(value).unwrap_or_else(|| self.miss(name)))
+    }
+
+    fn miss(&mut self, name: &'static str) -> u64 {
+        self.unreported.get_or_insert(name);
+        0
+    }
+}
+
+/// A count of tokens. A number that no answer can reach is none: it would be priced all the same.
+pub(super) fn count(value: &Value) -> Option<u64> {
+    value.as_u64().filter(|count| *count <= u64::from(u32::MAX))
 }

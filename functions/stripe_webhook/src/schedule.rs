@@ -1,153 +1,67 @@
 //! The schedule, every minute: settles what deliveries left open, asks Stripe about what they did not say, compares with what Stripe
 //! lists, and tells the meter what agents cost.
-//!
-//! Each part stands alone: one that fails is logged, told in the result, and does not keep the others from their work.
 
 use std::time::{Duration, Instant};
 
-use chrono::TimeDelta;
-use serde_json::{Value, json};
+use serde_json::Value;
 use shared::{
-    jobs::{self, Claim, Claimed, DueJob, End},
+    clients::stripe::{Page, Pages, StripeError, path_of},
+    jobs::{self, End},
     lambda::{Error, Tick},
-    store::{
-        StoreError,
-        billing::{self, Found, Observation, Reconciliation, UnclearEvent},
-    },
+    schedule::{MOST_FAILURES, Schedule},
+    store::billing::{self, Found, Observation, Reconciliation, UnclearEvent},
+    worker::{self, Outcome, Work},
 };
 use uuid::Uuid;
 
 use crate::{
     claim::claim,
+    error::StepError,
     event,
     facts::is_id,
     fetch::{self, fetch, whole},
     meter,
     record::record,
     state::State,
-    stripe::{Page, Pages, StripeError, path_of},
+    work::BillingJobs,
 };
 
 /// How much one part of one run takes on; the next goes on from there.
 const PAGE: i32 = 100;
-/// What is left of the invocation's time when no new work is begun.
-const RESERVE: Duration = Duration::from_secs(15);
-/// How many single failures one part bears before it takes Stripe or the database itself to be away.
-pub(crate) const MOST_FAILURES: usize = 5;
-/// How long a worker may hold a job.
-const LEASE: TimeDelta = TimeDelta::minutes(2);
-
-/// Why a part could not do its work.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PartError {
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Stripe was of no help.
-    #[error(transparent)]
-    Stripe(#[from] StripeError),
-    /// The time was over; what was done counts.
-    #[error("the time was over before everything was compared")]
-    Time,
-}
-
-impl From<shared::db::DbError> for PartError {
-    fn from(error: shared::db::DbError) -> Self {
-        Self::Store(error.into())
-    }
-}
+/// What each part leaves of the invocation's time.
+const KEPT_BACK: Duration = Duration::from_secs(15);
 
 /// Answers a tick. It may come twice: everything here is safe to repeat.
-pub(crate) async fn tick(state: &State, tick: Tick) -> Result<Value, Error> {
-    let deadline = Instant::now() + tick.remaining.saturating_sub(RESERVE);
-    let parts = [
-        ("jobs_done", work(state, deadline).await.map(|done| json!(done))),
-        ("events_applied", apply_left(state, deadline).await.map(|done| json!(done))),
-        ("events_looked_up", look_up(state, deadline).await.map(|done| json!(done))),
-        ("compared", compare(state, deadline).await.map(|found| json!(found))),
-        ("stale_compared", compare_stale(state, deadline).await.map(|found| json!(found))),
-        ("meter_reports", meter::report(state, deadline).await.map(|done| json!(done))),
-    ];
-    let (mut told, mut failures) = (serde_json::Map::new(), 0);
-    let all = parts.len();
-    for (name, outcome) in parts {
-        let value = outcome.unwrap_or_else(|error| {
-            tracing::error!(part = name, %error, "a part of the reconciliation failed");
-            failures += 1;
-            Value::Null
-        });
-        told.insert(name.to_owned(), value);
-    }
-    if failures == all {
-        return Err("every part of the reconciliation failed".into());
-    }
-    let told = Value::Object(told);
-    tracing::info!(result = %told, "reconciled");
-    Ok(told)
+pub(crate) async fn tick(state: &State, tick: &Tick) -> Result<Value, Error> {
+    let mut schedule = Schedule::begin("the reconciliation", tick, KEPT_BACK);
+    schedule.part("jobs_done", async |deadline| work(state, deadline).await).await;
+    schedule.part("events_applied", async |deadline| apply_left(state, deadline).await).await;
+    schedule.part("events_looked_up", async |deadline| look_up(state, deadline).await).await;
+    schedule.part("compared", async |deadline| compare(state, deadline).await).await;
+    schedule.part("stale_compared", async |deadline| compare_stale(state, deadline).await).await;
+    schedule.part("meter_reports", async |deadline| meter::report(state, deadline).await).await;
+    schedule.end()
 }
 
-/// Works on jobs that deliveries left. How many.
-async fn work(state: &State, deadline: Instant) -> Result<usize, PartError> {
-    let mut tx = state.db.directory_tx().await?;
-    let due = jobs::due_of(&mut tx, &["stripe_settle", "stripe_claim", "stripe_plan"], PAGE).await?;
-    tx.rollback().await?;
+/// Works on jobs that deliveries left. How many are done.
+async fn work(state: &State, deadline: Instant) -> Result<usize, StepError> {
+    let due = state.db.directory(async |tx| jobs::due_of(tx, BillingJobs::JOB_TYPES, PAGE).await).await?;
     let (mut done, mut failures) = (0, 0);
     for job in due {
-        if Instant::now() >= deadline {
-            break;
-        }
-        match work_on(state, &job, deadline).await {
-            Ok(ended) => done += usize::from(ended),
+        match worker::take(&BillingJobs(state), job.org_id, job.job_id, deadline).await {
+            Ok(Outcome::NoTime) => break,
+            Ok(Outcome::Ended(End::Succeeded { .. })) => done += 1,
+            Ok(Outcome::Ended(_) | Outcome::Nothing | Outcome::Stale) => {}
             // What cannot be done for one organisation is done for the others.
-            Err(error) if failures < MOST_FAILURES => {
-                tracing::error!(job.id = %job.job_id, org.id = %job.org_id, %error, "a job of billing could not be worked on");
-                failures += 1;
-            }
-            Err(error) => return Err(error),
+            Err(_) if failures < MOST_FAILURES => failures += 1,
+            Err(error) => return Err(StepError::Worker(error)),
         }
     }
     Ok(done)
 }
 
-async fn work_on(state: &State, due: &DueJob, deadline: Instant) -> Result<bool, PartError> {
-    let mut tx = state.db.service_tx(due.org_id).await?;
-    let claimed = jobs::claim(&mut tx, due.org_id, due.job_id, Uuid::now_v7(), LEASE).await?;
-    tx.commit().await?;
-    let Claim::Held(job) = claimed else { return Ok(false) };
-    let outcome = match job.job_type.as_str() {
-        "stripe_claim" => claim_all(state, job.org_id, deadline).await.map(|claimed| json!({ "claimed": claimed })),
-        "stripe_plan" => settle_plan(state, &job).await,
-        _ => settle(state, &job).await,
-    };
-    let later = |seconds: i64, waiting: &str, told: Option<Value>| End::Later {
-        run_after: (state.clock)() + TimeDelta::seconds(seconds),
-        waiting: Some(json!({ "reason": waiting })),
-        error: told,
-        counts: false,
-    };
-    let end = match outcome {
-        // Something newer is known, or the answer was not newer than what it was to decide: asked again, until it is.
-        Ok(result) if result["outcome"] == "superseded" => later(10, "newer_answer", None),
-        Ok(result) => End::Succeeded { result, tokens: 0 },
-        Err(error) => {
-            let told = json!({ "code": "stripe_settle_failed", "detail": error.to_string() });
-            tracing::warn!(job.id = %job.id, %error, "a job of billing failed");
-            match error {
-                PartError::Stripe(error) if !error.passes() => End::Failed { error: told },
-                // However long Stripe or the database is away: what is left open stays so until it is settled.
-                _ => later(60, "stripe_unavailable", Some(told)),
-            }
-        }
-    };
-    let mut tx = state.db.service_tx(job.org_id).await?;
-    // Of a stale lease another worker ends the job; what was recorded is the same, whoever did it.
-    let _ = jobs::end(&mut tx, &job, &end).await?;
-    tx.commit().await?;
-    Ok(matches!(end, End::Succeeded { .. }))
-}
-
 /// Applies what waited for an organisation, page by page.
-async fn claim_all(state: &State, org: Uuid, deadline: Instant) -> Result<usize, PartError> {
+async fn claim_all(state: &State, org: Uuid, deadline: Instant) -> Result<usize, StepError> {
     let mut all = 0;
     while Instant::now() < deadline {
         match claim(state, org, deadline).await? {
@@ -159,10 +73,8 @@ async fn claim_all(state: &State, org: Uuid, deadline: Instant) -> Result<usize,
 }
 
 /// Applies events whose owner is known and that have no effect yet, because whoever claimed them was cut off. How many.
-async fn apply_left(state: &State, deadline: Instant) -> Result<usize, PartError> {
-    let mut tx = state.db.directory_tx().await?;
-    let orgs = billing::left_events(&mut tx, PAGE).await?;
-    tx.rollback().await?;
+async fn apply_left(state: &State, deadline: Instant) -> Result<usize, StepError> {
+    let orgs = state.db.directory(async |tx| billing::left_events(tx, PAGE).await).await?;
     let (mut applied, mut failures) = (0, 0);
     for org in orgs {
         match claim_all(state, org, deadline).await {
@@ -177,27 +89,9 @@ async fn apply_left(state: &State, deadline: Instant) -> Result<usize, PartError
     Ok(applied)
 }
 
-/// Gives the organisation the plan it pays for, after prices were mapped to others or somebody gave it another.
-async fn settle_plan(state: &State, job: &Claimed) -> Result<Value, PartError> {
-    let mut tx = state.db.service_tx(job.org_id).await?;
-    let plan = billing::settle_plan(&mut tx, job.org_id).await?;
-    tx.commit().await?;
-    Ok(json!({ "plan": plan }))
-}
-
-/// Asks Stripe for the object as it is, and records that.
-async fn settle(state: &State, job: &Claimed) -> Result<Value, PartError> {
-    let object_id = job.payload["object_id"].as_str().filter(|id| is_id(id)).unwrap_or_default();
-    let raw = fetch(state, job.org_id, object_id).await?;
-    let recorded = record(&state.db, &event::read(&raw, (state.clock)().timestamp()).observation, &raw).await?;
-    Ok(json!({ "outcome": recorded.outcome }))
-}
-
 /// Asks Stripe about events of which too little is known to say whose they are. How many were looked up.
-async fn look_up(state: &State, deadline: Instant) -> Result<usize, PartError> {
-    let mut tx = state.db.directory_tx().await?;
-    let unclear = billing::unclear_events(&mut tx, PAGE).await?;
-    tx.rollback().await?;
+async fn look_up(state: &State, deadline: Instant) -> Result<usize, StepError> {
+    let unclear = state.db.directory(async |tx| billing::unclear_events(tx, PAGE).await).await?;
     let (mut done, mut failures) = (0, 0);
     for waiting in unclear {
         if Instant::now() >= deadline {
@@ -216,19 +110,17 @@ async fn look_up(state: &State, deadline: Instant) -> Result<usize, PartError> {
     Ok(done)
 }
 
-async fn look_up_one(state: &State, waiting: &UnclearEvent, deadline: Instant) -> Result<(), PartError> {
+async fn look_up_one(state: &State, waiting: &UnclearEvent, deadline: Instant) -> Result<(), StepError> {
     let thin = waiting.event_type.as_deref().is_some_and(|kind| kind.starts_with("v1.") || kind.starts_with("v2."));
     let told = if thin { thin_event(state, waiting).await } else { ownerless(state, waiting).await };
     let (refs, status) = match told {
-        Err(PartError::Stripe(error)) if !error.passes() => {
+        Err(StepError::Stripe(error)) if !error.passes() => {
             tracing::info!(event.id = waiting.event_id, %error, "nothing more is to be learned of an event");
             (Vec::new(), if thin { "ignored" } else { "unowned" })
         }
         other => other?,
     };
-    let mut tx = state.db.directory_tx().await?;
-    let owner = billing::tell_event(&mut tx, waiting.id, &refs, status).await?;
-    tx.commit().await?;
+    let owner = state.db.directory(async |tx| billing::tell_event(tx, waiting.id, &refs, status).await).await?;
     if let Some(org) = owner.filter(|_| !thin) {
         claim_all(state, org, deadline).await?;
     }
@@ -236,7 +128,7 @@ async fn look_up_one(state: &State, waiting: &UnclearEvent, deadline: Instant) -
 }
 
 /// Fetches a thin event, and the object it is about, which is recorded if it is of a kind that billing needs.
-async fn thin_event(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>, &'static str), PartError> {
+async fn thin_event(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>, &'static str), StepError> {
     let (told, _) = fetch::get(state, &format!("/v2/core/events/{}", waiting.event_id), &[]).await?;
     let Some(path) = told["related_object"]["url"].as_str().filter(|path| is_path(path)) else {
         return Ok((Vec::new(), "ignored"));
@@ -257,7 +149,7 @@ fn is_path(path: &str) -> bool {
 }
 
 /// Follows an object to the customer it belongs to: through its charge, payment or invoice.
-async fn ownerless(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>, &'static str), PartError> {
+async fn ownerless(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>, &'static str), StepError> {
     let object_id = waiting.object_id.as_deref().unwrap_or_default();
     let (mut refs, mut next) = (Vec::new(), vec![object_id.to_owned()]);
     // A dispute names a charge, which names a customer: three steps are more than there are.
@@ -283,17 +175,15 @@ async fn ownerless(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>
 }
 
 /// Compares with what Stripe lists since the last run; repairs what differs. `None` if the last run is recent.
-async fn compare(state: &State, deadline: Instant) -> Result<Option<Found>, PartError> {
-    let mut tx = state.db.directory_tx().await?;
-    let run = billing::begin_reconciliation(&mut tx, state.reconcile_every, (state.clock)()).await?;
-    tx.commit().await?;
+async fn compare(state: &State, deadline: Instant) -> Result<Option<Found>, StepError> {
+    let (every, now) = (state.reconcile_every, (state.clock)());
+    let run = state.db.directory(async |tx| billing::begin_reconciliation(tx, every, now).await).await?;
     let Some(run) = run else { return Ok(None) };
     let mut found = Found::default();
     let outcome = compare_window(state, &run, &mut found, deadline).await;
     let error = outcome.as_ref().err().map(ToString::to_string);
-    let mut tx = state.db.directory_tx().await?;
-    billing::end_reconciliation(&mut tx, run.id, found, error.as_deref()).await?;
-    tx.commit().await?;
+    let error = error.as_deref();
+    state.db.directory(async |tx| billing::end_reconciliation(tx, run.id, found, error).await).await?;
     outcome?;
     Ok(Some(found))
 }
@@ -303,7 +193,7 @@ async fn compare_window(
     run: &Reconciliation,
     found: &mut Found,
     deadline: Instant,
-) -> Result<(), PartError> {
+) -> Result<(), StepError> {
     let window = |more: &[(&'static str, &str)]| {
         let mut query = vec![
             ("created[gte]", run.since.timestamp().to_string()),
@@ -327,18 +217,16 @@ async fn compare_window(
     Ok(())
 }
 
-async fn next_page(state: &State, pages: &mut Pages, deadline: Instant) -> Result<Option<Page>, PartError> {
+async fn next_page(state: &State, pages: &mut Pages, deadline: Instant) -> Result<Option<Page>, StepError> {
     if !pages.ended && Instant::now() >= deadline {
-        return Err(PartError::Time);
+        return Err(StepError::Time);
     }
     Ok(pages.next(&state.stripe).await?)
 }
 
 /// Compares objects that may still change and of which nothing was heard for a day; repairs what differs. Each stands alone.
-async fn compare_stale(state: &State, deadline: Instant) -> Result<Found, PartError> {
-    let mut tx = state.db.directory_tx().await?;
-    let stale = billing::stale_objects(&mut tx, PAGE).await?;
-    tx.rollback().await?;
+async fn compare_stale(state: &State, deadline: Instant) -> Result<Found, StepError> {
+    let stale = state.db.directory(async |tx| billing::stale_objects(tx, PAGE).await).await?;
     let (mut found, mut failures) = (Found::default(), 0);
     for (org, object_id) in stale {
         if Instant::now() >= deadline {
@@ -360,11 +248,9 @@ async fn compare_stale(state: &State, deadline: Instant) -> Result<Found, PartEr
 }
 
 /// Records the events of a page that never arrived. How many.
-async fn record_missed(state: &State, page: &Page) -> Result<i32, PartError> {
-    let mut tx = state.db.directory_tx().await?;
+async fn record_missed(state: &State, page: &Page) -> Result<i32, StepError> {
     let ids: Vec<String> = page.items.iter().map(|item| item.id.clone()).collect();
-    let unknown = billing::unknown_events(&mut tx, &ids).await?;
-    tx.rollback().await?;
+    let unknown = state.db.directory(async |tx| billing::unknown_events(tx, &ids).await).await?;
     let mut missed = 0;
     // The newest come first: what is older was so before.
     for item in page.items.iter().rev().filter(|item| unknown.contains(&item.id)) {
@@ -380,12 +266,12 @@ async fn record_missed(state: &State, page: &Page) -> Result<i32, PartError> {
 }
 
 /// Records the objects of a page that are not as they are stored. How many.
-async fn record_adrift(state: &State, page: &Page, deadline: Instant) -> Result<i32, PartError> {
+async fn record_adrift(state: &State, page: &Page, deadline: Instant) -> Result<i32, StepError> {
     let mut objects = Vec::new();
     for item in &page.items {
         // One with long lists takes requests of its own.
         if Instant::now() >= deadline {
-            return Err(PartError::Time);
+            return Err(StepError::Time);
         }
         let object = serde_json::from_str(item.raw.get()).map_err(|_| StripeError::Malformed)?;
         objects.push(whole(state, object, page.observed_at_s).await?);
@@ -393,16 +279,14 @@ async fn record_adrift(state: &State, page: &Page, deadline: Instant) -> Result<
     record_drift(state, objects).await
 }
 
-async fn record_drift(state: &State, raws: Vec<Vec<u8>>) -> Result<i32, PartError> {
+async fn record_drift(state: &State, raws: Vec<Vec<u8>>) -> Result<i32, StepError> {
     let read: Vec<(Observation, Vec<u8>)> = raws
         .into_iter()
         .map(|raw| (event::read(&raw, 0).observation, raw))
         .filter(|(read, _)| read.state.is_some())
         .collect();
     let observations: Vec<Observation> = read.iter().map(|(observation, _)| observation.clone()).collect();
-    let mut tx = state.db.directory_tx().await?;
-    let adrift = billing::adrift(&mut tx, &observations).await?;
-    tx.rollback().await?;
+    let adrift = state.db.directory(async |tx| billing::adrift(tx, &observations).await).await?;
     let mut drifted = 0;
     for (observation, raw) in read {
         let Some((org, object)) = adrift.iter().find(|(_, id)| Some(id) == observation.object_id.as_ref()) else {

@@ -7,7 +7,7 @@ use img_parts::{
     png::{Png, PngChunk},
 };
 
-use super::{RenderError, is_png};
+use crate::photo::{RenderError, is_png};
 
 /// A photograph that generative AI has altered, by the IPTC's vocabulary. Not `trainedAlgorithmicMedia`, which is for pictures
 /// that start from no photograph.

@@ -7,19 +7,21 @@ use shared::{
         AiError, Charge, Metered, Usage,
         call::{self, Call, Failed},
     },
-    jobs::{self, Renewed},
     limits::{self, Amounts, Counted, Reserved, Waiting},
     secrets::Secret,
     store::{
-        insights::Text,
         prices,
         provider_calls::{self, NewCall},
     },
+    worker::Stop,
 };
 use uuid::Uuid;
 
-use super::{AGENT, Held, LEASE, State, Stop};
-use crate::text::{self, Complaint, Draft};
+use crate::{
+    job::{AGENT, Held, Plan, Written},
+    state::State,
+    text::{self, Complaint, Draft},
+};
 
 /// The most tokens an answer may take.
 const MAX_TOKENS: u32 = 2048;
@@ -32,7 +34,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 
 /// What helps against a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Help {
+pub(crate) enum Help {
     /// To wait: the provider's hint, if it gave one.
     Wait(Option<Duration>),
     /// To wait until the tenant's own limit has room.
@@ -45,10 +47,10 @@ pub(super) enum Help {
 
 /// Why a model gave no text that can be shown.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) code: &'static str,
-    pub(super) detail: String,
-    pub(super) help: Help,
+pub(crate) struct Failure {
+    pub(crate) code: &'static str,
+    pub(crate) detail: String,
+    pub(crate) help: Help,
 }
 
 impl From<AiError> for Failure {
@@ -71,15 +73,6 @@ impl From<AiError> for Failure {
         };
         Self { code: error.code(), detail: error.to_string(), help }
     }
-}
-
-/// A text whose every number is one of the figures.
-pub(super) struct Written {
-    pub(super) text: Text,
-    pub(super) model: String,
-    pub(super) charge: Charge,
-    /// What pays for it, and is to be settled with it.
-    pub(super) reservation_id: Uuid,
 }
 
 /// Why an answer cannot be shown.
@@ -121,18 +114,19 @@ struct Begun {
 }
 
 /// Asks `model` for a text; once more, with what was wrong, if the first cannot be shown or read.
-pub(super) async fn text(
+pub(crate) async fn text(
     state: &State,
     held: &Held,
+    plan: &Plan,
     model: &str,
     deadline: Instant,
 ) -> Result<Result<Written, Failure>, Stop> {
     let schema = text::schema();
-    let mut prompt = held.prompt.clone();
+    let mut prompt = plan.prompt.clone();
     let mut tries = 0;
     loop {
         tries += 1;
-        let begun = match begin(state, held, model, &prompt, deadline).await? {
+        let begun = match begin(state, held, plan, model, &prompt, deadline).await? {
             Ok(begun) => begun,
             Err(failure) => return Ok(Err(failure)),
         };
@@ -146,11 +140,11 @@ pub(super) async fn text(
             left: left(deadline),
         };
         let made = call::make(&state.db, &state.secrets, &call, async |key| {
-            let answered = state.claude.answer(key, model, &held.system, &prompt, &schema, MAX_TOKENS).await?;
+            let answered = state.claude.answer(key, model, &plan.system, &prompt, &schema, MAX_TOKENS).await?;
             let metered = answered.metered;
             answered.try_map(|value| {
                 let draft: Draft = serde_json::from_value(value).map_err(|_| AiError::Malformed { metered })?;
-                text::check(draft, &held.figures).map_err(|complaint| Unusable::Untrue(complaint, metered))
+                text::check(draft, &plan.figures).map_err(|complaint| Unusable::Untrue(complaint, metered))
             })
         })
         .await?;
@@ -175,7 +169,7 @@ pub(super) async fn text(
             }
             Err(Unusable::Unanswered(error)) => return Ok(Err(error.into())),
         };
-        prompt = format!("{}\n\n{told}", held.prompt);
+        prompt = format!("{}\n\n{told}", plan.prompt);
     }
 }
 
@@ -196,60 +190,53 @@ fn no_price(model: &str) -> Failure {
 async fn begin(
     state: &State,
     held: &Held,
+    plan: &Plan,
     model: &str,
     prompt: &str,
     deadline: Instant,
 ) -> Result<Result<Begun, Failure>, Stop> {
-    let job = &held.job;
+    let (job, now) = (&held.job, (state.clock)());
     if left(deadline) < SHORTEST {
         let detail = "The worker's time was over; another goes on.".to_owned();
         return Ok(Err(Failure { code: "time_out", detail, help: Help::Wait(None) }));
     }
-    let mut tx = state.db.service_tx(job.org_id).await?;
-    // Whoever's lease is over would give back what another worker holds.
-    if jobs::renew(&mut tx, job, LEASE).await?? == Renewed::CancelRequested {
-        tx.rollback().await?;
-        return Err(Stop::Cancelled);
-    }
-    let prices = prices::list(&mut tx, "anthropic", model, (state.clock)()).await?;
     // Two characters are a token at least: on the high side, since what is not used is given back.
-    let input = u64::try_from(held.system.chars().count() + prompt.chars().count()).unwrap_or(u64::MAX) / 2;
+    let input = u64::try_from(plan.system.chars().count() + prompt.chars().count()).unwrap_or(u64::MAX) / 2;
     let expected = Usage { input, output: u64::from(MAX_TOKENS), ..Usage::default() };
-    let Ok(reserved) = Charge::reserved(&expected, &prices) else {
-        tx.rollback().await?;
-        return Ok(Err(no_price(model)));
-    };
-    limits::refund_job(&mut tx, job.id).await?;
-    // Nightly work is nobody's, and an insight is of no project.
-    let counted = Counted { agent: AGENT, user_id: job.created_by, project_id: None };
-    let amounts = Amounts { requests: 1, tokens: reserved.tokens, cost_micro_usd: reserved.cost_micro_usd };
-    let failure = match limits::reserve(&mut tx, job.id, counted, amounts).await? {
-        Reserved::Active(reservation_id) => {
-            let call_id = Uuid::now_v7();
-            let new = NewCall {
-                id: call_id,
-                org_id: job.org_id,
-                job_id: job.id,
-                reservation_id,
-                attempt: job.attempt,
-                purpose: "insight_summary",
-                provider: "anthropic",
-                model,
-                reserved,
-            };
-            provider_calls::insert(&mut tx, new).await?;
-            tx.commit().await?;
-            return Ok(Ok(Begun { call_id, reservation_id, reserved, prices }));
-        }
-        Reserved::Reached(waiting) => {
-            Failure { code: waiting.code(), detail: waiting.detail(), help: Help::Window(waiting) }
-        }
-        Reserved::Never { scope } => Failure {
-            code: "limit_too_small",
-            detail: format!("This alone is more than the {scope}'s limit allows."),
-            help: Help::Model,
-        },
-    };
-    tx.commit().await?;
-    Ok(Err(failure))
+    let begun = state.db.service(job.org_id, async |tx| {
+        // A worker whose lease is over would give back what another one holds.
+        held.go_on(tx).await?;
+        let prices = prices::list(tx, "anthropic", model, now).await?;
+        let Ok(reserved) = Charge::reserved(&expected, &prices) else { return Ok(Err(no_price(model))) };
+        limits::refund_job(tx, job.id).await?;
+        // Nightly work is nobody's, and an insight is of no project.
+        let counted = Counted { agent: AGENT, user_id: job.created_by, project_id: None };
+        let amounts = Amounts { requests: 1, tokens: reserved.tokens, cost_micro_usd: reserved.cost_micro_usd };
+        let reservation_id = match limits::reserve(tx, job.id, counted, amounts).await? {
+            Reserved::Active(reservation_id) => reservation_id,
+            Reserved::Reached(waiting) => {
+                let (code, detail) = (waiting.code(), waiting.detail());
+                return Ok(Err(Failure { code, detail, help: Help::Window(waiting) }));
+            }
+            Reserved::Never { scope } => {
+                let detail = format!("This alone is more than the {scope}'s limit allows.");
+                return Ok(Err(Failure { code: "limit_too_small", detail, help: Help::Model }));
+            }
+        };
+        let call_id = Uuid::now_v7();
+        let new = NewCall {
+            id: call_id,
+            org_id: job.org_id,
+            job_id: job.id,
+            reservation_id,
+            attempt: job.attempt,
+            purpose: "insight_summary",
+            provider: "anthropic",
+            model,
+            reserved,
+        };
+        provider_calls::insert(tx, new).await?;
+        Ok::<_, Stop>(Ok(Begun { call_id, reservation_id, reserved, prices }))
+    });
+    begun.await
 }

@@ -2,22 +2,26 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use shared::{
     ai::{
         Answered, Charge, Metered,
         call::{self, Call, Failed},
     },
-    jobs::{self, Renewed},
     limits::{self, Reserved},
     secrets::{Secret, SecretValue},
     store::{
         prices::ModelPrice,
         provider_calls::{self, NewCall},
     },
+    worker::{self, Stop},
 };
 use uuid::Uuid;
 
-use super::{Failure, Held, LEASE, Retry, State, Stop};
+use crate::{
+    job::{Bill, InHand, Paid, counted},
+    outcome::{Failure, Halt, Retry},
+};
 
 /// How often a call is made again in the same attempt.
 const RETRIES: u32 = 2;
@@ -28,20 +32,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(15);
 /// A call is not begun with less time than this.
 const SHORTEST: Duration = Duration::from_secs(1);
-
-/// A call to a model that was made and paid for.
-pub(super) struct Paid<T> {
-    pub(super) value: T,
-    pub(super) bill: Bill,
-}
-
-/// What a call is charged with, and what was reserved for it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bill {
-    pub(super) call_id: Uuid,
-    pub(super) charge: Charge,
-    pub(super) reserved: Charge,
-}
 
 impl Failed for Failure {
     fn code(&self) -> &'static str {
@@ -54,31 +44,28 @@ impl Failed for Failure {
 }
 
 /// What is called, at whose price and until when.
-pub(super) struct Ask<'a> {
-    pub(super) purpose: &'static str,
-    pub(super) provider: &'static str,
-    pub(super) model: &'a str,
-    pub(super) prices: &'a [ModelPrice],
+pub(crate) struct Ask<'a> {
+    pub(crate) purpose: &'static str,
+    pub(crate) provider: &'static str,
+    pub(crate) model: &'a str,
+    pub(crate) prices: &'a [ModelPrice],
     /// What was reserved for it.
-    pub(super) reserved: Charge,
-    pub(super) secret: Secret,
-    /// When the function is cut off.
-    pub(super) deadline: Instant,
+    pub(crate) reserved: Charge,
+    pub(crate) secret: Secret,
 }
 
 /// Makes the call, and makes it again while that may help and there is time.
 ///
 /// `answer` gets the key and returns an answer that can be used, or why there is none and what that cost.
-pub(super) async fn paid<T>(
-    state: &State,
-    held: &Held,
+pub(crate) async fn paid<T>(
+    hand: InHand<'_>,
     ask: &Ask<'_>,
     answer: impl AsyncFn(&SecretValue) -> Result<Answered<T>, Failure>,
-) -> Result<Paid<T>, Stop> {
+) -> Result<Paid<T>, Halt> {
     let mut tries = 0;
     loop {
-        let failure = match once(state, held, ask, &answer).await {
-            Err(Stop::Failed(failure)) => failure,
+        let failure = match once(hand, ask, &answer).await {
+            Err(Halt::Failed(failure)) => failure,
             other => return other,
         };
         let most = match failure.retry {
@@ -87,32 +74,35 @@ pub(super) async fn paid<T>(
             Retry::Never | Retry::Quota => 0,
         };
         let pause = failure.pause(tries + 1, rand::random());
-        if tries >= most || pause > LONGEST_PAUSE || left(ask.deadline) < pause + SHORTEST {
+        if tries >= most || pause > LONGEST_PAUSE || left(hand.deadline) < pause + SHORTEST {
             return Err(failure.into());
         }
         tries += 1;
-        tracing::warn!(job.id = %held.job.id, code = failure.code, tries, "a call is made again");
+        tracing::warn!(job.id = %hand.held.job.id, code = failure.code, tries, "a call is made again");
         if failure.metered.is_some() {
-            reserve_again(state, held).await?;
+            reserve_again(hand).await?;
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Counts what was spent and reserves anew, since an answer that cannot be used is paid for: retries exceed no cap.
-async fn reserve_again(state: &State, held: &Held) -> Result<(), Stop> {
-    let mut tx = state.db.service_tx(held.job.org_id).await?;
-    // Whoever's lease is over would give back what another worker holds.
-    if jobs::renew(&mut tx, &held.job, LEASE).await?? == Renewed::CancelRequested {
-        tx.rollback().await?;
-        return Err(Stop::Cancelled);
-    }
-    limits::refund_job(&mut tx, held.job.id).await?;
-    let reserved = limits::reserve(&mut tx, held.job.id, super::counted(&held.job, &held.render), held.amounts).await?;
-    tx.commit().await?;
-    match reserved {
-        Reserved::Active(reservation) => held.reservation.set(reservation),
-        Reserved::Reached(waiting) => return Err(Stop::Limited(waiting)),
+/// Counts what was spent and reserves once more, since an answer that cannot be used is paid for: retries exceed no cap.
+async fn reserve_again(hand: InHand<'_>) -> Result<(), Halt> {
+    let InHand { state, held, plan, .. } = hand;
+    let reserved = state.db.service(held.job.org_id, async |tx| {
+        // A worker whose lease is over would give back what another one holds.
+        held.go_on(tx).await?;
+        limits::refund_job(tx, held.job.id).await?;
+        Ok::<_, Stop>(limits::reserve(tx, held.job.id, counted(&held.job, &plan.render), plan.amounts).await?)
+    });
+    match reserved.await? {
+        Reserved::Active(reservation) => plan.reservation.set(reservation),
+        Reserved::Reached(waiting) => {
+            // It costs an attempt, since a call was paid for: without an end to that, a model that answers nonsense would be asked again in
+            // every window.
+            let failure = Some(worker::Failure::new(waiting.code(), waiting.detail()));
+            return Err(Stop::Snooze { until: waiting.until, why: json!(waiting), failure, counts: true }.into());
+        }
         Reserved::Never { scope } => {
             let detail = format!("Another try is more than the {scope}'s limit allows.");
             return Err(Failure::permanent("limit_too_small", detail).into());
@@ -127,46 +117,40 @@ fn left(deadline: Instant) -> Duration {
 }
 
 async fn once<T>(
-    state: &State,
-    held: &Held,
+    hand: InHand<'_>,
     ask: &Ask<'_>,
     answer: &impl AsyncFn(&SecretValue) -> Result<Answered<T>, Failure>,
-) -> Result<Paid<T>, Stop> {
-    let job = &held.job;
-    if left(ask.deadline) < SHORTEST {
+) -> Result<Paid<T>, Halt> {
+    let InHand { state, held, plan, deadline } = hand;
+    if left(deadline) < SHORTEST {
         return Err(Failure::passing("time_out", "The worker's time was over; another goes on.").into());
     }
     let id = Uuid::now_v7();
-    let mut tx = state.db.service_tx(job.org_id).await?;
-    match jobs::renew(&mut tx, job, LEASE).await?? {
-        Renewed::GoOn => {}
-        Renewed::CancelRequested => {
-            tx.rollback().await?;
-            return Err(Stop::Cancelled);
-        }
-    }
     let new = NewCall {
         id,
-        org_id: job.org_id,
-        job_id: job.id,
-        reservation_id: held.reservation.get(),
-        attempt: job.attempt,
+        org_id: held.job.org_id,
+        job_id: held.job.id,
+        reservation_id: plan.reservation.get(),
+        attempt: held.job.attempt,
         purpose: ask.purpose,
         provider: ask.provider,
         model: ask.model,
         reserved: ask.reserved,
     };
-    provider_calls::insert(&mut tx, new).await?;
-    tx.commit().await?;
+    let begun = state.db.service(held.job.org_id, async |tx| {
+        held.go_on(tx).await?;
+        Ok::<_, Stop>(provider_calls::insert(tx, new).await?)
+    });
+    begun.await?;
 
     let call = Call {
         id,
-        org_id: job.org_id,
+        org_id: held.job.org_id,
         provider: ask.provider,
         prices: ask.prices,
         reserved: ask.reserved,
         secret: ask.secret,
-        left: left(ask.deadline),
+        left: left(deadline),
     };
     let made = call::make(&state.db, &state.secrets, &call, answer).await?;
     let value = made.answer?;

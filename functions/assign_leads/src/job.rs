@@ -1,0 +1,62 @@
+//! The job of an assignment: what it is about, and what is gathered as it is claimed.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize;
+use shared::{
+    ai::Charge,
+    store::{leads::LookedAt, prices::ModelPrice},
+    worker,
+};
+use uuid::Uuid;
+
+/// The agent that moves scores, as `agent_limits.agent` names it.
+pub(crate) const AGENT: &str = "lead_assigner";
+/// The kill switch.
+pub(crate) const SWITCH: &str = "leads.enabled";
+/// How long a lead waits that nobody can take, before it is looked at again.
+pub(crate) const WAIT: TimeDelta = TimeDelta::minutes(5);
+
+/// What the job is about.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Payload {
+    pub(crate) lead_id: Uuid,
+    /// When it was last asked for.
+    pub(crate) asked_at: Option<DateTime<Utc>>,
+    /// Whether nobody asked but the schedule.
+    #[serde(default)]
+    pub(crate) by_schedule: bool,
+}
+
+/// A job that a worker holds.
+pub(crate) type Held = worker::Held<Payload>;
+
+/// How the score is come by.
+pub(crate) enum Plan {
+    /// By the rules; with why no model is asked, where one could be.
+    Rules(Option<&'static str>),
+    /// A model is asked, and the rules serve if it gives no answer.
+    Model(Box<LookedAt>, Ask),
+}
+
+/// How a model is called, and what pays for it.
+pub(crate) struct Ask {
+    pub(crate) reservation_id: Uuid,
+    pub(crate) template: String,
+    pub(crate) reserved: Charge,
+    pub(crate) prices: Vec<ModelPrice>,
+}
+
+/// What a model is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Adjustment {
+    pub(crate) adjustment: i64,
+    pub(crate) reason: String,
+}
+
+/// An answer that was paid for.
+pub(crate) struct Paid {
+    pub(crate) call_id: Uuid,
+    pub(crate) value: Adjustment,
+    pub(crate) charge: Charge,
+}

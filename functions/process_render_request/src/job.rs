@@ -1,0 +1,117 @@
+//! The job of a render: what it is about, what is gathered as it is claimed, and what comes of it.
+
+use std::{cell::Cell, time::Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::{
+    ai::Charge,
+    jobs::Claimed,
+    limits::{Amounts, Counted},
+    objects::ObjectPath,
+    store::{prices::ModelPrice, renders::Render},
+    worker,
+};
+use uuid::Uuid;
+
+use crate::state::State;
+
+/// The agent that renders, as `agent_limits.agent` names it.
+pub(crate) const AGENT: &str = "renderer";
+/// How often a worker may begin one request.
+pub(crate) const MAX_ATTEMPTS: i32 = 5;
+/// The kill switch.
+pub(crate) const SWITCH: &str = "renders.enabled";
+
+/// What the job is about.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Payload {
+    pub(crate) request_id: Uuid,
+}
+
+/// A job that a worker holds.
+pub(crate) type Held = worker::Held<Payload>;
+
+/// What is gathered as the job is claimed.
+pub(crate) struct Plan {
+    pub(crate) render: Render,
+    /// What the calls made now are paid from. A call that is made again gets a new one.
+    pub(crate) reservation: Cell<Uuid>,
+    pub(crate) amounts: Amounts,
+    pub(crate) template: String,
+    pub(crate) template_version: i32,
+    pub(crate) brief_prices: Vec<ModelPrice>,
+    pub(crate) picture_prices: Vec<ModelPrice>,
+}
+
+/// A job in hand: who works on it, with what, and until when.
+#[derive(Clone, Copy)]
+pub(crate) struct InHand<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) held: &'a Held,
+    pub(crate) plan: &'a Plan,
+    /// When the function is cut off.
+    pub(crate) deadline: Instant,
+}
+
+/// What Claude made of the wishes.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Brief {
+    pub(crate) prompt: String,
+    pub(crate) negative: String,
+    pub(crate) decision: String,
+}
+
+/// A call to a model that was made and paid for.
+pub(crate) struct Paid<T> {
+    pub(crate) value: T,
+    pub(crate) bill: Bill,
+}
+
+/// What a call is charged with, and what was reserved for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bill {
+    pub(crate) call_id: Uuid,
+    pub(crate) charge: Charge,
+    pub(crate) reserved: Charge,
+}
+
+/// A picture that is stored, and of which no row says so yet.
+pub(crate) struct Made {
+    pub(crate) id: Uuid,
+    pub(crate) variant: i16,
+    pub(crate) path: ObjectPath,
+    pub(crate) mime: &'static str,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) bytes: usize,
+    pub(crate) sha256: [u8; 32],
+    /// `None` for one that was made before.
+    pub(crate) bill: Option<Bill>,
+}
+
+/// A render that is done, before anything of it is written down.
+pub(crate) struct Finished {
+    pub(crate) brief: Option<Paid<Brief>>,
+    pub(crate) made: Vec<Made>,
+    pub(crate) model: String,
+    /// The rung of the ladder that served it, as in `render_results.served_by`.
+    pub(crate) served_by: &'static str,
+    /// What the model was told, as purpose and version of the template.
+    pub(crate) template: Option<String>,
+    /// Why it was not the model that was asked for.
+    pub(crate) instead: Option<&'static str>,
+}
+
+/// Whose limits a render counts against.
+pub(crate) fn counted(job: &Claimed, render: &Render) -> Counted<'static> {
+    Counted { agent: AGENT, user_id: job.created_by, project_id: Some(render.project_id) }
+}
+
+/// The wishes, as data for the model.
+pub(crate) fn wishes(render: &Render) -> Value {
+    json!({
+        "style": render.style, "furnishings": render.furnishings, "lighting": render.lighting,
+        "walls": render.walls, "flooring": render.flooring, "exterior": render.exterior,
+    })
+}
