@@ -33,7 +33,7 @@ pub const INSIGHTS: &str = "insights";
 const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 10] = [
+pub const FUNCTIONS: [Function; 11] = [
     Function {
         name: "AssignLeadsHttp",
         binary: "assign_leads",
@@ -98,6 +98,16 @@ pub const FUNCTIONS: [Function; 10] = [
         name: "Jobs",
         binary: "jobs",
         routes: &["/v1/jobs"],
+        queue: None,
+        schedule: None,
+        timeout: HTTP_TIMEOUT,
+        batch: 1,
+        concurrency: 8,
+    },
+    Function {
+        name: "RecordAgentAction",
+        binary: "record_agent_action",
+        routes: &["/v1/agent-actions"],
         queue: None,
         schedule: None,
         timeout: HTTP_TIMEOUT,
