@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 use shared::{
     ai::Charge,
     db::{DbError, ServiceTx},
+    envelope::{Envelope, Resource},
     jobs::{self, Claim, Claimed, End, StaleLease},
     limits::{self, Amounts, Counted, Reserved},
     store::{
         StoreError,
         leads::{self, Advice, Assigned, LookedAt},
-        prices, provider_calls,
+        outbox, prices, provider_calls,
         renders::get_template,
         settings,
     },
@@ -205,7 +206,7 @@ async fn plan(
     Ok(Plan::Model(Box::new(lead), Ask { reservation_id, template, reserved, prices }))
 }
 
-/// The one transaction that tells the whole story: score, assignment, audit entry, usage, charge and job.
+/// The one transaction that tells the whole story: score, assignment, audit entry, usage, charge, document and job.
 async fn finish(state: &State, held: &Held, advice: &Advice, paid: Option<&(Uuid, Paid)>) -> Result<(), Stop> {
     let (job, now) = (&held.job, (state.clock)());
     let mut tx = state.db.service_tx(job.org_id).await?;
@@ -242,9 +243,47 @@ async fn finish(state: &State, held: &Held, advice: &Advice, paid: Option<&(Uuid
         }
     };
     jobs::end(&mut tx, job, &end).await??;
+    if let Some(document) = document(held, &assigned, advice, paid.map(|(_, paid)| paid.charge), now) {
+        outbox::insert_document(&mut tx, job.org_id, Uuid::now_v7(), "agent_outputs", &document).await?;
+    }
     tx.commit().await?;
     metric(now, "LeadAssignments", Unit::Count, 1.0, &[("outcome", &assigned.outcome)]);
     Ok(())
+}
+
+/// What the agent did, if it gave the lead to somebody. The audit entry of the same is written as the lead is given. What a model said of
+/// the lead may be personal and stands with the score alone.
+fn document(
+    held: &Held,
+    assigned: &Assigned,
+    advice: &Advice,
+    charge: Option<Charge>,
+    now: DateTime<Utc>,
+) -> Option<Value> {
+    let action = match assigned.outcome.as_str() {
+        "assigned" => "lead.assigned",
+        "reassigned" => "lead.reassigned",
+        _ => return None,
+    };
+    let Charge { tokens, cost_micro_usd, estimated } = charge.unwrap_or_default();
+    let given = &assigned.assignment;
+    let user = given["assigned_to"].as_str().and_then(|id| id.parse().ok());
+    let envelope = Envelope {
+        agent: Some(AGENT),
+        action,
+        resource: Resource { kind: "leads", id: held.lead_id.to_string() },
+        project_id: None,
+        input: json!({ "why": given["reason"]["why"], "model": advice.model }),
+        decision: json!({ "reason": given["reason"], "decided_by": given["decided_by"], "instead_because": advice.instead }),
+        output: json!({ "assignment_id": given["assignment_id"], "assigned_to": user, "score": given["score"] }),
+        subjects: user.into_iter().collect(),
+        assets: Vec::new(),
+        deploy: None,
+        cost: Amounts { requests: i64::from(charge.is_some()), tokens, cost_micro_usd },
+        served_by: Some(if charge.is_some() { "model" } else { "rules" }),
+        at: now,
+    };
+    Some(envelope.document("lead_assignment", json!({ "job_id": held.job.id, "estimated": estimated })))
 }
 
 /// When it was last asked for.

@@ -15,13 +15,14 @@ use shared::{
     ai::Charge,
     audit::{self, AuditError, AuditKeys},
     db::{DbError, ServiceTx},
+    envelope::{Envelope, Resource},
     jobs::{self, Claim, Claimed, End, StaleLease},
-    limits,
+    limits::{self, Amounts},
     secrets::SecretError,
     store::{
         StoreError,
         insights::{self, Insight, Kept, Provenance, Text},
-        provider_calls, renders, settings,
+        outbox, provider_calls, renders, settings,
     },
     telemetry::{Unit, metric},
 };
@@ -277,7 +278,7 @@ fn later(held: &Held, failure: &Failure, now: DateTime<Utc>) -> Option<End> {
     }
 }
 
-/// The one transaction that tells the whole story: job, text, usage, charge and audit entry.
+/// The one transaction that tells the whole story: job, text, usage, charge, audit entry and document.
 async fn finish(state: &State, held: &Held, audit_keys: &AuditKeys, served: &Served) -> Result<(), Stop> {
     let Held { job, insight, .. } = held;
     let charge = match served {
@@ -326,10 +327,11 @@ async fn finish(state: &State, held: &Held, audit_keys: &AuditKeys, served: &Ser
         }
         (user, said) => (json!(said), user.into_iter().collect()),
     };
-    let entry = audit::Entry {
+    let envelope = Envelope {
+        agent: Some(AGENT),
         action: "insight.written",
-        resource_type: "ai_insights",
-        record_id: insight.id.to_string(),
+        resource: Resource { kind: "ai_insights", id: insight.id.to_string() },
+        project_id: None,
         input: json!({
             "table_name": insight.table_name, "period": insight.period, "period_start": insight.period_start,
             "audience": insight.audience, "prompt_sha256": hex(&held.digest),
@@ -337,11 +339,18 @@ async fn finish(state: &State, held: &Held, audit_keys: &AuditKeys, served: &Ser
         }),
         decision: json!({ "served_by": served.by(), "instead_because": served.instead(), "model": model }),
         output: json!({ "said": said, "tokens": tokens, "cost_micro_usd": cost_micro_usd, "estimated": estimated }),
-        metadata: json!({ "job_id": job.id, "attempt": job.attempt, "agent": AGENT }),
-        subject_ids,
-        ..audit::Entry::default()
+        subjects: subject_ids,
+        assets: Vec::new(),
+        deploy: None,
+        cost: Amounts { requests: i64::from(matches!(served, Served::Written { .. })), tokens, cost_micro_usd },
+        served_by: Some(served.by()),
+        at: now,
     };
-    audit::append(&mut tx, &entry).await?;
+    audit::append(&mut tx, &envelope.entry(json!({ "job_id": job.id, "attempt": job.attempt }))).await?;
+    let document =
+        envelope.document("insight", json!({ "insight_id": insight.id, "job_id": job.id, "estimated": estimated }));
+    // An id of its own: an insight may be written more than once.
+    outbox::insert_document(&mut tx, job.org_id, Uuid::now_v7(), "agent_outputs", &document).await?;
     tx.commit().await?;
     metric(now, "Insights", Unit::Count, 1.0, &[("served_by", served.by())]);
     Ok(())
