@@ -95,7 +95,7 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 10] = [
+pub const FUNCTIONS: [Function; 11] = [
     Function {
         name: "AssignLeadsHttp",
         routes: &["/v1/leads"],
@@ -156,6 +156,12 @@ pub const FUNCTIONS: [Function; 10] = [
         ..function("generate_ai_insights", 6)
     },
     Function { name: "Jobs", routes: &["/v1/jobs"], alarm: "jobs", ..function("jobs", 6) },
+    Function {
+        name: "RecordAgentAction",
+        routes: &["/v1/agent-actions"],
+        alarm: "agent-actions",
+        ..function("record_agent_action", 10)
+    },
     Function {
         name: "StripeWebhookHttp",
         routes: &["/webhooks/stripe", "/v1/billing"],

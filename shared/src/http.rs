@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
@@ -35,6 +35,8 @@ pub struct HttpRequest {
     pub method: Method,
     /// Path, percent-coded as it came.
     pub path: String,
+    /// What followed the path's question mark, percent-coded as it came; empty if nothing did.
+    pub query: Box<str>,
     /// Headers; names are lower case.
     pub headers: HeaderMap,
     /// Body; empty if there was none.
@@ -65,6 +67,14 @@ impl HttpRequest {
 /// # Errors
 /// [`ApiError`] that names the field or position which is wrong; never the value.
 pub fn json<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiError> {
+    json_within(request, MAX_JSON_BYTES)
+}
+
+/// As [`json`], for a route that takes a body of up to `most` bytes.
+///
+/// # Errors
+/// As [`json`].
+pub fn json_within<T: DeserializeOwned>(request: &HttpRequest, most: usize) -> Result<T, ApiError> {
     let is_json = request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|kind| {
         kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
     });
@@ -75,12 +85,11 @@ pub fn json<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiError> {
             "Send the body as JSON, with the header `Content-Type: application/json`.",
         ));
     }
-    if request.body.len() > MAX_JSON_BYTES {
-        return Err(ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            "The body may hold at most 64 KiB; put files through an upload.",
-        ));
+    if request.body.len() > most {
+        return Err(ApiError::too_large(format!(
+            "The body may hold at most {} KiB; put files through an upload.",
+            most / 1024
+        )));
     }
     serde_json::from_slice(&request.body).map_err(|error| {
         // serde names unknown or missing fields and positions; where it would quote a value, only the position is kept.
@@ -93,6 +102,22 @@ pub fn json<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiError> {
         };
         ApiError::new(StatusCode::BAD_REQUEST, "body_invalid", detail)
     })
+}
+
+/// Parses the parameters of the query into a wire type, whose fields are texts.
+///
+/// # Errors
+/// [`ApiError`] that names a parameter which is unknown or missing, or says that one came twice.
+pub fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiError> {
+    let invalid = |detail: String| ApiError::bad_request("query_invalid", detail);
+    let mut named = serde_json::Map::new();
+    for (name, value) in url::form_urlencoded::parse(request.query.as_bytes()) {
+        if named.insert(name.into_owned(), json!(value)).is_some() {
+            return Err(invalid("A parameter of the query came twice.".to_owned()));
+        }
+    }
+    serde_json::from_value(named.into())
+        .map_err(|error| invalid(format!("The query is not what was expected: {error}.")))
 }
 
 /// The request's idempotency key, if it has one, with the hash that tells a replay from another request.
@@ -228,12 +253,21 @@ pub struct ApiError {
     detail: Cow<'static, str>,
     retry_after_s: Option<i64>,
     allow: Option<&'static str>,
+    members: Option<Box<Value>>,
     cause: Option<BoxError>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code: code.into(), detail: detail.into(), retry_after_s: None, allow: None, cause: None }
+        Self {
+            status,
+            code: code.into(),
+            detail: detail.into(),
+            retry_after_s: None,
+            allow: None,
+            members: None,
+            cause: None,
+        }
     }
 
     /// 400: not what this route takes, and not worth trying again.
@@ -295,6 +329,17 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
+    /// 429: what was asked for has no room now, and will have when `until` has come.
+    pub fn too_many(
+        code: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+        until: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let retry_after_s = Some((until - now).num_seconds().max(0) + 1);
+        Self { retry_after_s, ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail) }
+    }
+
     /// 503, with when to try again.
     pub fn unavailable(code: &'static str, detail: impl Into<Cow<'static, str>>, retry_after_s: i64) -> Self {
         Self { retry_after_s: Some(retry_after_s), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
@@ -322,6 +367,13 @@ impl ApiError {
         Self::unavailable(code, detail, retry_after_s).because(cause)
     }
 
+    /// Adds the fields of an object to the body, as RFC 9457 provides.
+    #[must_use]
+    pub fn with(mut self, members: Value) -> Self {
+        self.members = Some(Box::new(members));
+        self
+    }
+
     /// Records what the client must not see.
     #[must_use]
     pub fn because(mut self, cause: impl Into<BoxError>) -> Self {
@@ -338,7 +390,7 @@ impl ApiError {
         } else {
             tracing::info!(code = %self.code, status = self.status.as_u16(), "request refused");
         }
-        let body = json!({
+        let mut body = json!({
             "type": format!("urn:spine:problem:{}", self.code),
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
@@ -346,6 +398,9 @@ impl ApiError {
             "detail": self.detail,
             "request_id": request_id,
         });
+        for (name, value) in self.members.iter().filter_map(|members| members.as_object()).flatten() {
+            body[name] = value.clone();
+        }
         let mut headers = HeaderMap::new();
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -115,6 +115,7 @@ fn parse_http(event: Value, request_id: &str) -> Result<HttpRequest, Error> {
     Ok(HttpRequest {
         method: context.http.method,
         path: event.raw_path.or(context.http.path).unwrap_or_default(),
+        query: event.raw_query_string.unwrap_or_default().into(),
         headers: event.headers,
         body,
         request_id: context.request_id.filter(|id| !id.is_empty()).unwrap_or_else(|| request_id.to_owned()),
@@ -216,6 +217,7 @@ mod tests {
         Trigger::Http(HttpRequest {
             method: http::Method::POST,
             path: "/v1/uploads".to_owned(),
+            query: "".into(),
             headers: HeaderMap::new(),
             body: Bytes::new(),
             request_id: "the-request".to_owned(),

@@ -20,6 +20,7 @@ pub mod config;
 pub mod db;
 #[cfg(feature = "documents")]
 pub mod documents;
+pub mod envelope;
 pub mod functions;
 pub mod http;
 pub mod jobs;

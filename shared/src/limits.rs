@@ -8,7 +8,7 @@
 //! limiter cannot answer".
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What an action is expected to use, or did use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Amounts {
     /// Requests.
     pub requests: i64,
@@ -55,6 +55,13 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// What is waited for where no job waits: the limit of `scope`, or the limiter itself, until then.
+    #[must_use]
+    pub fn reached(scope: String, until: DateTime<Utc>) -> Self {
+        let reason = if scope == "limiter" { LIMITER } else { "limit" };
+        Self { reason, scope, until, limit: None }
+    }
+
     /// Why there is no reservation, as results and errors name it.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -156,6 +156,19 @@ fn posts(upload: Uuid) -> Vec<(&'static str, String, Value)> {
         ("/v1/render-requests", "/v1/render-requests".to_owned(), render),
         ("/v1/render-requests/{id}/process", format!("/v1/render-requests/{some}/process"), Value::Null),
         ("/v1/insights/{table_name}", "/v1/insights/leads".to_owned(), json!({ "period": "week" })),
+        (
+            "/v1/agent-actions",
+            "/v1/agent-actions".to_owned(),
+            json!({
+                "agent": "analyst", "action": "blog_post.drafted", "resource": { "type": "blog_post", "id": "draft-7" },
+                "project_id": LAKESIDE, "input": { "a": "b" }, "decision": { "a": ["b"] }, "output": { "a": { "b": "c" } },
+                "subjects": [OLGA.id], "assets": [{ "upload_id": some }, { "path": "renders/x" }],
+                "deploy": {
+                    "target": "blog", "version": "7", "status": "failed", "started_at": "2026-01-01T00:00:00Z",
+                    "finished_at": "2026-01-01T00:00:00Z", "metadata": { "a": "b" },
+                },
+            }),
+        ),
         ("/v1/jobs/{id}/cancel", format!("/v1/jobs/{some}/cancel"), Value::Null),
         (
             "/v1/billing/checkout",

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")]
 
 mod access;
+mod agent_actions;
 mod assign;
 mod attacks;
 mod audit;

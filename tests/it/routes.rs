@@ -114,6 +114,9 @@ async fn world() -> (TestApp, Vec<Ask>) {
     let ask = |route: &'static str, path: String, body: Option<Value>, other: Value| Ask { route, path, body, other };
     let mut two = render_body(LAKESIDE, upload);
     two["variants"] = json!(2);
+    let action = json!({
+        "agent": "renderer", "action": "report.sent", "resource": { "type": "report", "id": "7" }, "assets": [{ "upload_id": upload }],
+    });
     let asks = vec![
         ask(
             "/v1/uploads",
@@ -129,6 +132,12 @@ async fn world() -> (TestApp, Vec<Ask>) {
             json!({ "again": true }),
         ),
         ask("/v1/jobs/{id}/cancel", format!("/v1/jobs/{job}/cancel"), None, json!({ "again": true })),
+        ask(
+            "/v1/agent-actions",
+            "/v1/agent-actions".to_owned(),
+            Some(action.clone()),
+            json!({ "agent": "renderer", "action": "report.sent", "resource": { "type": "report", "id": "8" } }),
+        ),
         ask(
             "/v1/insights/{table_name}",
             "/v1/insights/leads".to_owned(),

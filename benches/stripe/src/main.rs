@@ -58,6 +58,7 @@ async fn deliver(state: &State, delivery: &Delivery) -> Result<(), Error> {
     let request = HttpRequest {
         method: Method::POST,
         path: "/webhooks/stripe".to_owned(),
+        query: Box::default(),
         headers,
         body: delivery.body.clone().into(),
         request_id: "bench".to_owned(),

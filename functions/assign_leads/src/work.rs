@@ -3,15 +3,16 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::{
     ai::Charge,
     db::{Database, ServiceTx},
+    envelope::{Envelope, Resource},
     jobs::{Claimed, End},
     limits::{self, Amounts, Counted, Reserved},
     store::{
         leads::{self, Advice, Assigned, LookedAt},
-        prices, templates,
+        outbox, prices, templates,
     },
     telemetry::{Unit, metric},
     worker::{Failure, Finish, Stop, Used, Work},
@@ -129,6 +130,9 @@ impl Work for Assignments<'_> {
                 End::Succeeded { result, tokens }
             }
         };
+        if let Some(document) = document(held, &assigned, done, now) {
+            outbox::insert_document(tx, held.job.org_id, Uuid::now_v7(), "agent_outputs", &document).await?;
+        }
         Ok(Finish { end, used: done.paid.as_ref().map(|(used, _)| *used) })
     }
 
@@ -161,6 +165,36 @@ async fn plan(tx: &mut ServiceTx, state: &State, job: &Claimed, lead: LookedAt) 
     };
     let (template, _) = templates::get(tx, job.org_id, "lead_adjustment", "en").await?;
     Ok(Plan::Model(Box::new(lead), Ask { reservation_id, template, reserved, prices }))
+}
+
+/// What the agent did, if it gave the lead to somebody. The audit entry of the same is written as the lead is given. What a model said of
+/// the lead may be personal and stands with the score alone.
+fn document(held: &Held, assigned: &Assigned, done: &Done, now: DateTime<Utc>) -> Option<Value> {
+    let action = match assigned.outcome.as_str() {
+        "assigned" => "lead.assigned",
+        "reassigned" => "lead.reassigned",
+        _ => return None,
+    };
+    let (advice, charge) = (&done.advice, done.paid.as_ref().map(|(_, paid)| paid.charge));
+    let Charge { tokens, cost_micro_usd, estimated } = charge.unwrap_or_default();
+    let given = &assigned.assignment;
+    let user = given["assigned_to"].as_str().and_then(|id| id.parse().ok());
+    let envelope = Envelope {
+        agent: Some(AGENT),
+        action,
+        resource: Resource { kind: "leads", id: held.payload.lead_id.to_string() },
+        project_id: None,
+        input: json!({ "why": given["reason"]["why"], "model": advice.model }),
+        decision: json!({ "reason": given["reason"], "decided_by": given["decided_by"], "instead_because": advice.instead }),
+        output: json!({ "assignment_id": given["assignment_id"], "assigned_to": user, "score": given["score"] }),
+        subjects: user.into_iter().collect(),
+        assets: Vec::new(),
+        deploy: None,
+        cost: Amounts { requests: i64::from(charge.is_some()), tokens, cost_micro_usd },
+        served_by: Some(if charge.is_some() { "model" } else { "rules" }),
+        at: now,
+    };
+    Some(envelope.document("lead_assignment", json!({ "job_id": held.job.id, "estimated": estimated })))
 }
 
 /// The longer it has waited, the longer it is let be: a quarter of that again.

@@ -12,15 +12,18 @@ use shared::{
     ai::Charge,
     audit::{self, AuditError, AuditKeys},
     db::{Database, ServiceTx},
+    envelope::{Envelope, Resource},
     jobs::End,
+    limits::Amounts,
     store::{
         StoreError,
         insights::{self, Kept, Provenance, Text},
-        templates,
+        outbox, templates,
     },
     telemetry::{Unit, metric},
     worker::{self, Finish, Stop, Used, Work},
 };
+use uuid::Uuid;
 
 use crate::{
     call::{self, Failure, Help},
@@ -156,10 +159,11 @@ impl Work for Insights<'_> {
             }
             (user, said) => (json!(said), user.into_iter().collect()),
         };
-        let entry = audit::Entry {
+        let envelope = Envelope {
+            agent: Some(AGENT),
             action: "insight.written",
-            resource_type: "ai_insights",
-            record_id: insight.id.to_string(),
+            resource: Resource { kind: "ai_insights", id: insight.id.to_string() },
+            project_id: None,
             input: json!({
                 "table_name": insight.table_name, "period": insight.period, "period_start": insight.period_start,
                 "audience": insight.audience, "prompt_sha256": hex::encode(plan.digest),
@@ -167,11 +171,18 @@ impl Work for Insights<'_> {
             }),
             decision: json!({ "served_by": served.by(), "instead_because": served.instead(), "model": model }),
             output: json!({ "said": said, "tokens": tokens, "cost_micro_usd": cost_micro_usd, "estimated": estimated }),
-            metadata: json!({ "job_id": job.id, "attempt": job.attempt, "agent": AGENT }),
-            subject_ids,
-            ..audit::Entry::default()
+            subjects: subject_ids,
+            assets: Vec::new(),
+            deploy: None,
+            cost: Amounts { requests: i64::from(used.is_some()), tokens, cost_micro_usd },
+            served_by: Some(served.by()),
+            at: self.now(),
         };
-        audit::append(tx, &entry).await?;
+        audit::append(tx, &envelope.entry(json!({ "job_id": job.id, "attempt": job.attempt }))).await?;
+        let document =
+            envelope.document("insight", json!({ "insight_id": insight.id, "job_id": job.id, "estimated": estimated }));
+        // An id of its own: an insight may be written more than once.
+        outbox::insert_document(tx, job.org_id, Uuid::now_v7(), "agent_outputs", &document).await?;
         let result = json!({
             "insight_id": insight.id, "served_by": served.by(), "instead_because": served.instead(), "model": model,
             "cost_micro_usd": cost_micro_usd, "estimated": estimated,

@@ -8,6 +8,7 @@ use shared::{
     ai::Charge,
     audit::{self, AuditError, AuditKeys},
     db::{Database, ServiceTx},
+    envelope::{Envelope, Resource},
     jobs::End,
     limits::{self, Amounts, Reserved},
     objects::ObjectPath,
@@ -23,7 +24,7 @@ use shared::{
 
 use crate::{
     fallback,
-    job::{Bill, Brief, Finished, Held, InHand, Payload, Plan, SWITCH, counted, wishes},
+    job::{AGENT, Bill, Brief, Finished, Held, InHand, Payload, Plan, SWITCH, counted, wishes},
     outcome::{Failure, Halt, Retry, expected_usage},
     photo::{self, MAX_BYTES, Photo},
     pictures,
@@ -164,10 +165,11 @@ impl Work for Renders<'_> {
         let subject = audit_keys.subject(tx, job.org_id, actor).await?;
         let seal = |field, value: &str| subject.seal(field, value).map_err(AuditError::from);
         let told = |part: fn(&Brief) -> &String| brief.as_ref().map(|brief| part(&brief.value).as_str());
-        let entry = audit::Entry {
+        let envelope = Envelope {
+            agent: Some(AGENT),
             action: "render.completed",
-            resource_type: "render_requests",
-            record_id: render.id.to_string(),
+            resource: Resource { kind: "render_requests", id: render.id.to_string() },
+            project_id: Some(render.project_id),
             input: json!({
                 "photo": {
                     "path": render.input_file_path, "sha256": hex::encode(photo.sha256),
@@ -186,20 +188,25 @@ impl Work for Renders<'_> {
             output: json!({
                 "results": results, "tokens": tokens, "cost_micro_usd": cost_micro_usd, "estimated": estimated,
             }),
-            metadata: json!({ "job_id": job.id, "attempt": job.attempt }),
-            subject_ids: vec![subject.id()],
-            ..audit::Entry::default()
+            subjects: vec![subject.id()],
+            // Rows of assets are found by the results, which `output` names.
+            assets: Vec::new(),
+            deploy: None,
+            cost: Amounts { requests: variants, tokens, cost_micro_usd },
+            served_by: Some(served_by),
+            at: now,
         };
-        audit::append(tx, &entry).await?;
+        audit::append(tx, &envelope.entry(json!({ "job_id": job.id, "attempt": job.attempt }))).await?;
 
-        let document = json!({
-            "kind": "render", "request_id": render.id, "project_id": render.project_id, "job_id": job.id,
+        let more = json!({
+            "request_id": render.id, "job_id": job.id,
             "brief": brief.as_ref().map(|brief| json!({
                 "prompt": brief.value.prompt, "negative": brief.value.negative, "decision": brief.value.decision,
             })),
             "wishes": wishes(render), "results": results, "tokens": tokens, "cost_micro_usd": cost_micro_usd,
-            "estimated": estimated, "served_by": served_by, "completed_at": now,
+            "estimated": estimated, "completed_at": now,
         });
+        let document = envelope.document("render", more);
         outbox_rows::insert_document(tx, job.org_id, render.id, "agent_outputs", &document).await?;
         if *served_by == "model" {
             cache::put(tx, job.org_id, actor, &fallback::key(plan, photo), &fallback::kept(made), now).await?;
@@ -234,7 +241,7 @@ impl Work for Renders<'_> {
             input: json!({ "model": render.model, "variants": render.variants }),
             decision: json!({ "attempt": job.attempt, "max_attempts": job.max_attempts }),
             output: json!({ "error": error }),
-            metadata: json!({ "job_id": job.id }),
+            metadata: json!({ "agent": AGENT, "job_id": job.id }),
             ..audit::Entry::default()
         };
         audit::append(tx, &entry).await?;

@@ -1,6 +1,7 @@
-//! `./spine demo`: a room photo becomes a finished render, a lead finds somebody, figures become words, an organisation subscribes and
-//! pays, and every step is checked.
+//! `./spine demo`: a room photo becomes a finished render, a lead finds somebody, figures become words, another's agent logs what it did, an
+//! organisation subscribes and pays, and every step is checked.
 
+mod actions;
 mod agents;
 mod billing;
 mod judge;
@@ -169,6 +170,7 @@ impl Demo<'_> {
         steps.judge("mongo-document", judge::mongo_document, self.see_document(&id).await);
         steps.judge("isolation", judge::isolation, self.see_stranger(&id).await);
         self.tell_agents(steps).await?;
+        self.tell_actions(steps).await?;
         self.tell_billing(steps).await
     }
 
@@ -305,17 +307,22 @@ impl Demo<'_> {
         }))
     }
 
-    async fn see_document(&self, id: &str) -> Result<Value> {
+    /// A document among the agents' outputs, once it is there.
+    async fn document(&self, id: &str) -> Result<Value> {
         let find = || async { local::stack::find_document(self.mongodb_uri, "spine", ORG.parse()?, id.parse()?).await };
         let begun = Instant::now();
         let mut found = find().await?;
-        // The worker gives MongoDB half a second; on a slow machine the sweep delivers, as it would in production.
+        // The writer gives MongoDB half a second; on a slow machine the sweep delivers, as it would in production.
         while found.is_none() && begun.elapsed() < PATIENCE {
             self.stack.sweep().await?;
             tokio::time::sleep(Duration::from_millis(500)).await;
             found = find().await?;
         }
-        let document = found.context("it is not there")?;
+        found.context("it is not there")
+    }
+
+    async fn see_document(&self, id: &str) -> Result<Value> {
+        let document = self.document(id).await?;
         let other = local::stack::find_document(self.mongodb_uri, "spine", OTHER_ORG.parse()?, id.parse()?).await?;
         Ok(json!({ "id": id, "path": document["path"], "another_finds_it": other.is_some() }))
     }

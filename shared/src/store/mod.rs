@@ -2,6 +2,7 @@
 //! row-level security is the guard, and an `org_id` in a query is there for the planner.
 
 pub mod access;
+pub mod agent_actions;
 pub mod billing;
 pub mod cache;
 pub mod error_logs;

@@ -19,6 +19,7 @@ pub(super) async fn everything(app: &TestApp) {
     renders(app).await;
     leads(app).await;
     insights(app).await;
+    agent_actions(app).await;
     billing(app).await;
     reconciliation(app).await;
 }
@@ -199,6 +200,26 @@ async fn insights(app: &TestApp) {
     app.stack.nightly_insights().await.unwrap();
     app.stack.insights.drained().await;
     app.stack.nightly_insights().await.unwrap();
+}
+
+async fn agent_actions(app: &TestApp) {
+    let agent = app.agent_token(&RENATA).await;
+    let body = json!({
+        "action": "report.sent", "resource": { "type": "report", "id": "7" }, "project_id": LAKESIDE, "subjects": [OLGA.id],
+        "input": { "for": { "personal": "Olga", "subject": OLGA.id } },
+        "assets": [{ "upload_id": app.upload(&agent, &small_photo()).await }],
+        "deploy": { "target": "web", "version": "1", "status": "running", "started_at": "2026-01-01T00:00:00Z" },
+        "cost": { "cost_micro_usd": 5 },
+    });
+    for key in ["one", "one", "two"] {
+        app.send_keyed(Method::POST, "/v1/agent-actions", &agent, Some(&body), Some(key)).await.expect(201);
+    }
+    let owner = app.token(&OLGA);
+    for query in ["", "agent=renderer"] {
+        let page = app.get(&format!("/v1/agent-actions?limit=1&{query}"), &owner).await.expect(200);
+        let next = page["next"].as_str().unwrap();
+        app.get(&format!("/v1/agent-actions?limit=1&{query}&after={next}"), &owner).await.expect(200);
+    }
 }
 
 async fn delivered(app: &TestApp, only: impl Fn(&Value) -> bool + Send + Sync + 'static) {

@@ -1,0 +1,17 @@
+//! Records what an agent did, whoever runs it: audit entry, usage, charge, files, deploy and document, in one transaction; and lists what
+//! agents did.
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should stop")
+)]
+
+mod assets;
+mod handler;
+mod personal;
+mod request;
+mod state;
+mod view;
+
+pub use handler::handle;
+pub use state::State;
