@@ -307,10 +307,11 @@ pub async fn process<W: Work>(worker: &W, message: &str, deadline: Instant) -> b
         tracing::error!(work = W::NAME, "a message is not a job reference");
         return false;
     };
+    telemetry::works_for(org_id, None);
     match take(worker, org_id, job_id, deadline).await {
         Ok(Outcome::NoTime) => false,
         Ok(Outcome::Nothing | Outcome::Stale | Outcome::Ended(_)) => true,
-        // Told already. The lease ends by itself, and the message, or the sweep's, comes after that.
+        // It is logged. The lease ends by itself, and the message, or the sweep's, comes after that.
         Err(_) => false,
     }
 }
@@ -323,12 +324,11 @@ pub async fn take<W: Work>(worker: &W, org_id: Uuid, job_id: Uuid, deadline: Ins
     if deadline.saturating_duration_since(Instant::now()) < SHORTEST {
         return Ok(Outcome::NoTime);
     }
-    telemetry::works_for(org_id, None);
     // Boxed, since a whole function's work within that of its handler is more than the compiler will lay out.
     match Box::pin(attempt(worker, org_id, job_id, deadline)).await {
         Ok(outcome) => Ok(outcome),
         Err(Stop::Unavailable(error)) => {
-            log_unavailable::<W>(job_id, &*error);
+            log_unavailable::<W>(org_id, job_id, &*error);
             Err(error)
         }
         Err(_) => Ok(Outcome::Stale),
@@ -361,7 +361,7 @@ async fn attempt<W: Work>(worker: &W, org_id: Uuid, job_id: Uuid, deadline: Inst
         Err(_) => Stop::Retry(Failure::new("time_out", "The worker's time was over; another goes on.")),
     };
     if let Stop::Unavailable(error) = &stop {
-        log_unavailable::<W>(job_id, &**error);
+        log_unavailable::<W>(org_id, job_id, &**error);
     }
     let again = matches!(stop, Stop::Retry(_) | Stop::Unavailable(_));
     let Some(end) = stop.end(&held.job, W::SERVES_EXHAUSTED, worker.now()) else { return Ok(Outcome::Stale) };
@@ -457,7 +457,7 @@ enum Reservation {
 }
 
 impl Reservation {
-    /// Of a job that did not end as its work says; `again` if it is put back for an attempt like this one.
+    /// For a job that did not end as its work says; `again` if it is put back for an attempt like this one.
     const fn after<W: Work>(again: bool) -> Self {
         if again && W::KEEPS_PLACE { Self::Kept } else { Self::GivenBack }
     }
@@ -504,16 +504,16 @@ fn report<W: Work>(now: DateTime<Utc>, job: &Claimed, end: &End, took: Duration)
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let (job_type, attempt) = (job.job_type.as_str(), job.attempt);
     if code.is_some() {
-        tracing::warn!(job.id = %job.id, job.r#type = job_type, attempt, outcome, code, duration_ms, "{} ends", W::NAME);
+        tracing::warn!(job.id = %job.id, org.id = %job.org_id, job.r#type = job_type, attempt, outcome, code, duration_ms, "{} ends", W::NAME);
     } else {
-        tracing::info!(job.id = %job.id, job.r#type = job_type, attempt, outcome, duration_ms, "{} ends", W::NAME);
+        tracing::info!(job.id = %job.id, org.id = %job.org_id, job.r#type = job_type, attempt, outcome, duration_ms, "{} ends", W::NAME);
     }
     metric(now, "Jobs", Unit::Count, 1.0, &[("job_type", job_type), ("outcome", outcome)]);
 }
 
-fn log_unavailable<W: Work>(job_id: Uuid, error: &(dyn std::error::Error + Send + Sync)) {
+fn log_unavailable<W: Work>(org_id: Uuid, job_id: Uuid, error: &(dyn std::error::Error + Send + Sync)) {
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
-    tracing::error!(job.id = %job_id, %error, cause, "{} could not go on", W::NAME);
+    tracing::error!(job.id = %job_id, org.id = %org_id, %error, cause, "{} could not go on", W::NAME);
 }
 
 #[cfg(test)]

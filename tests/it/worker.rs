@@ -113,7 +113,7 @@ async fn each(kinds: &[Kind], check: impl AsyncFn(&TestApp, Kind)) {
         }
         app.db.run("drop function if exists public.meanwhile() cascade").await;
     }
-    assert!(wrong.is_empty(), "it does not hold of {wrong:?}; each is told above\n{}", app.logs());
+    assert!(wrong.is_empty(), "it does not hold of {wrong:?}; their failures are above\n{}", app.logs());
 }
 
 /// One JSON value, asked as superuser.
@@ -206,12 +206,12 @@ async fn a_job_whose_attempts_are_spent_is_not_tried_once_more() {
         assert_eq!(asked(app), before, "{row}");
         if kind == Kind::Insight {
             // The template serves without another try.
-            let told = (&row["status"], &row["result"]["instead_because"]);
-            assert_eq!(told, (&json!("succeeded"), &json!("attempts_exhausted")), "{row}");
+            let seen = (&row["status"], &row["result"]["instead_because"]);
+            assert_eq!(seen, (&json!("succeeded"), &json!("attempts_exhausted")), "{row}");
             assert_eq!(logged(app, job).await, json!([]));
         } else {
-            let told = (&row["status"], &row["last_error"]["code"]);
-            assert_eq!(told, (&json!("failed"), &json!("attempts_exhausted")), "{row}");
+            let seen = (&row["status"], &row["last_error"]["code"]);
+            assert_eq!(seen, (&json!("failed"), &json!("attempts_exhausted")), "{row}");
             let attempt = u32::try_from(row["max_attempts"].as_u64().unwrap()).unwrap() + 1;
             let message = failed(kind.service(), job, kind, attempt, &row["max_attempts"], "attempts_exhausted");
             assert_eq!(logged(app, job).await, message);
@@ -277,8 +277,8 @@ async fn a_job_that_fails_gives_back_what_it_held_and_leaves_one_row_for_a_perso
         app.db.run(&format!("update jobs set payload = '\"of nothing\"' where id = '{job}'")).await;
         kind.work(app).await;
         let row = row(app, job).await;
-        let told = (&row["status"], &row["last_error"]["code"], asked(app));
-        assert_eq!(told, (&json!("failed"), &json!("payload_invalid"), before), "{row}");
+        let seen = (&row["status"], &row["last_error"]["code"], asked(app));
+        assert_eq!(seen, (&json!("failed"), &json!("payload_invalid"), before), "{row}");
         assert_eq!(reservations(app, job).await, json!(["refunded"]));
         let message = failed(kind.service(), job, kind, 1, &row["max_attempts"], "payload_invalid");
         assert_eq!(logged(app, job).await, message);
@@ -289,7 +289,7 @@ async fn a_job_that_fails_gives_back_what_it_held_and_leaves_one_row_for_a_perso
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dead_worker_called_and_held_is_told_as_lost_and_given_back_by_the_next() {
+async fn the_calls_of_a_dead_worker_end_as_lost_and_the_next_gives_back_what_it_held() {
     each(&ALL, async |app, kind| {
         let job = kind.admitted(app).await;
         reserve(app, job).await;
@@ -325,9 +325,15 @@ async fn a_switch_that_is_off_holds_its_jobs_at_no_cost_until_it_is_on() {
         app.db.run(&format!("update system_settings set value = 'false' where key = '{switch}'")).await;
         kind.work(app).await;
         let held = row(app, job).await;
-        let told = (&held["status"], &held["wait_reason"]["reason"], &held["attempts"]);
-        assert_eq!(told, (&json!("queued"), &json!("paused"), &json!(0)), "{held}");
-        assert_eq!((&held["wait_reason"]["until"], asked(app)), (&held["wait_reason"]["until"], before));
+        let seen = (&held["status"], &held["wait_reason"]["reason"], &held["attempts"]);
+        assert_eq!(seen, (&json!("queued"), &json!("paused"), &json!(0)), "{held}");
+        assert_eq!(asked(app), before);
+        // The database keeps microseconds.
+        let until = format!(
+            "select count(*) from jobs where id = '{job}'
+                and run_after between (wait_reason ->> 'until')::timestamptz - interval '1 ms' and (wait_reason ->> 'until')::timestamptz"
+        );
+        assert_eq!(app.db.count(&until).await, 1, "{held}");
         app.db.run(&format!("update system_settings set value = 'true' where key = '{switch}'")).await;
         app.stack.sweep().await.unwrap();
         kind.work(app).await;
@@ -378,8 +384,8 @@ async fn what_is_open_in_billing_stays_open_however_long_stripe_is_away_and_is_g
         app.db.run("update jobs set run_after = now()").await;
         app.stack.reconcile().await.unwrap();
         let row = row(&app, job).await;
-        let told = (&row["status"], &row["wait_reason"]["reason"], &row["attempts"]);
-        assert_eq!(told, (&json!("queued"), &json!("stripe_unavailable"), &json!(0)), "{row}");
+        let seen = (&row["status"], &row["wait_reason"]["reason"], &row["attempts"]);
+        assert_eq!(seen, (&json!("queued"), &json!("stripe_unavailable"), &json!(0)), "{row}");
         assert_eq!(logged(&app, job).await, json!([]));
     }
     app.stack.fault("stripe", "none", Calls::Every).unwrap();
@@ -415,8 +421,8 @@ async fn an_answer_of_500_or_above_leaves_one_row_that_names_its_code_and_its_re
     let upload = app.upload(&token, &small_photo()).await;
     app.db.run("delete from model_prices").await;
     let answer = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await;
-    let told = answer.expect_error(503, "model_price_unknown");
-    let request = told["request_id"].as_str().unwrap();
+    let seen = answer.expect_error(503, "model_price_unknown");
+    let request = seen["request_id"].as_str().unwrap();
     let message = format!("The request {request} was answered 503 model_price_unknown.");
     assert_eq!(value(&app, rows).await, json!([[NORD, "process_render_request", message]]));
 

@@ -33,10 +33,10 @@ pub(crate) struct Plan {
     pub(crate) asked_at: DateTime<Utc>,
     pub(crate) insight: Insight,
     pub(crate) figures: Figures,
-    /// What the model is told first.
+    /// The prompt of the system, from the template.
     pub(crate) system: String,
     pub(crate) template_version: i32,
-    /// What it is told then.
+    /// The prompt, from the figures.
     pub(crate) prompt: String,
     /// SHA-256 of both.
     pub(crate) digest: [u8; 32],

@@ -97,7 +97,7 @@ pub(crate) struct Finished {
     pub(crate) model: String,
     /// The rung of the ladder that served it, as in `render_results.served_by`.
     pub(crate) served_by: &'static str,
-    /// What the model was told, as purpose and version of the template.
+    /// The template of the prompt, as purpose and version.
     pub(crate) template: Option<String>,
     /// Why it was not the model that was asked for.
     pub(crate) instead: Option<&'static str>,

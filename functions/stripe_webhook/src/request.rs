@@ -24,9 +24,9 @@ pub(crate) struct NewCheckoutBody {
 pub(crate) struct NewCheckout {
     /// A price of Stripe's.
     pub(crate) price: String,
-    /// Where Stripe sends whoever paid.
+    /// Where Stripe sends a person who paid.
     pub(crate) success: String,
-    /// Where it sends whoever did not.
+    /// Where it sends a person who did not.
     pub(crate) cancel: String,
 }
 
