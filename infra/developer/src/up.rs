@@ -8,9 +8,9 @@ use local::{home::Home, scheduler::Scheduler};
 use crate::{control, platform, report};
 
 pub(crate) async fn run(port: u16, given: platform::Given) -> Result<ExitCode> {
+    given.check().await?;
     // Looked at before anything starts that would have to be stopped again.
     TcpListener::bind(("127.0.0.1", port)).with_context(|| format!("port {port} cannot be listened on"))?;
-    given.check().await?;
     let home = Home::open()?;
     // The kept data is one run's at a time; another gets its own, which goes with it.
     let lock = File::create(home.servers.join("up.lock"))?;
