@@ -184,8 +184,7 @@ impl Sample {
         let names: Vec<String> = self.columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
         let scale = match self.table.as_str() {
             // Of these a hundred are looked for at once, which a scan of fewer would serve well.
-            "stripe_objects" => 16,
-            "webhook_events" => 8,
+            "stripe_objects" | "webhook_events" => 16,
             // Their rows are short, and each role has many.
             "permissions" => 3,
             _ => 1,

@@ -63,6 +63,12 @@ async fn renders(app: &TestApp) {
     assert_eq!(app.finished(&token, &id(&unreported)).await["status"], "completed", "{}", app.logs());
     app.stack.fault("gemini", "none", Calls::Every).unwrap();
 
+    // One that fails.
+    app.stack.fault("gemini", "blocked", Calls::Every).unwrap();
+    let refused = ask(None).await;
+    assert_eq!(app.finished(&token, &id(&refused)).await["status"], "failed", "{}", app.logs());
+    app.stack.fault("gemini", "none", Calls::Every).unwrap();
+
     // Cancelled and asked for again; held by a limit, which goes.
     app.stack.renders.pause();
     let again = ask(None).await;
