@@ -7,7 +7,6 @@
 )]
 
 pub mod database;
-pub mod functions;
 pub mod gateway;
 pub mod home;
 pub mod lambda;
@@ -18,3 +17,5 @@ pub mod scheduler;
 pub mod servers;
 pub mod stack;
 pub mod testbed;
+
+pub use shared::functions;
