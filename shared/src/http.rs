@@ -142,7 +142,7 @@ pub fn idempotency(request: &HttpRequest, operation: &'static str) -> Result<Opt
     }
 }
 
-/// Makes a response of what a route came to. A failure of ours or of somebody we asked, 500 and above, leaves a row in `error_logs` for a
+/// Makes a response of what a route came to. A failure of ours or of a provider, 500 and above, leaves a row in `error_logs` for a
 /// person to find: its code, the function and the request's id.
 pub async fn answer(db: &Database, request: &HttpRequest, outcome: Result<HttpResponse, ApiError>) -> HttpResponse {
     let error = match outcome {

@@ -157,8 +157,8 @@ pub async fn claim(
     }))
 }
 
-/// Locks the job's row until the transaction ends, if this worker still holds the job. Whoever writes rows that the job's end decides
-/// about calls this first.
+/// Locks the job's row until the transaction ends, if this worker still holds the job. A worker that writes rows which depend on
+/// the job's end calls this first.
 ///
 /// # Errors
 /// [`StoreError::Database`].

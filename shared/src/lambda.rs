@@ -252,10 +252,10 @@ mod tests {
         assert_eq!(answered.status, 201);
         // A worker gives its job back, and a schedule ends its part: each keeps time itself.
         let tick = Trigger::Schedule(Tick { id: "one".to_owned(), remaining: Duration::ZERO });
-        let told = in_time(Duration::ZERO, tick, async |_| {
+        let ticked = in_time(Duration::ZERO, tick, async |_| {
             tokio::task::yield_now().await;
             Ok(Answer::Schedule(json!("done")))
         });
-        assert!(matches!(told.await, Ok(Answer::Schedule(value)) if value == "done"));
+        assert!(matches!(ticked.await, Ok(Answer::Schedule(value)) if value == "done"));
     }
 }

@@ -24,7 +24,7 @@ pub(crate) async fn invocation<T>(work: impl Future<Output = T>) -> T {
     ORGANISATION.scope(Cell::new(None), work).await
 }
 
-/// Says which organisation the invocation works for, and for whom there, if for somebody: on every line that it logs from here on, and
+/// Records the organisation that the invocation works for, and the person or agent there, if there is one: on every line that it logs from here on, and
 /// in the row of its failure. Call it with what the database said, never with what a client did.
 pub(crate) fn works_for(org_id: Uuid, actor_id: Option<Uuid>) {
     let span = tracing::Span::current();

@@ -1,4 +1,4 @@
-//! Works on jobs: all that happens between a message and the end of a job's row, whatever the work is.
+//! Works on jobs: all that happens between a message and the end of a job's row, for every kind of work.
 //!
 //! A function implements [`Work`]: what its jobs are, what it gathers as it takes one, the work itself, and what it writes at the end.
 //! Here is the rest. One transaction claims the job with a lease, marks calls that an earlier worker never ended, gives back what that
@@ -60,7 +60,7 @@ pub trait Work {
     /// [`Held::exhausted`] set. Else the worker fails it with `attempts_exhausted`.
     const SERVES_EXHAUSTED: bool = false;
     /// Whether a job that is put back for another attempt, or paused, keeps its reservation: the next attempt exchanges it for its own in
-    /// one transaction, so that nobody takes the place that the job was admitted with. Else it is given back.
+    /// one transaction, so that no other job takes the place that this one was admitted with. Else it is given back.
     const KEEPS_PLACE: bool = false;
 
     /// The database.
@@ -140,10 +140,10 @@ impl<P> Held<P> {
         }
     }
 
-    /// Locks the job's row, so that nobody else ends or takes the job before this transaction does.
+    /// Locks the job's row, so that no other transaction ends or takes the job before this one.
     ///
     /// # Errors
-    /// [`Stop::Stale`], if somebody else has.
+    /// [`Stop::Stale`], if another has.
     pub async fn lock(&self, tx: &mut ServiceTx) -> Result<(), Stop> {
         Ok(jobs::lock(tx, &self.job).await??)
     }
@@ -154,7 +154,7 @@ impl<P> Held<P> {
 pub struct Finish {
     /// The job's end.
     pub end: End,
-    /// The reservation that is used. Without one, whatever the job holds is given back.
+    /// The reservation that is used. Without one, all that the job holds is given back.
     pub used: Option<Used>,
 }
 
@@ -220,7 +220,7 @@ pub enum Stop {
         /// Whether this was an attempt.
         counts: bool,
     },
-    /// Somebody cancelled it.
+    /// A person or agent cancelled it.
     Cancelled,
     /// Another worker holds the job now: nothing more may be written.
     Stale,
@@ -463,7 +463,7 @@ impl Reservation {
     }
 }
 
-/// Ends the hold on a job, with everything that goes with it whatever the job was.
+/// Ends the hold on a job, with everything that goes with it for every kind of job.
 async fn close(tx: &mut ServiceTx, job: &Claimed, end: &End, reservation: Reservation) -> Result<(), Stop> {
     jobs::end(tx, job, end).await??;
     match reservation {
@@ -471,7 +471,7 @@ async fn close(tx: &mut ServiceTx, job: &Claimed, end: &End, reservation: Reserv
         Reservation::GivenBack => limits::refund_job(tx, job.id).await?,
         Reservation::Settled(used) => {
             if !limits::settle(tx, used.reservation_id, used.requests).await? {
-                // Nobody but the holder of the lease ends a reservation, so this is a defect: nothing is kept that nobody counted.
+                // Only the holder of the lease ends a reservation, so this is a defect: nothing is kept that was not counted.
                 tracing::error!(job.id = %job.id, reservation.id = %used.reservation_id, "a reservation had ended before it was settled");
                 return Err(Stop::Stale);
             }

@@ -76,10 +76,10 @@ fn the_help_that_needs_no_build_is_that_of_the_commands() {
         if name == "soak" {
             continue;
         }
-        let told = if name == "spine" { page.clone() } else { help(&[name]) };
+        let printed = if name == "spine" { page.clone() } else { help(&[name]) };
         assert_eq!(
             fs::read_to_string(folder.join(format!("{name}.txt"))).unwrap(),
-            told,
+            printed,
             "write it again: target/debug/spine-local {name} --help > infra/help/{name}.txt (without a name for spine.txt)"
         );
     }
@@ -96,12 +96,12 @@ fn help_version_and_misspellings_are_answered_without_installing_anything() {
         let version = format!("spine {}\n", env!("CARGO_PKG_VERSION"));
         assert_eq!(run(&["--version"]), (Some(0), version));
         for args in [[].as_slice(), &["--help"], &["help"]] {
-            let (code, told) = run(args);
-            assert!(code == Some(0) && told.contains("Usage: ./spine <COMMAND>"), "{args:?}: {told}");
+            let (code, printed) = run(args);
+            assert!(code == Some(0) && printed.contains("Usage: ./spine <COMMAND>"), "{args:?}: {printed}");
         }
         for args in [["up", "--help"], ["up", "-h"], ["help", "up"]] {
-            let (code, told) = run(&args);
-            assert!(code == Some(0) && told.contains("--port <PORT>"), "{args:?}: {told}");
+            let (code, printed) = run(&args);
+            assert!(code == Some(0) && printed.contains("--port <PORT>"), "{args:?}: {printed}");
         }
         for (args, nearest) in [
             (["dmeo", ""], "The nearest is demo;"),
@@ -110,8 +110,11 @@ fn help_version_and_misspellings_are_answered_without_installing_anything() {
             (["vector-index", "--droop=x"], "The nearest is --drop;"),
             (["help", "tset"], "The nearest is test;"),
         ] {
-            let (code, told) = run(&args);
-            assert!(code == Some(2) && told.contains(nearest) && told.lines().count() == 1, "{args:?}: {told}");
+            let (code, printed) = run(&args);
+            assert!(
+                code == Some(2) && printed.contains(nearest) && printed.lines().count() == 1,
+                "{args:?}: {printed}"
+            );
         }
         checkout.is_as_it_was();
     }
@@ -122,13 +125,13 @@ fn a_port_that_is_taken_is_said_before_anything_is_installed_or_started() {
     let checkout = Checkout::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let (code, told) = checkout.run(&checkout.0.join("spine"), &["up", "--port", &port]);
-    assert!(code == Some(2) && told.contains(&format!("port {port} cannot be listened on")), "{told}");
+    let (code, printed) = checkout.run(&checkout.0.join("spine"), &["up", "--port", &port]);
+    assert!(code == Some(2) && printed.contains(&format!("port {port} cannot be listened on")), "{printed}");
     checkout.is_as_it_was();
     // Nor does the program begin with its servers.
     let output = Command::new(binaries().join("spine-local")).args(["up", "--port", &port]).output().unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains(&format!("port {port} cannot be listened on")) && !told.contains("start"), "{told}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    assert!(printed.contains(&format!("port {port} cannot be listened on")) && !printed.contains("start"), "{printed}");
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -137,9 +140,9 @@ fn a_checkout_that_cannot_be_written_is_named() {
     let checkout = Checkout::new();
     // Where a folder should be: nobody can make one there, not even root.
     fs::write(checkout.0.join(".spine"), "").unwrap();
-    let (code, told) = checkout.run(&checkout.0.join("spine"), &["demo"]);
+    let (code, printed) = checkout.run(&checkout.0.join("spine"), &["demo"]);
     let wanted = format!("spine: {} cannot be written", checkout.0.join(".spine").display());
-    assert!(code == Some(1) && told.starts_with(&wanted) && told.lines().count() == 1, "{told}");
+    assert!(code == Some(1) && printed.starts_with(&wanted) && printed.lines().count() == 1, "{printed}");
 }
 
 fn signal(child: &Child, group: bool, name: &str) {
@@ -165,12 +168,12 @@ fn an_installation_that_is_stopped_leaves_one_line_and_nothing_that_runs() {
             .unwrap();
         let (mut held, _) = index.accept().unwrap();
         signal(&child, group, name);
-        let mut told = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+        let mut printed = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut printed).unwrap();
         let status = child.wait().unwrap();
-        assert_eq!((status.code(), status.signal()), (Some(code), None), "{told}");
-        let lines: Vec<&str> = told.lines().collect();
-        assert!(lines.len() == 2 && lines[0].contains("installing Postgres"), "{told}");
+        assert_eq!((status.code(), status.signal()), (Some(code), None), "{printed}");
+        let lines: Vec<&str> = printed.lines().collect();
+        assert!(lines.len() == 2 && lines[0].contains("installing Postgres"), "{printed}");
         assert_eq!(lines[1], "spine: stopped while installing; ./spine install goes on from there");
         // pip is gone: the other end is closed.
         held.set_read_timeout(None).unwrap();

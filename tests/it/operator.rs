@@ -48,28 +48,31 @@ impl Drop for Alone {
 async fn an_operators_program_migrates_and_checks_without_a_checkout() {
     for server in SERVERS {
         let (alone, db) = (Alone::new(), TestDatabase::empty(server).await);
-        let (code, told) = alone.run(&db.url, &["migrate"]);
-        assert!(code == Some(0) && told.contains(" applied, 0 before"), "{server:?}: {told}");
+        let (code, printed) = alone.run(&db.url, &["migrate"]);
+        assert!(code == Some(0) && printed.contains(" applied, 0 before"), "{server:?}: {printed}");
 
         let check = || alone.run(&db.url, &["restore-check", "--dry-run"]);
         let file = alone.0.join(dialect(&db.url).await.unwrap().file());
-        let (code, told) = check();
-        assert!(code == Some(1) && told.contains(&format!("{} cannot be read", file.display())), "{server:?}: {told}");
+        let (code, printed) = check();
+        assert!(
+            code == Some(1) && printed.contains(&format!("{} cannot be read", file.display())),
+            "{server:?}: {printed}"
+        );
 
         let other = TestDatabase::new(server).await;
         let expected = Expected::read(&mut other.admin().await).await.unwrap();
         expected.write(&file, &Migrations::built_in()).unwrap();
-        let (code, told) = check();
-        assert!(code == Some(0) && told.starts_with("nothing differs"), "{server:?}: {told}");
+        let (code, printed) = check();
+        assert!(code == Some(0) && printed.starts_with("nothing differs"), "{server:?}: {printed}");
 
         db.run("drop policy leads_select on public.leads").await;
-        let (code, told) = check();
-        assert!(code == Some(1) && told.contains("missing: policy leads_select"), "{server:?}: {told}");
+        let (code, printed) = check();
+        assert!(code == Some(1) && printed.contains("missing: policy leads_select"), "{server:?}: {printed}");
 
         let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         kept["migrations"].as_array_mut().unwrap().pop();
         fs::write(&file, kept.to_string()).unwrap();
-        let (code, told) = check();
-        assert!(code == Some(1) && told.contains("was made of other migrations"), "{server:?}: {told}");
+        let (code, printed) = check();
+        assert!(code == Some(1) && printed.contains("was made of other migrations"), "{server:?}: {printed}");
     }
 }

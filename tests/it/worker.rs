@@ -1,4 +1,4 @@
-//! What a worker does whatever its work is, seen through each function that has one: attempts, cancellation, switches, leases, lost calls,
+//! What a worker does for every kind of work, seen through each function that has one: attempts, cancellation, switches, leases, lost calls,
 //! reservations, and the row that a failure leaves.
 //!
 //! Each test does the same to a job of every kind, in one back office, and names the kinds for which it did not hold.

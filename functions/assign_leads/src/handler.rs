@@ -151,24 +151,24 @@ async fn dry_run(state: &State, request: &HttpRequest) -> Result<Reply<Value>, A
     let body = if request.body.is_empty() { DryRunBody::default() } else { http::json(request)? };
     let since = body.since(now)?;
     let keyed = http::idempotency(request, "POST /v1/leads/assignments/dry-run")?;
-    let told = state.db.caller(&caller, async |tx| {
+    let answer = state.db.caller(&caller, async |tx| {
         let member = access::enter(tx, "leads:manage").await?;
         if let Some(keyed) = &keyed {
             idempotency::remember(tx, member, keyed, member.org_id).await?;
         }
         Ok::<_, ApiError>(leads::dry_run(tx, since, DRY_RUN).await?)
     });
-    Ok(Reply::ok(told.await?))
+    Ok(Reply::ok(answer.await?))
 }
 
 /// `GET /v1/leads/assignments/report`: how scores met outcomes, and what is set.
 async fn report(state: &State, request: &HttpRequest) -> Result<Reply<Value>, ApiError> {
     let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
-    let told = state.db.caller(&caller, async |tx| {
+    let answer = state.db.caller(&caller, async |tx| {
         access::enter(tx, "leads:manage").await?;
         Ok::<_, ApiError>(leads::report(tx).await?)
     });
-    Ok(Reply::ok(told.await?))
+    Ok(Reply::ok(answer.await?))
 }
 
 /// `POST /v1/leads/assignments/settings`: sets what it names. Switching on is refused while scores are weak. A replayed key sets nothing
@@ -177,20 +177,20 @@ async fn configure(state: &State, request: &HttpRequest) -> Result<Reply<Value>,
     let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
     let wanted = http::json::<SettingsBody>(request)?.parse()?;
     let keyed = http::idempotency(request, "POST /v1/leads/assignments/settings")?;
-    let told = state.db.caller(&caller, async |tx| {
+    let answer = state.db.caller(&caller, async |tx| {
         let member = access::enter(tx, "leads:manage").await?;
         if let Some(keyed) = &keyed
             && idempotency::remember(tx, member, keyed, member.org_id).await?.is_some()
         {
             return Ok(json!({ "settings": leads::report(tx).await?["settings"] }));
         }
-        let told = leads::configure(tx, &wanted).await?;
-        let detail = told["refused"]["detail"].as_str().unwrap_or_default().to_owned();
-        match told["refused"]["code"].as_str() {
-            None => Ok(told),
+        let answer = leads::configure(tx, &wanted).await?;
+        let detail = answer["refused"]["detail"].as_str().unwrap_or_default().to_owned();
+        match answer["refused"]["code"].as_str() {
+            None => Ok(answer),
             Some("outcomes_too_few") => Err(ApiError::conflict("outcomes_too_few", detail)),
             Some(_) => Err(ApiError::conflict("scores_too_weak", detail)),
         }
     });
-    Ok(Reply::ok(told.await?))
+    Ok(Reply::ok(answer.await?))
 }

@@ -22,7 +22,7 @@ pub(crate) struct Payload {
     pub(crate) lead_id: Uuid,
     /// When it was last asked for.
     pub(crate) asked_at: Option<DateTime<Utc>>,
-    /// Whether nobody asked but the schedule.
+    /// Whether the schedule asked, and no person.
     #[serde(default)]
     pub(crate) by_schedule: bool,
 }

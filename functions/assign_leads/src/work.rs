@@ -167,7 +167,7 @@ async fn plan(tx: &mut ServiceTx, state: &State, job: &Claimed, lead: LookedAt) 
     Ok(Plan::Model(Box::new(lead), Ask { reservation_id, template, reserved, prices }))
 }
 
-/// What the agent did, if it gave the lead to somebody. The audit entry of the same is written as the lead is given. What a model said of
+/// What the agent did, if it assigned the lead. The audit entry of the same is written as the lead is given. What a model said of
 /// the lead may be personal and stands with the score alone.
 fn document(held: &Held, assigned: &Assigned, done: &Done, now: DateTime<Utc>) -> Option<Value> {
     let action = match assigned.outcome.as_str() {

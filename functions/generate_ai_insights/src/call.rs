@@ -151,7 +151,7 @@ pub(crate) async fn text(
         if made.unpriced.is_some() {
             return Ok(Err(no_price(model)));
         }
-        let told = match made.answer {
+        let complaint = match made.answer {
             Ok(text) => {
                 let (reservation_id, charge) = (begun.reservation_id, made.charge);
                 return Ok(Ok(Written { text, model: model.to_owned(), charge, reservation_id }));
@@ -169,7 +169,7 @@ pub(crate) async fn text(
             }
             Err(Unusable::Unanswered(error)) => return Ok(Err(error.into())),
         };
-        prompt = format!("{}\n\n{told}", plan.prompt);
+        prompt = format!("{}\n\n{complaint}", plan.prompt);
     }
 }
 

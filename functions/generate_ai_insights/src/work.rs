@@ -235,17 +235,17 @@ async fn serve(state: &State, held: &Held, plan: &Plan, deadline: Instant) -> Re
 /// The first rung below the model: the queue, if the provider is only slow or busy and there are attempts left, or if the tenant's own
 /// limit opens soon.
 fn later(held: &Held, plan: &Plan, failure: &Failure, now: DateTime<Utc>) -> Option<Stop> {
-    let told = |retry_after| worker::Failure { code: failure.code, detail: failure.detail.clone(), retry_after };
+    let failed = |retry_after| worker::Failure { code: failure.code, detail: failure.detail.clone(), retry_after };
     match &failure.help {
         Help::Wait(hint) if held.job.attempt < held.job.max_attempts => {
             let soon = hint.is_none_or(|hint| TimeDelta::from_std(hint).is_ok_and(|hint| hint <= LONGEST_WAIT));
-            soon.then(|| Stop::Retry(told(*hint)))
+            soon.then(|| Stop::Retry(failed(*hint)))
         }
         // However often its windows open and close.
         Help::Window(reached) if reached.until - now <= LONGEST_WAIT && now - plan.asked_at <= LONGEST_WAIT => {
             let mut why = json!(reached);
             why["detail"] = json!(failure.detail);
-            Some(Stop::Snooze { until: reached.until, why, failure: Some(told(None)), counts: false })
+            Some(Stop::Snooze { until: reached.until, why, failure: Some(failed(None)), counts: false })
         }
         _ => None,
     }

@@ -173,7 +173,7 @@ async fn process_again(state: &State, request: &HttpRequest, id: Uuid) -> Result
             let waiting = reserve(tx, state, member, &again, now).await?;
             audit_request(tx, &audit_keys, member, request, &again, waiting.as_ref()).await?;
         } else if was == "queued" && waits_for_us(&render) {
-            // Nobody reserves in another's name: of somebody else's the worker asks.
+            // A caller reserves in their own name alone: for another's render the worker asks.
             let own = render.user_id.or(render.agent_id) == Some(member.actor_id);
             let waiting = if own { reserve(tx, state, member, &again, now).await? } else { None };
             if waiting.is_none() {

@@ -55,7 +55,7 @@ pub(crate) async fn read(objects: &Objects, member: Member, wanted: &[AssetRef])
     Ok(files)
 }
 
-/// What the bytes are, whatever the uploader called them.
+/// The type that the bytes have; the uploader's name for it does not count.
 fn mime(bytes: &[u8]) -> &'static str {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => "image/jpeg",

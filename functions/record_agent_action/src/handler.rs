@@ -73,7 +73,7 @@ impl<E: Into<ApiError>> From<E> for Halt {
 
 /// Records what an agent did, in one transaction, in the caller's name.
 ///
-/// An action over a limit is refused and not made to wait, since it has been done: the agent is told when there is room again, and the
+/// An action over a limit is refused and not made to wait, since it has been done: the answer says when there is room again, and the
 /// same request, with the same key, is then recorded.
 async fn record(state: &State, request: &HttpRequest) -> Result<Reply<RecordedView>, ApiError> {
     let now = (state.clock)();
@@ -235,7 +235,7 @@ fn refusal(why: &str, place: i32) -> ApiError {
         "project_unknown" => ApiError::not_found("project"),
         "subject_unknown" => ApiError::unprocessable(
             "subject_unknown",
-            format!("subjects[{place}] is nobody of your organisation or of its clients."),
+            format!("subjects[{place}] is no member of your organisation or of its clients."),
         ),
         "too_large" => ApiError::unprocessable(
             "value_too_large",

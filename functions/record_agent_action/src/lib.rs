@@ -1,4 +1,4 @@
-//! Records what an agent did, whoever runs it: audit entry, usage, charge, files, deploy and document, in one transaction; and lists what
+//! Records what an agent did, Spine's own or another's: audit entry, usage, charge, files, deploy and document, in one transaction; and lists what
 //! agents did.
 
 #![cfg_attr(

@@ -89,7 +89,7 @@ struct CostBody {
 pub(crate) enum AssetRef {
     /// By the caller, under this id of `POST /v1/uploads`.
     Upload(Uuid),
-    /// By somebody of the organisation, at this `bucket/path`.
+    /// By a member of the organisation, at this `bucket/path`.
     Path(String),
 }
 

@@ -69,7 +69,7 @@ struct ActionView {
     id: Uuid,
     at: DateTime<Utc>,
     agent: String,
-    /// Who told of it.
+    /// Who reported it.
     actor: ActorView,
     action: String,
     resource: ResourceView,

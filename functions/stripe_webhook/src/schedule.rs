@@ -112,8 +112,8 @@ async fn look_up(state: &State, deadline: Instant) -> Result<usize, StepError> {
 
 async fn look_up_one(state: &State, waiting: &UnclearEvent, deadline: Instant) -> Result<(), StepError> {
     let thin = waiting.event_type.as_deref().is_some_and(|kind| kind.starts_with("v1.") || kind.starts_with("v2."));
-    let told = if thin { thin_event(state, waiting).await } else { ownerless(state, waiting).await };
-    let (refs, status) = match told {
+    let found = if thin { thin_event(state, waiting).await } else { ownerless(state, waiting).await };
+    let (refs, status) = match found {
         Err(StepError::Stripe(error)) if !error.passes() => {
             tracing::info!(event.id = waiting.event_id, %error, "nothing more is to be learned of an event");
             (Vec::new(), if thin { "ignored" } else { "unowned" })
@@ -129,8 +129,8 @@ async fn look_up_one(state: &State, waiting: &UnclearEvent, deadline: Instant) -
 
 /// Fetches a thin event, and the object it is about, which is recorded if it is of a kind that billing needs.
 async fn thin_event(state: &State, waiting: &UnclearEvent) -> Result<(Vec<String>, &'static str), StepError> {
-    let (told, _) = fetch::get(state, &format!("/v2/core/events/{}", waiting.event_id), &[]).await?;
-    let Some(path) = told["related_object"]["url"].as_str().filter(|path| is_path(path)) else {
+    let (event, _) = fetch::get(state, &format!("/v2/core/events/{}", waiting.event_id), &[]).await?;
+    let Some(path) = event["related_object"]["url"].as_str().filter(|path| is_path(path)) else {
         return Ok((Vec::new(), "ignored"));
     };
     let (object, observed_at_s) = fetch::get(state, path, &[]).await?;
@@ -286,10 +286,10 @@ async fn record_drift(state: &State, raws: Vec<Vec<u8>>) -> Result<i32, StepErro
         .filter(|(read, _)| read.state.is_some())
         .collect();
     let observations: Vec<Observation> = read.iter().map(|(observation, _)| observation.clone()).collect();
-    let adrift = state.db.directory(async |tx| billing::adrift(tx, &observations).await).await?;
+    let different = state.db.directory(async |tx| billing::adrift(tx, &observations).await).await?;
     let mut drifted = 0;
     for (observation, raw) in read {
-        let Some((org, object)) = adrift.iter().find(|(_, id)| Some(id) == observation.object_id.as_ref()) else {
+        let Some((org, object)) = different.iter().find(|(_, id)| Some(id) == observation.object_id.as_ref()) else {
             continue;
         };
         let recorded = record(&state.db, &observation, &raw).await?;

@@ -1,4 +1,4 @@
-//! `./spine demo`: a room photo becomes a finished render, a lead finds somebody, figures become words, another's agent logs what it did, an
+//! `./spine demo`: a room photo becomes a finished render, a lead is assigned, figures become words, another's agent logs what it did, an
 //! organisation subscribes and pays, and every step is checked.
 
 mod actions;

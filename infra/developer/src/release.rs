@@ -49,12 +49,12 @@ impl Arch {
 pub fn cargo() -> Command {
     let mut cargo = Command::new("cargo");
     for (name, _) in std::env::vars_os() {
-        let told = name.to_str().is_some_and(|name| {
+        let is_set_by_cargo = name.to_str().is_some_and(|name| {
             ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"]
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
         });
-        if told {
+        if is_set_by_cargo {
             cargo.env_remove(name);
         }
     }

@@ -134,7 +134,7 @@ pub struct Template {
     pub functions_url: String,
 }
 
-/// The template on a server of our own: made by whoever asks first.
+/// The template on a server of our own: made by the first process that asks.
 ///
 /// # Errors
 /// If a migration fails.

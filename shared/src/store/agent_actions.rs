@@ -1,4 +1,4 @@
-//! What agents did, as their tokens or people tell it: recorded whole by one statement, and listed from the audit log.
+//! What agents did, as agents or people report it: recorded whole by one statement, and listed from the audit log.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -173,7 +173,7 @@ pub struct Action {
     pub occurred_at: DateTime<Utc>,
     /// The agent that did it.
     pub agent: String,
-    /// Who told of it: `user`, `agent` or `system`.
+    /// Who reported it: `user`, `agent` or `system`.
     pub actor: String,
     /// The person, if it was one.
     pub user_id: Option<Uuid>,
@@ -216,7 +216,7 @@ pub async fn list(tx: &mut CallerTx, org_id: Uuid, wanted: &Wanted<'_>) -> Resul
         before = before.min((at, after));
     }
     let most = i64::from(wanted.most) + 1;
-    // Two statements, so that each has its index whatever the parameters are.
+    // Two statements, so that each has its index for all parameters.
     Ok(match wanted.agent {
         Some(agent) => {
             sqlx::query_as!(

@@ -1,11 +1,11 @@
-//! Templates of prompts: what a model is told before what it is asked.
+//! Templates of prompts: the instructions that a model gets before its input.
 
 use uuid::Uuid;
 
 use super::StoreError;
 use crate::db::ServiceTx;
 
-/// What a model is told: the organisation's own template, else the default. (body, version)
+/// A model's instructions: the organisation's own template, else the default. (body, version)
 ///
 /// # Errors
 /// [`StoreError::NotFound`] if there is neither.

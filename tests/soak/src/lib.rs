@@ -163,7 +163,7 @@ async fn findings(soak: &Soak<'_>, cast: &[Organisation], load: Duration) -> Res
     Ok(findings)
 }
 
-/// Whatever was to happen and never did: what is then accounted for says little.
+/// Events that were to happen and never did: what is then accounted for says little.
 fn idle(book: &Book) -> Vec<Finding> {
     let accepted = KINDS.iter().filter(|kind| book.accepted.iter().all(|accepted| accepted.kind != **kind));
     let met = faults::WIRES

@@ -125,7 +125,7 @@ pub(super) async fn measure(home: &Home, told: &mut Told) -> Result<()> {
     open_leads(told, &mut admin).await
 }
 
-/// How long it takes to tell which of fifty thousand open leads are to be given to somebody. Adds them, so it comes last.
+/// How long it takes to find which of fifty thousand open leads are to be assigned. Adds them, so it comes last.
 async fn open_leads(told: &mut Told, admin: &mut PgConnection) -> Result<()> {
     let org = id(1, 500, 0);
     sqlx::raw_sql(AssertSqlSafe(format!(
@@ -152,7 +152,7 @@ async fn open_leads(told: &mut Told, admin: &mut PgConnection) -> Result<()> {
             .bind(org)
             .fetch_one(&mut *admin)
             .await?;
-        ensure!(found > 0, "nobody is to be given a lead");
+        ensure!(found > 0, "no lead is to be assigned");
         if round >= 5 {
             times.push(milliseconds(begun));
         }

@@ -66,13 +66,13 @@ impl Demo<'_> {
         .bind(AGENT)
         .fetch_one(&mut owner)
         .await?;
-        let (mut documents, mut told) = (0, text.unwrap_or_default());
+        let (mut documents, mut written) = (0, text.unwrap_or_default());
         for id in &recorded {
             let document = self.document(id).await?;
             documents += i64::from(document["action"] == body["action"]);
-            told.push_str(&document.to_string());
+            written.push_str(&document.to_string());
         }
-        let readable: Vec<&str> = [PERSONAL].into_iter().filter(|personal| told.contains(personal)).collect();
+        let readable: Vec<&str> = [PERSONAL].into_iter().filter(|personal| written.contains(personal)).collect();
         Ok(json!({
             "agent": agent, "limit": LIMIT, "recorded": recorded.len(), "entries": entries,
             "used": used, "documents": documents, "cost": COST, "charged": charged, "sealed": sealed,
