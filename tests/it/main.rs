@@ -38,6 +38,7 @@ mod privileges;
 mod rebuild;
 mod release;
 mod renders;
+mod requests;
 mod restore;
 mod rotation;
 mod routes;

@@ -1,43 +1,25 @@
-//! Behaviour that every route shares: the methods it takes, what a key makes of a repetition, and its answer while the database is
-//! away. The routes are those that docs/FEATURES.md lists.
+//! Behaviour that every route shares: the methods it takes, what a key makes of a repetition, its answer to a NUL, and while the
+//! database is away.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use integration_tests::{
     Answer, TestApp,
-    people::{ADAM, LAKESIDE, NORD, OLGA, Person, SVEN},
-    render_body, small_photo,
+    people::{ADAM, NORD, OLGA, SVEN},
 };
 use reqwest::Method;
-use sandbox::{Calls, Moment, Tap, Verdict, WireFault, stripe::PRICE};
+use sandbox::{Calls, Moment, Tap, Verdict, WireFault};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-const APP: &str = "http://localhost:3000/billing";
-const LEAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0001);
+use crate::requests::{APP, Ask, all, routes, world};
 
 /// Connections that hold a transaction open and do nothing.
 const IDLE: &str =
     "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'";
-
-/// The routes of the table in docs/FEATURES.md, each with the methods it takes.
-fn routes() -> BTreeMap<String, BTreeSet<Method>> {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/FEATURES.md")).unwrap();
-    let mut routes = BTreeMap::<String, BTreeSet<Method>>::new();
-    for cell in page.lines().filter(|line| line.starts_with("| `")).flat_map(|line| line.split('`')) {
-        if let Some((method @ ("GET" | "POST"), path)) = cell.split_once(' ') {
-            routes.entry(path.to_owned()).or_default().insert(method.parse().unwrap());
-        }
-    }
-    assert!(routes.len() >= 15, "{routes:?}");
-    routes
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_says_which_methods_it_takes_and_takes_no_other() {
@@ -64,121 +46,6 @@ async fn every_route_says_which_methods_it_takes_and_takes_no_other() {
             assert_eq!(answer.status, 404, "{beside}: {}", answer.body);
         }
     }
-}
-
-/// A request that works, and another under the same path.
-#[derive(Debug, Clone)]
-struct Ask {
-    route: &'static str,
-    path: String,
-    body: Option<Value>,
-    other: Value,
-}
-
-impl Ask {
-    async fn send(&self, app: &TestApp, person: &Person, body: Option<&Value>, key: Option<&str>) -> Answer {
-        app.send_keyed(Method::POST, &self.path, &app.token(person), body, key).await
-    }
-
-    /// The request with a key of its own.
-    async fn keyed(&self, app: &TestApp, key: &str) -> Answer {
-        self.send(app, &OLGA, self.body.as_ref(), Some(key)).await
-    }
-}
-
-/// A back office in which each route that a person may post to has something to do, and a request to each.
-async fn world() -> (TestApp, Vec<Ask>) {
-    let app = TestApp::start().await;
-    let token = app.token(&OLGA);
-    app.stack.renders.pause();
-    app.stack.leads.pause();
-    app.stack.insights.pause();
-    let upload = app.upload(&token, &small_photo()).await;
-    let render = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await.expect(202);
-    let id = render["id"].as_str().unwrap();
-    let cancelled = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await.expect(202);
-    let job = cancelled["job"]["id"].as_str().unwrap();
-    let customer = app.stack.sandbox.stripe.create_customer(None, Default::default()).id;
-    app.db
-        .run(&format!(
-            "delete from agent_limits;
-             update jobs set status = 'failed', last_error = '{{}}', finished_at = now() where id = '{}';
-             update render_requests set status = 'failed' where id = '{id}';
-             insert into lead_capacity (org_id, user_id, max_open) values ('{NORD}', '{}', 1000);
-             insert into leads (id, org_id, client_name) values ('{LEAD}', '{NORD}', 'Lead');
-             update organizations set stripe_customer_id = '{customer}' where id = '{NORD}'",
-            render["job"]["id"].as_str().unwrap(),
-            SVEN.id
-        ))
-        .await;
-    let ask = |route: &'static str, path: String, body: Option<Value>, other: Value| Ask { route, path, body, other };
-    let mut two = render_body(LAKESIDE, upload);
-    two["variants"] = json!(2);
-    let action = json!({
-        "agent": "renderer", "action": "report.sent", "resource": { "type": "report", "id": "7" }, "assets": [{ "upload_id": upload }],
-    });
-    let asks = vec![
-        ask(
-            "/v1/uploads",
-            "/v1/uploads".to_owned(),
-            Some(json!({ "content_type": "image/jpeg", "bytes": 10 })),
-            json!({ "content_type": "image/jpeg", "bytes": 11 }),
-        ),
-        ask("/v1/render-requests", "/v1/render-requests".to_owned(), Some(render_body(LAKESIDE, upload)), two),
-        ask(
-            "/v1/render-requests/{id}/process",
-            format!("/v1/render-requests/{id}/process"),
-            None,
-            json!({ "again": true }),
-        ),
-        ask("/v1/jobs/{id}/cancel", format!("/v1/jobs/{job}/cancel"), None, json!({ "again": true })),
-        ask(
-            "/v1/agent-actions",
-            "/v1/agent-actions".to_owned(),
-            Some(action.clone()),
-            json!({ "agent": "renderer", "action": "report.sent", "resource": { "type": "report", "id": "8" } }),
-        ),
-        ask(
-            "/v1/insights/{table_name}",
-            "/v1/insights/leads".to_owned(),
-            Some(json!({ "period": "week" })),
-            json!({ "period": "month" }),
-        ),
-        ask("/v1/leads/{id}/assign", format!("/v1/leads/{LEAD}/assign"), None, json!({ "again": true })),
-        ask(
-            "/v1/leads/assignments/dry-run",
-            "/v1/leads/assignments/dry-run".to_owned(),
-            Some(json!({ "days": 3 })),
-            json!({ "days": 4 }),
-        ),
-        ask(
-            "/v1/leads/assignments/settings",
-            "/v1/leads/assignments/settings".to_owned(),
-            Some(json!({ "ai_bound": 0 })),
-            json!({ "ai_bound": 5 }),
-        ),
-        ask(
-            "/v1/billing/checkout",
-            "/v1/billing/checkout".to_owned(),
-            Some(json!({ "price": PRICE, "success_url": APP, "cancel_url": APP })),
-            json!({ "price": "price_other", "success_url": APP, "cancel_url": APP }),
-        ),
-        ask(
-            "/v1/billing/portal",
-            "/v1/billing/portal".to_owned(),
-            Some(json!({ "return_url": APP })),
-            json!({ "return_url": format!("{APP}?other") }),
-        ),
-    ];
-    app.stack.sandbox.stripe.create_price("price_other", 5000);
-    app.db.run("insert into plan_prices (stripe_price_id, plan) values ('price_other', 'solo')").await;
-    // All but the one that Stripe signs.
-    let posts: BTreeSet<String> =
-        routes().into_iter().filter(|(_, takes)| takes.contains(&Method::POST)).map(|(route, _)| route).collect();
-    let asked: BTreeSet<String> =
-        asks.iter().map(|ask| ask.route.to_owned()).chain(["/webhooks/stripe".to_owned()]).collect();
-    assert_eq!(asked, posts);
-    (app, asks)
 }
 
 /// What an answer names: the thing that was made. An upload's address is signed each time.
@@ -274,22 +141,6 @@ fn right_or_later(answer: &Answer, case: &str) {
     );
     let wait: u32 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=60).contains(&wait), "{case}: {wait}");
-}
-
-/// Every request there is: those with a key, and those that read.
-fn all(asks: &[Ask]) -> Vec<(Method, String, Option<Value>)> {
-    let posts = asks.iter().map(|ask| (Method::POST, ask.path.clone(), ask.body.clone()));
-    let id = asks.iter().find_map(|ask| ask.path.strip_suffix("/process")).unwrap();
-    let job = asks.iter().find_map(|ask| ask.path.strip_suffix("/cancel")).unwrap();
-    let gets = routes().into_iter().filter(|(_, takes)| takes.contains(&Method::GET)).map(|(route, _)| {
-        let path = match route.as_str() {
-            "/v1/render-requests/{id}" => id.to_owned(),
-            "/v1/jobs/{id}" => job.to_owned(),
-            other => other.replace("{id}", &LEAD.to_string()).replace("{table_name}", "leads"),
-        };
-        (Method::GET, path, None)
-    });
-    posts.chain(gets).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -476,4 +327,48 @@ async fn the_answer_of_every_class_of_error_looks_as_it_did() {
     looks_as_it_did("503 paused", &paused);
     app.stack.fault("postgres", "refuse", Calls::Every).unwrap();
     looks_as_it_did("503 no database", &send(Method::GET, "/v1/insights", &olga, None).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nul_in_any_text_of_any_request_is_the_clients_to_change() {
+    let (app, asks) = world().await;
+    let token = app.token(&OLGA);
+    let still = app.db.still().await;
+    let mut tried = 0;
+    for Ask { route, path, full: body, .. } in &asks {
+        let mut texts = Vec::new();
+        crate::mutations::places(body, "", &mut texts);
+        texts.retain(|place| body.pointer(place).is_some_and(Value::is_string));
+        for place in texts {
+            let text = body.pointer(&place).and_then(Value::as_str).unwrap();
+            let middle = text.len() / 2;
+            for damaged in [
+                "\0".to_owned(),
+                format!("\0{text}"),
+                format!("{}\0{}", &text[..middle], &text[middle..]),
+                format!("{text}\0"),
+                format!("{text}\0\0"),
+            ] {
+                let mut body = body.clone();
+                *body.pointer_mut(&place).unwrap() = json!(damaged);
+                let answer = app.post(path, &token, &body).await;
+                // An id is none with a NUL in it: then the body is of another shape.
+                let status = if Uuid::try_parse(text).is_ok() { 400 } else { 422 };
+                assert_eq!(answer.status, status, "{route}{place} {damaged:?}: {}", answer.body);
+                tried += 1;
+            }
+        }
+        // Names of fields, and what the path names.
+        if body.is_object() {
+            let mut body = body.clone();
+            body["a\0"] = json!("\0");
+            app.post(path, &token, &body).await.expect_error(400, "body_invalid");
+        }
+        for at in path.match_indices('/').map(|(at, _)| at).skip(1) {
+            let answer = app.post(&format!("{}/%00{}", &path[..at], &path[at + 1..]), &token, body).await;
+            assert!(answer.status.is_client_error(), "{route}: {}", answer.body);
+        }
+    }
+    assert!(tried > 60, "{tried}");
+    still.unchanged().await;
 }

@@ -118,6 +118,12 @@ struct Demo<'a> {
     pictures: &'a std::path::Path,
 }
 
+/// What the steps see, where all is well, whose judges are beside them.
+#[cfg(test)]
+fn examples() -> Vec<judge::Example> {
+    actions::examples()
+}
+
 impl Demo<'_> {
     async fn tell(&self, steps: &mut Steps) -> Result<()> {
         let token = self.sign_in(DESIGNER, ORG)?;

@@ -6,10 +6,13 @@ use serde_json::{Value, json};
 use sqlx::Executor;
 use uuid::Uuid;
 
-use super::{DESIGNER, Demo, ORG, Steps, judge};
+use super::{
+    DESIGNER, Demo, ORG, Steps,
+    judge::{count, flag, list, text},
+};
 
 /// What kind of agent it is, and what it says a draft costs, in micro-USD.
-pub(super) const AGENT: &str = "blogger";
+const AGENT: &str = "blogger";
 const COST: i64 = 1_500;
 /// How many drafts a month may have.
 const LIMIT: i64 = 1;
@@ -18,7 +21,7 @@ const PERSONAL: &str = "Greta Lind";
 
 impl Demo<'_> {
     pub(super) async fn tell_actions(&self, steps: &mut Steps) -> Result<()> {
-        steps.judge("agent-action", judge::agent_action, self.see_actions().await);
+        steps.judge("agent-action", judge, self.see_actions().await);
         Ok(())
     }
 
@@ -108,4 +111,41 @@ impl Demo<'_> {
         ensure!(token.starts_with("spine_agent_"), "it is no agent's token");
         Ok(token)
     }
+}
+
+fn judge(seen: &Value) -> Result<String> {
+    let (agent, limit, recorded) = (text(seen, "agent")?, count(seen, "limit")?, count(seen, "recorded")?);
+    let (entries, used, documents) = (count(seen, "entries")?, count(seen, "used")?, count(seen, "documents")?);
+    let (cost, charged, readable) = (count(seen, "cost")?, count(seen, "charged")?, list(seen, "readable")?);
+    let (status, code, scope) = (count(seen, "status")?, text(seen, "code")?, text(seen, "scope")?);
+    let retry_after = count(seen, "retry_after")?;
+    ensure!(agent == AGENT && recorded >= 1, "no agent's action was recorded: {seen}");
+    ensure!(
+        entries == recorded && used == recorded && documents == recorded,
+        "it is not in the log, the limit's window and MongoDB alike: {seen}"
+    );
+    ensure!(cost > 0 && charged == cost * recorded, "it is not charged: {seen}");
+    ensure!(readable.is_empty() && flag(seen, "sealed")?, "a personal value is not sealed: {seen}");
+    ensure!(
+        limit == 1 && status == 429 && code == "limit_reached" && scope == "agent" && retry_after > 0,
+        "it is not held to its limit: {seen}"
+    );
+    Ok(format!(
+        "{agent} logged {recorded} draft of {cost} micro-USD: entries {entries}, documents {documents}, requests used {used}, charged \
+         {charged}, names sealed; over its limit of {limit} it gets {status} {code} and when to ask again: in {retry_after} s"
+    ))
+}
+
+/// What the step sees where all is well.
+#[cfg(test)]
+pub(super) fn examples() -> Vec<super::judge::Example> {
+    vec![(
+        "agent-action",
+        judge,
+        json!({
+            "agent": "blogger", "limit": 1, "recorded": 2, "entries": 2, "used": 2, "documents": 2, "cost": 1500,
+            "charged": 3000, "sealed": true, "readable": [], "status": 429, "code": "limit_reached", "scope": "agent",
+            "retry_after": 86_400,
+        }),
+    )]
 }

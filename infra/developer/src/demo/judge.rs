@@ -6,13 +6,17 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{DESIGNER, ORG, actions, agents::SALES, billing::PRICE_MINOR};
+use super::{DESIGNER, ORG, agents::SALES, billing::PRICE_MINOR};
 
-fn text<'a>(seen: &'a Value, name: &str) -> Result<&'a str> {
+/// A step, its judge, and what it sees where all is well.
+#[cfg(test)]
+pub(super) type Example = (&'static str, fn(&Value) -> Result<String>, Value);
+
+pub(super) fn text<'a>(seen: &'a Value, name: &str) -> Result<&'a str> {
     seen[name].as_str().with_context(|| format!("{name} is no text: {seen}"))
 }
 
-fn count(seen: &Value, name: &str) -> Result<i64> {
+pub(super) fn count(seen: &Value, name: &str) -> Result<i64> {
     seen[name].as_i64().with_context(|| format!("{name} is no whole number: {seen}"))
 }
 
@@ -20,12 +24,12 @@ fn decimal(seen: &Value, name: &str) -> Result<f64> {
     seen[name].as_f64().with_context(|| format!("{name} is no number: {seen}"))
 }
 
-fn flag(seen: &Value, name: &str) -> Result<bool> {
+pub(super) fn flag(seen: &Value, name: &str) -> Result<bool> {
     seen[name].as_bool().with_context(|| format!("{name} is neither true nor false: {seen}"))
 }
 
 /// A list of texts, separated by commas.
-fn list(seen: &Value, name: &str) -> Result<String> {
+pub(super) fn list(seen: &Value, name: &str) -> Result<String> {
     let items = seen[name].as_array().with_context(|| format!("{name} is no list: {seen}"))?;
     Ok(items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "))
 }
@@ -175,29 +179,6 @@ pub(super) fn limit_reached(seen: &Value) -> Result<String> {
     ))
 }
 
-pub(super) fn agent_action(seen: &Value) -> Result<String> {
-    let (agent, limit, recorded) = (text(seen, "agent")?, count(seen, "limit")?, count(seen, "recorded")?);
-    let (entries, used, documents) = (count(seen, "entries")?, count(seen, "used")?, count(seen, "documents")?);
-    let (cost, charged, readable) = (count(seen, "cost")?, count(seen, "charged")?, list(seen, "readable")?);
-    let (status, code, scope) = (count(seen, "status")?, text(seen, "code")?, text(seen, "scope")?);
-    let retry_after = count(seen, "retry_after")?;
-    ensure!(agent == actions::AGENT && recorded >= 1, "no agent's action was recorded: {seen}");
-    ensure!(
-        entries == recorded && used == recorded && documents == recorded,
-        "it is not in the log, the limit's window and MongoDB alike: {seen}"
-    );
-    ensure!(cost > 0 && charged == cost * recorded, "it is not charged: {seen}");
-    ensure!(readable.is_empty() && flag(seen, "sealed")?, "a personal value is not sealed: {seen}");
-    ensure!(
-        limit == 1 && status == 429 && code == "limit_reached" && scope == "agent" && retry_after > 0,
-        "it is not held to its limit: {seen}"
-    );
-    Ok(format!(
-        "{agent} logged {recorded} draft of {cost} micro-USD: entries {entries}, documents {documents}, requests used {used}, charged \
-         {charged}, names sealed; over its limit of {limit} it gets {status} {code} and when to ask again: in {retry_after} s"
-    ))
-}
-
 pub(super) fn billing_checkout(seen: &Value) -> Result<String> {
     let (status, price, session) = (count(seen, "status")?, text(seen, "price")?, text(seen, "session")?);
     ensure!(
@@ -268,10 +249,14 @@ mod tests {
 
     use super::*;
 
-    type Judge = fn(&Value) -> Result<String>;
-
     /// Every step, with what it sees where all is well.
-    fn steps() -> Vec<(&'static str, Judge, Value)> {
+    fn steps() -> Vec<Example> {
+        let mut steps = own_steps();
+        steps.extend(super::super::examples());
+        steps
+    }
+
+    fn own_steps() -> Vec<Example> {
         let path = format!("orgs/{ORG}/agent_outputs/01a2292e");
         vec![
             ("sign-in", sign_in, json!({ "alg": "ES256", "email": DESIGNER.1, "with": 200, "without": 401 })),
@@ -334,15 +319,6 @@ mod tests {
                 json!({
                     "state": "reached", "percent": 100.0, "total": 10, "served_by": "default_template",
                     "because": "limit_reached", "called": 0,
-                }),
-            ),
-            (
-                "agent-action",
-                agent_action,
-                json!({
-                    "agent": "blogger", "limit": 1, "recorded": 2, "entries": 2, "used": 2, "documents": 2, "cost": 1500,
-                    "charged": 3000, "sealed": true, "readable": [], "status": 429, "code": "limit_reached", "scope": "agent",
-                    "retry_after": 86_400,
                 }),
             ),
             (

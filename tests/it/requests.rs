@@ -1,0 +1,192 @@
+//! Every request that the product takes, once: the routes that docs/FEATURES.md lists, and for each that takes a POST one that works. Tests
+//! of what all routes share go through them (routes.rs).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use integration_tests::{
+    Answer, TestApp,
+    people::{LAKESIDE, NORD, OLGA, Person, SVEN},
+    render_body, small_photo,
+};
+use reqwest::Method;
+use sandbox::stripe::PRICE;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// Where an app's page of billing is.
+pub(crate) const APP: &str = "http://localhost:3000/billing";
+/// A lead that nobody has.
+pub(crate) const LEAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0001);
+
+/// The routes of the table in docs/FEATURES.md, each with the methods it takes.
+pub(crate) fn routes() -> BTreeMap<String, BTreeSet<Method>> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/FEATURES.md")).unwrap();
+    let mut routes = BTreeMap::<String, BTreeSet<Method>>::new();
+    for cell in page.lines().filter(|line| line.starts_with("| `")).flat_map(|line| line.split('`')) {
+        if let Some((method @ ("GET" | "POST"), path)) = cell.split_once(' ') {
+            routes.entry(path.to_owned()).or_default().insert(method.parse().unwrap());
+        }
+    }
+    assert!(routes.len() >= 15, "{routes:?}");
+    routes
+}
+
+/// A request that works, and another under the same path.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    /// As docs/FEATURES.md names it.
+    pub(crate) route: &'static str,
+    pub(crate) path: String,
+    pub(crate) body: Option<Value>,
+    /// Another body, which works as well.
+    pub(crate) other: Value,
+    /// A body with every text that there may be, whatever else it says. `null` where there is none.
+    pub(crate) full: Value,
+}
+
+impl Ask {
+    pub(crate) async fn send(&self, app: &TestApp, person: &Person, body: Option<&Value>, key: Option<&str>) -> Answer {
+        app.send_keyed(Method::POST, &self.path, &app.token(person), body, key).await
+    }
+
+    /// The request with a key of its own.
+    pub(crate) async fn keyed(&self, app: &TestApp, key: &str) -> Answer {
+        self.send(app, &OLGA, self.body.as_ref(), Some(key)).await
+    }
+}
+
+/// A back office in which each route that a person may post to has something to do, and a request to each.
+pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
+    let app = TestApp::start().await;
+    let token = app.token(&OLGA);
+    app.stack.renders.pause();
+    app.stack.leads.pause();
+    app.stack.insights.pause();
+    let upload = app.upload(&token, &small_photo()).await;
+    let render = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await.expect(202);
+    let id = render["id"].as_str().unwrap();
+    let cancelled = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await.expect(202);
+    let job = cancelled["job"]["id"].as_str().unwrap();
+    let customer = app.stack.sandbox.stripe.create_customer(None, Default::default()).id;
+    app.db
+        .run(&format!(
+            "delete from agent_limits;
+             update jobs set status = 'failed', last_error = '{{}}', finished_at = now() where id = '{}';
+             update render_requests set status = 'failed' where id = '{id}';
+             insert into lead_capacity (org_id, user_id, max_open) values ('{NORD}', '{}', 1000);
+             insert into leads (id, org_id, client_name) values ('{LEAD}', '{NORD}', 'Lead');
+             update organizations set stripe_customer_id = '{customer}' where id = '{NORD}'",
+            render["job"]["id"].as_str().unwrap(),
+            SVEN.id
+        ))
+        .await;
+    let ask = |route: &'static str, path: String, body: Option<Value>, other: Value| {
+        let full = body.clone().unwrap_or_default();
+        Ask { route, path, body, other, full }
+    };
+    let with_texts = |ask: Ask, texts: Value| {
+        let mut full = ask.full;
+        full.as_object_mut().unwrap().extend(texts.as_object().unwrap().clone());
+        Ask { full, ..ask }
+    };
+    let mut two = render_body(LAKESIDE, upload);
+    two["variants"] = json!(2);
+    let calm: serde_json::Map<String, Value> = ["style", "furnishings", "lighting", "walls", "flooring", "exterior"]
+        .map(|wish| (wish.to_owned(), json!("calm")))
+        .into_iter()
+        .collect();
+    let action = json!({
+        "agent": "renderer", "action": "report.sent", "resource": { "type": "report", "id": "7" }, "assets": [{ "upload_id": upload }],
+    });
+    let asks = vec![
+        ask(
+            "/v1/uploads",
+            "/v1/uploads".to_owned(),
+            Some(json!({ "content_type": "image/jpeg", "bytes": 10 })),
+            json!({ "content_type": "image/jpeg", "bytes": 11 }),
+        ),
+        with_texts(
+            ask("/v1/render-requests", "/v1/render-requests".to_owned(), Some(render_body(LAKESIDE, upload)), two),
+            json!({ "parent_id": id, "model": "gemini-2.5-flash-image", "parameters": calm }),
+        ),
+        ask(
+            "/v1/render-requests/{id}/process",
+            format!("/v1/render-requests/{id}/process"),
+            None,
+            json!({ "again": true }),
+        ),
+        ask("/v1/jobs/{id}/cancel", format!("/v1/jobs/{job}/cancel"), None, json!({ "again": true })),
+        with_texts(
+            ask(
+                "/v1/agent-actions",
+                "/v1/agent-actions".to_owned(),
+                Some(action),
+                json!({ "agent": "renderer", "action": "report.sent", "resource": { "type": "report", "id": "8" } }),
+            ),
+            json!({
+                "project_id": LAKESIDE, "input": { "a": "b" }, "decision": { "a": ["b"] }, "output": { "a": { "b": "c" } },
+                "subjects": [OLGA.id], "assets": [{ "upload_id": upload }, { "path": "renders/x" }],
+                "deploy": {
+                    "target": "blog", "version": "7", "status": "failed", "started_at": "2026-01-01T00:00:00Z",
+                    "finished_at": "2026-01-01T00:00:00Z", "metadata": { "a": "b" },
+                },
+            }),
+        ),
+        ask(
+            "/v1/insights/{table_name}",
+            "/v1/insights/leads".to_owned(),
+            Some(json!({ "period": "week" })),
+            json!({ "period": "month" }),
+        ),
+        ask("/v1/leads/{id}/assign", format!("/v1/leads/{LEAD}/assign"), None, json!({ "again": true })),
+        ask(
+            "/v1/leads/assignments/dry-run",
+            "/v1/leads/assignments/dry-run".to_owned(),
+            Some(json!({ "days": 3 })),
+            json!({ "days": 4 }),
+        ),
+        ask(
+            "/v1/leads/assignments/settings",
+            "/v1/leads/assignments/settings".to_owned(),
+            Some(json!({ "ai_bound": 0 })),
+            json!({ "ai_bound": 5 }),
+        ),
+        ask(
+            "/v1/billing/checkout",
+            "/v1/billing/checkout".to_owned(),
+            Some(json!({ "price": PRICE, "success_url": APP, "cancel_url": APP })),
+            json!({ "price": "price_other", "success_url": APP, "cancel_url": APP }),
+        ),
+        ask(
+            "/v1/billing/portal",
+            "/v1/billing/portal".to_owned(),
+            Some(json!({ "return_url": APP })),
+            json!({ "return_url": format!("{APP}?other") }),
+        ),
+    ];
+    app.stack.sandbox.stripe.create_price("price_other", 5000);
+    app.db.run("insert into plan_prices (stripe_price_id, plan) values ('price_other', 'solo')").await;
+    // All but the one that Stripe signs.
+    let posts: BTreeSet<String> =
+        routes().into_iter().filter(|(_, takes)| takes.contains(&Method::POST)).map(|(route, _)| route).collect();
+    let asked: BTreeSet<String> =
+        asks.iter().map(|ask| ask.route.to_owned()).chain(["/webhooks/stripe".to_owned()]).collect();
+    assert_eq!(asked, posts);
+    (app, asks)
+}
+
+/// Every request there is: those with a key, and those that read.
+pub(crate) fn all(asks: &[Ask]) -> Vec<(Method, String, Option<Value>)> {
+    let posts = asks.iter().map(|ask| (Method::POST, ask.path.clone(), ask.body.clone()));
+    let id = asks.iter().find_map(|ask| ask.path.strip_suffix("/process")).unwrap();
+    let job = asks.iter().find_map(|ask| ask.path.strip_suffix("/cancel")).unwrap();
+    let gets = routes().into_iter().filter(|(_, takes)| takes.contains(&Method::GET)).map(|(route, _)| {
+        let path = match route.as_str() {
+            "/v1/render-requests/{id}" => id.to_owned(),
+            "/v1/jobs/{id}" => job.to_owned(),
+            other => other.replace("{id}", &LEAD.to_string()).replace("{table_name}", "leads"),
+        };
+        (Method::GET, path, None)
+    });
+    posts.chain(gets).collect()
+}
