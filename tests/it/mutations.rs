@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use integration_tests::{
-    TestApp,
+    TestApp, full,
     people::{DORA, LAKESIDE, NORD},
-    render_body, small_photo,
+    render_body, seed, small_photo,
 };
 use local::{gateway, lambda::InvokeError};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -16,7 +16,9 @@ use reqwest::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+/// How many events there are, and how many of them CI sends.
 const EVENTS: u64 = 10_000;
+const SAMPLE: u64 = 3_000;
 const LANES: usize = 4;
 
 /// What a field is replaced by.
@@ -200,7 +202,7 @@ fn event(seeds: &Seeds, random: &mut StdRng) -> (&'static str, Value) {
 }
 
 #[test]
-fn ten_thousand_wrong_events_make_no_panic_no_500_and_nothing_half_written() {
+fn thousands_of_wrong_events_make_no_panic_no_500_and_nothing_half_written() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (app, seeds) = runtime.block_on(async {
         let app = TestApp::start().await;
@@ -222,8 +224,10 @@ fn ten_thousand_wrong_events_make_no_panic_no_500_and_nothing_half_written() {
     });
     let (admitted, failed, answered) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let lanes = u64::try_from(LANES).unwrap();
+    // Another seed begins elsewhere among the ten thousand.
+    let (begin, count) = if full() { (0, EVENTS) } else { (seed().wrapping_mul(SAMPLE) % EVENTS, SAMPLE) };
     let lane = async |lane| {
-        for seed in (lane..EVENTS).step_by(LANES) {
+        for seed in (lane..count).step_by(LANES).map(|number| (begin + number) % EVENTS) {
             let mut random = StdRng::seed_from_u64(seed);
             let (resource, event) = event(&seeds, &mut random);
             let lambda = app.stack.function(resource).unwrap();
@@ -251,8 +255,9 @@ fn ten_thousand_wrong_events_make_no_panic_no_500_and_nothing_half_written() {
     };
     runtime.block_on(futures::future::join_all((0..lanes).map(lane)));
     let (admitted, answered, failed) = (admitted.into_inner(), answered.into_inner(), failed.into_inner());
+    let hundredth = usize::try_from(count / 100).unwrap();
     assert!(
-        admitted > 100 && answered > 8000 && failed > 100,
+        admitted > hundredth && answered > 80 * hundredth && failed > hundredth,
         "{admitted} admitted, {answered} answered, {failed} failed"
     );
 

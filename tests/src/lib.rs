@@ -5,6 +5,7 @@
 
 pub mod acting;
 pub mod people;
+mod sample;
 mod servers;
 pub mod tls;
 
@@ -24,10 +25,13 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-pub use crate::servers::{binaries, bootstrap};
 use crate::{
     people::{Agent, Person},
     servers::{directory, place},
+};
+pub use crate::{
+    sample::{full, sample, seed},
+    servers::{binaries, bootstrap},
 };
 
 /// What Supabase does when a client connects to Realtime: partitions of messages, from yesterday to three days ahead.

@@ -45,10 +45,11 @@ impl Stages {
     }
 }
 
-/// Everything that CI runs. Says at its end, however it ends, how long each part took.
-pub(crate) async fn test() -> Result<ExitCode> {
+/// Everything that CI runs; with `full`, every case of the tests of which CI takes a sample. Says at its end, however it ends, how long each
+/// part took.
+pub(crate) async fn test(full: bool) -> Result<ExitCode> {
     let mut stages = Stages::start();
-    let outcome = stages_of_test(&mut stages).await;
+    let outcome = stages_of_test(&mut stages, full).await;
     if outcome.is_err() {
         stages.done("what failed");
     }
@@ -58,7 +59,7 @@ pub(crate) async fn test() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn stages_of_test(stages: &mut Stages) -> Result<()> {
+async fn stages_of_test(stages: &mut Stages, full: bool) -> Result<()> {
     for variable in ["DATABASE_URL", "MONGODB_URI"] {
         if env(variable).is_some() {
             report::line(&format!("{variable} is set and not used: tests run on servers of their own"));
@@ -67,6 +68,9 @@ async fn stages_of_test(stages: &mut Stages) -> Result<()> {
     let home = Home::open()?;
     let mut parts = Vec::new();
     let mut variables = vec![("SPINE_TEST_DIRECTORY", home.run.display().to_string())];
+    if full {
+        variables.push(("SPINE_TEST_FULL", "yes".to_owned()));
+    }
     for part in Part::ALL {
         let part = part.start(&home).await?;
         variables.extend(part.variables.clone());

@@ -67,6 +67,9 @@ enum Command {
     /// With arguments: `cargo test` with these, as in `./spine test a_stale_lease`. A test named in full is built in its package alone.
     /// What a test needs, such as a server, is installed and started when it asks for it; `./spine servers` keeps servers running between.
     Test {
+        /// Every case of the slow tests, of which CI takes a sample; the first argument. SPINE_TEST_SEED, a number, draws another sample.
+        #[arg(long)]
+        full: bool,
         /// Passed to `cargo test`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -172,8 +175,13 @@ async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo { json, given } => Box::pin(demo::run(json, given)).await,
         Command::Up { port, given } => Box::pin(up::run(port, given)).await,
-        Command::Test { args } if args.is_empty() => check::test().await,
-        Command::Test { args } => script("test", &args),
+        Command::Test { full, args } if args.is_empty() => check::test(full).await,
+        Command::Test { full, mut args } => {
+            if full {
+                args.insert(0, "--full".to_owned());
+            }
+            script("test", &args)
+        }
         Command::Install { lists } => script("install", &lists),
         Command::Servers => check::servers().await,
         Command::Soak { args } => become_program(process::Command::new(platform::binaries()?.join("soak")).args(args)),

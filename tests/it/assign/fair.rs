@@ -6,6 +6,7 @@ use futures::{StreamExt, stream};
 use integration_tests::{
     Server, TestApp, TestDatabase,
     acting::Actor,
+    full,
     people::{NORD, OLGA},
 };
 use proptest::{
@@ -199,7 +200,8 @@ fn whatever_a_team_is_like_the_lead_goes_to_somebody_who_suits_and_has_room() {
         team(&db, 6).await;
         db
     });
-    let mut runner = TestRunner::new(Config { cases: 200, max_shrink_iters: 100, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: if full() { 200 } else { 60 }, max_shrink_iters: 100, ..Config::default() });
     runner
         .run(&teams(), |(team, wishes)| {
             runtime.block_on(gives_as_it_says(&db, &team, &wishes));

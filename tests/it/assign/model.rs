@@ -3,6 +3,7 @@
 use integration_tests::{
     TestApp,
     people::{DORA, NORD, OLGA, SVEN},
+    sample,
 };
 use sandbox::{Calls, Canned, anthropic};
 use serde_json::{Value, json};
@@ -225,27 +226,28 @@ async fn an_organisation_that_chose_no_bound_sends_nothing_to_a_model() {
 async fn a_worker_cut_off_at_any_moment_gives_a_lead_once_and_charges_for_it_once() {
     let app = with_a_model(&[]).await;
     let olga = app.token(&OLGA);
+    let cases =
+        sample(["reset", "lost"].into_iter().flat_map(|fault| (1..=16).map(move |call| (fault, call))).collect(), 16);
     let mut number = 0;
-    for fault in ["reset", "lost"] {
-        for call in 1..=16 {
-            number += 1;
-            come(&app.db, number, 1).await;
-            app.stack.leads.pause();
-            ask(&app, &olga, lead(number)).await.expect(202);
-            app.stack.fault("postgres", fault, Calls::Number(call)).unwrap();
-            app.stack.leads.resume();
-            app.stack.leads.drained().await;
-            app.stack.fault("postgres", "none", Calls::Every).unwrap();
-            for _ in 0..2 {
-                a_minute(&app).await;
-            }
-            let holder = one(&app.db, &format!("select assigned_to from leads where id = '{}'", lead(number))).await;
-            assert_eq!(holder, json!(SVEN.id), "{fault} {call} {}", app.logs());
-            whole(&app.db).await;
+    for &(fault, call) in &cases {
+        number += 1;
+        come(&app.db, number, 1).await;
+        app.stack.leads.pause();
+        ask(&app, &olga, lead(number)).await.expect(202);
+        app.stack.fault("postgres", fault, Calls::Number(call)).unwrap();
+        app.stack.leads.resume();
+        app.stack.leads.drained().await;
+        app.stack.fault("postgres", "none", Calls::Every).unwrap();
+        for _ in 0..2 {
+            a_minute(&app).await;
         }
+        let holder = one(&app.db, &format!("select assigned_to from leads where id = '{}'", lead(number))).await;
+        assert_eq!(holder, json!(SVEN.id), "{fault} {call} {}", app.logs());
+        whole(&app.db).await;
     }
-    assert!(app.stack.wire("postgres").unwrap().faults_met() > 20);
-    assert_eq!(app.db.count("select count(*) from lead_assignments").await, 32);
+    let met = app.stack.wire("postgres").unwrap().faults_met();
+    assert!(met > cases.len() / 2, "{met} faults of {} were met", cases.len());
+    assert_eq!(app.db.count("select count(*) from lead_assignments").await, i64::try_from(cases.len()).unwrap());
     let charged = "select count(*) from lead_assignments a where (a.decided_by = 'ai') <> exists (select from billing_events b where b.source_id = a.id)";
     assert_eq!(app.db.count(charged).await, 0);
     assert_eq!(app.db.count("select count(*) from jobs where status <> 'succeeded'").await, 0);

@@ -4,6 +4,7 @@ use futures::future::join_all;
 use integration_tests::{
     TestApp,
     people::{ADAM, NORD, OLGA},
+    sample,
 };
 use reqwest::Method;
 use sandbox::Calls;
@@ -273,30 +274,35 @@ async fn a_worker_that_dies_is_replaced_and_its_call_is_told_as_lost() {
 async fn a_worker_cut_off_at_any_moment_writes_a_text_once_and_charges_for_it_once() {
     let app = TestApp::start().await;
     a_quarter(&app).await;
-    for fault in ["reset", "lost"] {
-        for call in 1..=14 {
-            // Other figures, and so another insight.
-            leads(&app, NORD, 1, "new", "website", None, 1).await;
-            app.stack.insights.pause();
-            let asked = ask(&app, &ADAM, "leads", "week").await.expect(202);
-            app.stack.fault("postgres", fault, Calls::Number(call)).unwrap();
-            app.stack.insights.resume();
-            app.stack.insights.drained().await;
-            app.stack.fault("postgres", "none", Calls::Every).unwrap();
-            for _ in 0..2 {
-                a_minute_passes(&app).await;
-            }
-            let shown = written(&app, &ADAM, "leads", "week").await;
-            assert_eq!(shown["id"], asked["id"], "{fault} {call}");
-            assert_eq!(by(&shown), (Some("model"), None), "{fault} {call}: {}", app.logs());
-            settled(&app).await;
+    let cases =
+        sample(["reset", "lost"].into_iter().flat_map(|fault| (1..=14).map(move |call| (fault, call))).collect(), 14);
+    for &(fault, call) in &cases {
+        // Other figures, and so another insight.
+        leads(&app, NORD, 1, "new", "website", None, 1).await;
+        app.stack.insights.pause();
+        let asked = ask(&app, &ADAM, "leads", "week").await.expect(202);
+        app.stack.fault("postgres", fault, Calls::Number(call)).unwrap();
+        app.stack.insights.resume();
+        app.stack.insights.drained().await;
+        app.stack.fault("postgres", "none", Calls::Every).unwrap();
+        for _ in 0..2 {
+            a_minute_passes(&app).await;
         }
+        let shown = written(&app, &ADAM, "leads", "week").await;
+        assert_eq!(shown["id"], asked["id"], "{fault} {call}");
+        assert_eq!(by(&shown), (Some("model"), None), "{fault} {call}: {}", app.logs());
+        settled(&app).await;
     }
-    assert!(app.stack.wire("postgres").unwrap().faults_met() > 20);
-    assert_eq!(app.db.count("select count(*) from ai_insights where served_by = 'model'").await, 28);
-    assert_eq!(app.db.count("select count(distinct source_id) from billing_events").await, 28);
-    assert_eq!(app.db.count("select count(*) from billing_events").await, 28);
-    assert_eq!(app.db.count("select count(*) from audit_log where action = 'insight.written'").await, 28);
+    let met = app.stack.wire("postgres").unwrap().faults_met();
+    assert!(met > cases.len() / 2, "{met} faults of {} were met", cases.len());
+    for each in [
+        "select count(*) from ai_insights where served_by = 'model'",
+        "select count(distinct source_id) from billing_events",
+        "select count(*) from billing_events",
+        "select count(*) from audit_log where action = 'insight.written'",
+    ] {
+        assert_eq!(app.db.count(each).await, i64::try_from(cases.len()).unwrap(), "{each}");
+    }
     assert_eq!(app.db.count("select count(*) from jobs where status <> 'succeeded'").await, 0);
     assert!(app.stack.insights.dead_letters().is_empty());
 }
