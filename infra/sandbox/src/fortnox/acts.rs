@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     Fortnox,
-    books::{Account, CostCenter, CostCenterRule, Series, Voucher, Year},
+    books::{Account, CostCenter, Series, Voucher, Year},
     invoices::NewInvoice,
     world::{Company, OrgNumberSpelling},
 };
@@ -97,7 +97,8 @@ impl Fortnox {
         self.in_year(tenant, year, |year, _| year.accounts.remove(&number).map(drop))
     }
 
-    fn change_account(&self, tenant: i64, year: i64, number: u16, change: impl FnOnce(&mut Account)) -> Result<()> {
+    /// Changes an account of a year.
+    pub fn change_account(&self, tenant: i64, year: i64, number: u16, change: impl FnOnce(&mut Account)) -> Result<()> {
         self.in_year(tenant, year, |year, now| {
             let account = year.accounts.get_mut(&number)?;
             change(account);
@@ -109,11 +110,6 @@ impl Fortnox {
     /// Whether an account can be posted to in a year.
     pub fn set_account_active(&self, tenant: i64, year: i64, number: u16, active: bool) -> Result<()> {
         self.change_account(tenant, year, number, |account| account.active = active)
-    }
-
-    /// Whether rows on an account carry a cost center in a year.
-    pub fn set_account_cost_center(&self, tenant: i64, year: i64, number: u16, rule: CostCenterRule) -> Result<()> {
-        self.change_account(tenant, year, number, |account| account.cost_center = rule)
     }
 
     /// Adds a series to a year, or replaces it there.

@@ -17,9 +17,9 @@ pub(super) fn kronor(ore: i64) -> Value {
     }
 }
 
-/// Whether rows on an account carry a cost center.
+/// Whether rows on an account carry something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CostCenterRule {
+pub enum Rule {
     /// They may.
     Allowed,
     /// They must.
@@ -28,7 +28,7 @@ pub enum CostCenterRule {
     NotAllowed,
 }
 
-impl CostCenterRule {
+impl Rule {
     fn name(self) -> &'static str {
         match self {
             Self::Allowed => "ALLOWED",
@@ -52,7 +52,11 @@ pub struct Account {
     /// Whether it can be posted to.
     pub active: bool,
     /// Whether rows carry a cost center.
-    pub cost_center: CostCenterRule,
+    pub cost_center: Rule,
+    /// Whether rows carry a project.
+    pub project: Rule,
+    /// Whether rows carry transaction information.
+    pub transaction_information: Rule,
     pub(super) modified: i64,
 }
 
@@ -66,7 +70,9 @@ impl Account {
             sru: 7513,
             vat_code: None,
             active: true,
-            cost_center: CostCenterRule::Allowed,
+            cost_center: Rule::Allowed,
+            project: Rule::Allowed,
+            transaction_information: Rule::Allowed,
             modified: 0,
         }
     }
@@ -76,7 +82,7 @@ impl Account {
         json!({
             "@url": format!("{url}/3/accounts/{}?financialyear={year}", self.number), "Active": self.active,
             "BalanceBroughtForward": 0, "CostCenter": null, "CostCenterSettings": self.cost_center.name(),
-            "Description": self.description, "Number": self.number, "Project": "", "ProjectSettings": "ALLOWED",
+            "Description": self.description, "Number": self.number, "Project": "", "ProjectSettings": self.project.name(),
             "SRU": self.sru, "VATCode": self.vat_code, "Year": year,
         })
     }
@@ -91,7 +97,7 @@ impl Account {
         detail["QuantitySettings"] = json!("ALLOWED");
         detail["QuantityUnit"] = json!("");
         detail["TransactionInformation"] = Value::Null;
-        detail["TransactionInformationSettings"] = json!("ALLOWED");
+        detail["TransactionInformationSettings"] = json!(self.transaction_information.name());
         detail
     }
 }
@@ -133,7 +139,7 @@ impl Series {
 /// A cost center.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CostCenter {
-    /// What rows name it by.
+    /// What rows name it by: at most 6 characters.
     pub code: String,
     /// Its name.
     pub description: String,
@@ -168,7 +174,7 @@ impl Year {
     pub(super) fn render(&self, url: &str) -> Value {
         json!({
             "@url": format!("{url}/3/financialyears/{}", self.id), "Id": self.id, "FromDate": self.from, "ToDate": self.to,
-            "AccountChartType": "BAS 2024", "AccountCharts": null, "AccountingMethod": "ACCRUAL",
+            "AccountChartType": "BAS 2024", "AccountingMethod": "ACCRUAL",
         })
     }
 }

@@ -1,11 +1,11 @@
 //! A part of the BAS chart of accounts, as a new company has it.
 
-use super::books::{Account, CostCenterRule};
+use super::books::{Account, Rule};
 
-use CostCenterRule::{Allowed, Mandatory, NotAllowed};
+use Rule::{Allowed, Mandatory, NotAllowed};
 
 /// Number, name, SRU code, VAT code, whether it is active, and whether rows carry a cost center.
-type Line = (u16, &'static str, u16, &'static str, bool, CostCenterRule);
+type Line = (u16, &'static str, u16, &'static str, bool, Rule);
 
 #[rustfmt::skip]
 const LINES: [Line; 58] = [
@@ -73,13 +73,12 @@ const LINES: [Line; 58] = [
 pub(super) fn accounts(now: i64) -> impl Iterator<Item = (u16, Account)> {
     LINES.iter().map(move |(number, description, sru, vat_code, active, cost_center)| {
         let account = Account {
-            number: *number,
-            description: (*description).to_owned(),
             sru: *sru,
             vat_code: (!vat_code.is_empty()).then(|| (*vat_code).to_owned()),
             active: *active,
             cost_center: *cost_center,
             modified: now,
+            ..Account::new(*number, *description)
         };
         (*number, account)
     })

@@ -37,7 +37,7 @@ impl Clock {
     }
 }
 
-/// The wall clock in Sweden, which is in what `lastmodified` is compared: UTC+1, and UTC+2 from the last Sunday of March to the last
+/// The wall clock in Sweden, which is what `lastmodified` is compared with, as far as is known: UTC+1, and UTC+2 from the last Sunday of March to the last
 /// Sunday of October, 01:00 UTC each. An hour in autumn comes twice, as it does there.
 pub(super) fn stockholm(at: i64) -> NaiveDateTime {
     let utc = DateTime::from_timestamp_millis(at).unwrap_or_default().naive_utc();

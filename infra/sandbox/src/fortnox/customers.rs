@@ -10,7 +10,7 @@ use super::{
     world::{Company, CustomerNumber},
 };
 
-/// The longest text of a customer, in characters.
+/// The longest name, and the longest text where nothing else is documented.
 const TEXT: usize = 1024;
 const TYPES: &[&str] = &["PRIVATE", "COMPANY"];
 const VAT_TYPES: &[&str] = &["SEVAT", "SEREVERSEDVAT", "EUREVERSEDVAT", "EUVAT", "EXPORT"];
@@ -126,7 +126,7 @@ fn check(fields: &Map<String, Value>) -> Result<(), Refusal> {
             "DefaultDeliveryTypes" | "DefaultTemplates" if !value.is_object() => return Err(Refusal::body()),
             "DefaultDeliveryTypes" | "DefaultTemplates" => {}
             _ => {
-                fields::text(fields, name, TEXT)?;
+                fields::text(fields, name, longest(name))?;
             }
         }
     }
@@ -137,6 +137,19 @@ fn check(fields: &Map<String, Value>) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// The longest text of a field, in characters.
+fn longest(field: &str) -> usize {
+    match field {
+        "CountryCode" | "DeliveryCountryCode" | "VisitingCountryCode" => 2,
+        "Currency" => 3,
+        "ZipCode" | "DeliveryZipCode" | "VisitingZipCode" => 10,
+        "GLN" | "GLNDelivery" => 13,
+        "OurReference" | "YourReference" => 50,
+        "VisitingAddress" | "VisitingCity" | "WWW" => 128,
+        _ => TEXT,
+    }
 }
 
 fn missing() -> Refusal {

@@ -10,7 +10,7 @@ use axum::{
 use futures::stream;
 
 use super::{Fortnox, lock, pages, refusal::Refusal};
-use crate::{Calls, plan::Plan};
+use crate::{Calls, Gate, plan::Plan};
 
 /// Calls that a fault is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,10 +24,12 @@ pub enum Call {
 }
 
 /// What goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Fault {
     /// It is done, and the connection is closed before a byte of the answer.
     Lost,
+    /// It is done, and answered once the gate is opened.
+    Held(Gate),
     /// It is done, and answered with 500.
     Failed,
     /// It is not done: 500 with code 1000003.
@@ -70,9 +72,16 @@ impl Fortnox {
         self.arrange(Call::Voucher, Fault::Lost, Calls::Next(1));
     }
 
+    /// Waits until the answers to so many calls were held back, what they asked for being done.
+    pub async fn held_times(&self, times: usize) {
+        let mut held = self.held.subscribe();
+        // The sender lives as long as we do.
+        let _ = held.wait_for(|held| *held >= times).await;
+    }
+
     /// Counts a call. The fault of the narrower kind goes first.
     pub(super) fn meet(&self, method: &Method, path: &str) -> Option<Fault> {
-        let kinds: &[Call] = match path {
+        let kinds: &[Call] = match path.trim_end_matches('/') {
             "/oauth-v1/token" => &[Call::Token],
             "/3/vouchers" if method == Method::POST => &[Call::Voucher, Call::Rest],
             path if path.starts_with("/3/") => &[Call::Rest],
@@ -86,9 +95,9 @@ impl Fortnox {
 
 impl Fault {
     /// The answer instead of doing it, if it is not done.
-    pub(super) fn instead(self) -> Option<Response> {
+    pub(super) fn instead(&self) -> Option<Response> {
         match self {
-            Self::Lost | Self::Failed | Self::Slow(_) => None,
+            Self::Lost | Self::Held(_) | Self::Failed | Self::Slow(_) => None,
             Self::SystemException => Some(Refusal::system().into_response()),
             Self::RateLimited => Some(Refusal::too_many().into_response()),
             Self::BadGateway => Some(pages::bad_gateway()),
@@ -96,7 +105,7 @@ impl Fault {
     }
 
     /// What becomes of the answer.
-    pub(super) fn spoil(self, answer: Response) -> Response {
+    pub(super) fn spoil(&self, answer: Response) -> Response {
         match self {
             Self::Failed => Refusal::system().into_response(),
             Self::Lost => {

@@ -37,9 +37,10 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
+use tokio::sync::watch;
 use url::Url;
 
-pub use books::{Account, CostCenter, CostCenterRule, Series, Voucher, VoucherRow};
+pub use books::{Account, CostCenter, Rule, Series, Voucher, VoucherRow};
 pub use faults::{Call, Fault};
 pub use invoices::NewInvoice;
 pub use limit::{MOST, WINDOW_MS};
@@ -62,6 +63,8 @@ pub struct Fortnox {
     world: Mutex<World>,
     log: Mutex<rest::Log>,
     faults: Mutex<faults::Faults>,
+    /// How many answers were held back.
+    held: watch::Sender<usize>,
 }
 
 impl std::fmt::Debug for Fortnox {
@@ -98,6 +101,7 @@ impl Fortnox {
             world: Mutex::new(world),
             log: Mutex::default(),
             faults: Mutex::default(),
+            held: watch::Sender::default(),
         })
     }
 

@@ -145,13 +145,17 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     let fault = fortnox.meet(&method, uri.path());
-    if let Some(instead) = fault.and_then(Fault::instead) {
+    if let Some(instead) = fault.as_ref().and_then(Fault::instead) {
         return instead;
     }
     if let Some(Fault::Slow(by)) = fault {
         tokio::time::sleep(by).await;
     }
     let answer = fortnox.respond(admitted, &method, &uri, &headers, &body);
+    if let Some(Fault::Held(gate)) = &fault {
+        fortnox.held.send_modify(|held| *held += 1);
+        gate.opened().await;
+    }
     match fault {
         Some(fault) => fault.spoil(answer),
         None => answer,

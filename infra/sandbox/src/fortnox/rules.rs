@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    books::{Account, CostCenterRule, Voucher, VoucherRow},
+    books::{Account, Rule, Voucher, VoucherRow},
     fields,
     params::date,
     refusal::Refusal,
@@ -24,8 +24,8 @@ const COMMENTS: usize = 1000;
 const TRANSACTION_INFORMATION: usize = 100;
 /// How long the code of a series may be.
 pub(super) const SERIES: usize = 10;
-/// How long the code of a cost center may be. Not documented.
-const COST_CENTER: usize = 10;
+/// How long the code of a cost center may be.
+const COST_CENTER: usize = 6;
 /// The most digits of an amount, the two decimals included.
 const DIGITS: i64 = 99_999_999_999_999;
 
@@ -138,24 +138,39 @@ pub(super) fn check(company: &Company, year: Option<i64>, voucher: &Voucher) -> 
         if !account.active {
             return Err(Refusal::uncoded(format!("Konto \"{}\" är inte aktivt.", account.number)));
         }
-        check_cost_center(company, account, row)?;
+        check_account(company, account, row)?;
     }
     balance(voucher)?;
     Ok(year.id)
 }
 
-/// A cost center of the whole voucher does not stand in for that of a row. Whether it does at Fortnox is not documented.
-fn check_cost_center(company: &Company, account: &Account, row: &VoucherRow) -> Result<(), Refusal> {
+/// What an account demands of its rows, and forbids. A cost center of the whole voucher does not stand in for that of a row; whether it
+/// does at Fortnox is not documented.
+fn check_account(company: &Company, account: &Account, row: &VoucherRow) -> Result<(), Refusal> {
+    let number = account.number;
     match (account.cost_center, &row.cost_center) {
-        (CostCenterRule::Mandatory, None) => {
-            let message = format!("Kostnadsställe är obligatoriskt på konto {}.", account.number);
-            Err(Refusal::invalid(2_000_946, message))
+        (Rule::Mandatory, None) => {
+            let message = format!("Kostnadsställe är obligatoriskt på konto {number}.");
+            return Err(Refusal::invalid(2_000_946, message));
         }
-        (CostCenterRule::NotAllowed, Some(_)) => {
-            Err(Refusal::uncoded(format!("Kostnadsställe är inte tillåtet på konto {}.", account.number)))
+        (Rule::NotAllowed, Some(_)) => {
+            return Err(Refusal::uncoded(format!("Kostnadsställe är inte tillåtet på konto {number}.")));
         }
-        (_, Some(code)) => known_cost_center(company, code),
-        (_, None) => Ok(()),
+        (_, Some(code)) => known_cost_center(company, code)?,
+        (_, None) => {}
+    }
+    // A row cannot have one here.
+    if account.project == Rule::Mandatory {
+        return Err(Refusal::uncoded(format!("Projekt är obligatoriskt på konto {number}.")));
+    }
+    match (account.transaction_information, &row.transaction_information) {
+        (Rule::Mandatory, None) => {
+            Err(Refusal::uncoded(format!("Transaktionsinformation är obligatorisk på konto {number}.")))
+        }
+        (Rule::NotAllowed, Some(_)) => {
+            Err(Refusal::uncoded(format!("Transaktionsinformation är inte tillåten på konto {number}.")))
+        }
+        _ => Ok(()),
     }
 }
 

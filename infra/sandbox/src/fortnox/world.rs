@@ -165,7 +165,7 @@ impl Company {
             "Domicile": "Växjö", "Email": "", "Fax": "", "IBAN": "", "Name": self.name,
             "OrganizationNumber": self.org_number(), "PG": "", "Phone1": "", "Phone2": "", "TaxEnabled": true,
             "VATNumber": format!("SE{}01", self.org_number), "VisitAddress": "", "VisitCity": "", "VisitCountry": "",
-            "VisitCountryCode": "", "VisitZipCode": "", "WWW": "", "ZipCode": "352 30",
+            "VisitCountryCode": "", "VisitName": "", "VisitZipCode": "", "WWW": "", "ZipCode": "352 30",
         }})
     }
 }

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::{
-    Calls, Canned,
+    Calls, Canned, Gate,
     ask::send,
     fortnox::{Call, Fault, MOST},
 };
@@ -91,6 +91,22 @@ async fn a_voucher_answer_can_be_lost_or_spoilt_after_it_was_stored() {
     app.post(&token, &path, &voucher).await.refused(500, 1_000_003, "System exception");
     assert_eq!(app.fortnox.vouchers(app.tenant).len(), 2);
     assert_eq!(app.post(&token, &path, &voucher).await.body["Voucher"]["VoucherNumber"], 3);
+}
+
+#[tokio::test]
+async fn an_answer_is_held_back_after_what_was_asked_for_is_done() {
+    let app = App::start().await;
+    let first = app.exchange(&app.code(app.tenant, &[])).await.body["refresh_token"].as_str().unwrap().to_owned();
+    let gate = Gate::default();
+    app.fortnox.arrange(Call::Token, Fault::Held(gate.clone()), Calls::Next(1));
+    let (answer, live) = tokio::join!(app.refresh(&first), async {
+        app.fortnox.held_times(1).await;
+        let live = app.fortnox.refresh_tokens(app.tenant);
+        gate.open();
+        live
+    });
+    assert_ne!(live, [first]);
+    assert_eq!(answer.ok()["refresh_token"], live[0]);
 }
 
 #[tokio::test]

@@ -230,6 +230,10 @@ async fn a_customer_that_breaks_the_rules_is_refused() {
     };
     post("Name", json!("")).await.uncoded("Fältet Name måste anges.");
     post("Name", json!("a".repeat(1025))).await.uncoded("Värdet i fältet Name är för långt, högst 1024 tecken.");
+    for (field, most) in [("ZipCode", 10), ("CountryCode", 2), ("YourReference", 50), ("WWW", 128), ("Email", 1024)] {
+        let message = format!("Värdet i fältet {field} är för långt, högst {most} tecken.");
+        post(field, json!("a".repeat(most + 1))).await.uncoded(&message);
+    }
     post("City", json!("<b>")).await.refused(400, 2_000_359, "Värdet innehåller ej tillåtna tecken. (<b>)");
     post("Active", json!("ja")).await.refused(400, 2_000_134, "Värdet måste vara en boolean (ja)");
     post("SalesAccount", json!("x")).await.refused(400, 2_000_108, "Värdet måste vara numeriskt (x)");
@@ -276,6 +280,7 @@ async fn invoices_tell_what_is_paid() {
     assert_eq!(numbers("filter=cancelled").await, ["3"]);
     assert!(numbers("filter=unbooked").await.is_empty());
     assert_eq!(numbers("customernumber=1&sortby=total").await, ["3", "1"]);
+    assert_eq!(numbers("ocr=44&sortby=customernumber").await, ["4"]);
     assert_eq!(numbers("externalinvoicereference1=sp-abc-1").await, ["4"]);
     assert_eq!(numbers("fromdate=2026-06-01&todate=2026-06-30&sortorder=descending").await, ["4", "3"]);
     assert_eq!(numbers("fromfinalpaydate=2026-06-10&tofinalpaydate=2026-06-10").await, ["1"]);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fortnox::{Account, CostCenterRule, Series, Voucher, VoucherRow};
+use crate::fortnox::{Account, Rule, Series, Voucher, VoucherRow};
 
 /// A voucher that the books take in 2026.
 fn good() -> Value {
@@ -353,7 +353,7 @@ async fn a_cost_center_is_given_where_the_account_demands_it() {
     let booked = books.book(&changed("/VoucherRows/0", Some(row(json!("AVD1"))))).await;
     assert_eq!(booked.body["Voucher"]["VoucherRows"][0]["CostCenter"], "AVD1");
     let (tenant, year) = (books.app.tenant, books.app.year(2026));
-    books.app.fortnox.set_account_cost_center(tenant, year, 5010, CostCenterRule::Mandatory).unwrap();
+    books.app.fortnox.change_account(tenant, year, 5010, |account| account.cost_center = Rule::Mandatory).unwrap();
     books.refuse(&good()).await.refused(400, 2_000_946, "Kostnadsställe är obligatoriskt på konto 5010.");
 }
 
@@ -362,6 +362,24 @@ async fn a_cost_center_is_not_given_where_the_account_forbids_it() {
     let books = Books::open().await;
     let answer = books.refuse_changed("/VoucherRows/1/CostCenter", json!("AVD1")).await;
     answer.uncoded("Kostnadsställe är inte tillåtet på konto 1930.");
+}
+
+#[tokio::test]
+async fn transaction_information_and_projects_are_given_where_the_account_demands_them() {
+    let books = Books::open().await;
+    let rule = |number: u16, set: fn(&mut Account)| {
+        books.app.fortnox.change_account(books.app.tenant, books.app.year(2026), number, set).unwrap();
+    };
+    rule(1930, |account| account.transaction_information = Rule::Mandatory);
+    books.refuse(&good()).await.uncoded("Transaktionsinformation är obligatorisk på konto 1930.");
+    books.book(&changed("/VoucherRows/1/TransactionInformation", Some(json!("x")))).await;
+    rule(1930, |account| account.transaction_information = Rule::NotAllowed);
+    let given = books.refuse_changed("/VoucherRows/1/TransactionInformation", json!("x")).await;
+    given.uncoded("Transaktionsinformation är inte tillåten på konto 1930.");
+    rule(5010, |account| account.project = Rule::Mandatory);
+    books.refuse(&good()).await.uncoded("Projekt är obligatoriskt på konto 5010.");
+    let path = format!("/3/accounts/5010?financialyear={}", books.app.year(2026));
+    assert_eq!(books.app.get(&books.token, &path).await.ok()["Account"]["ProjectSettings"], "MANDATORY");
 }
 
 #[tokio::test]
