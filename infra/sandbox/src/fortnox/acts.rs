@@ -142,7 +142,7 @@ impl Fortnox {
         })
     }
 
-    /// A person books a voucher by hand, in whichever series. The number that it gets; the one it has counts for nothing.
+    /// A person books a voucher by hand, in a manual series or not. Returns the number it gets, in place of the one it has.
     pub fn add_voucher(&self, tenant: i64, voucher: Voucher) -> Result<i64> {
         self.within(tenant, |company, _| {
             let number = company.next_number(voucher.year, &voucher.series);

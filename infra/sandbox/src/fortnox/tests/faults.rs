@@ -1,4 +1,7 @@
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use super::*;
 use crate::{
@@ -99,8 +102,17 @@ async fn an_answer_is_held_back_after_what_was_asked_for_is_done() {
     let first = app.exchange(&app.code(app.tenant, &[])).await.body["refresh_token"].as_str().unwrap().to_owned();
     let gate = Gate::default();
     app.fortnox.arrange(Call::Token, Fault::Held(gate.clone()), Calls::Next(1));
-    let (answer, live) = tokio::join!(app.refresh(&first), async {
+    let answered = Cell::new(false);
+    let refresh = async {
+        let answer = app.refresh(&first).await;
+        answered.set(true);
+        answer
+    };
+    let (answer, live) = tokio::join!(refresh, async {
         app.fortnox.held_times(1).await;
+        // Another call, so that an answer which is not held back has arrived by now.
+        assert_eq!(app.get("nonsense", COMPANY).await.status, 401);
+        assert!(!answered.get());
         let live = app.fortnox.refresh_tokens(app.tenant);
         gate.open();
         live
