@@ -1,5 +1,5 @@
 //! The outside world as real HTTP servers that speak the documented wire formats: Supabase Auth's key set and storage, AWS
-//! Secrets Manager, Anthropic, Gemini, Stripe.
+//! Secrets Manager, Anthropic, Gemini, Stripe, Fortnox.
 //!
 //! Keys are made per run. What is sent is recorded, the next answers can be told to be something else, and a [`Wire`] in front of
 //! any server spoils what passes.
@@ -10,7 +10,10 @@
 )]
 
 pub mod anthropic;
+#[cfg(test)]
+mod ask;
 pub mod auth;
+pub mod fortnox;
 pub mod gemini;
 pub mod photo;
 mod plan;
@@ -79,6 +82,10 @@ pub struct Sandbox {
     pub stripe: Arc<stripe::Stripe>,
     /// What Stripe should answer next. What it was asked it knows itself.
     pub stripe_script: Arc<Script>,
+    /// Companies, their books and their consents.
+    pub fortnox: Arc<fortnox::Fortnox>,
+    /// What Fortnox should answer next. What it was asked it knows itself.
+    pub fortnox_script: Arc<Script>,
     /// The secret document.
     pub secrets: Arc<secrets::SecretStore>,
     /// Where each server listens.
@@ -102,6 +109,8 @@ pub struct Addresses {
     pub gemini: SocketAddr,
     /// Stripe.
     pub stripe: SocketAddr,
+    /// Fortnox: OAuth and the API.
+    pub fortnox: SocketAddr,
 }
 
 impl Drop for Sandbox {
@@ -133,6 +142,12 @@ impl Sandbox {
         servers.push(serve(stripe_listener, stripe::router(&stripe, &stripe_script)));
         servers.push(tokio::spawn(Arc::clone(&stripe).run()));
 
+        let fortnox_listener = TcpListener::bind("127.0.0.1:0").await?;
+        let fortnox_address = fortnox_listener.local_addr()?;
+        let fortnox = fortnox::Fortnox::new(fortnox_address);
+        let fortnox_script = Arc::new(Script::default());
+        servers.push(serve(fortnox_listener, fortnox::router(&fortnox, &fortnox_script)));
+
         let anthropic_key = Key::generate("sk-ant-sandbox-");
         let anthropic = Arc::new(Script::default());
         let gemini_key = Key::generate("AIza-sandbox-");
@@ -157,6 +172,7 @@ impl Sandbox {
             anthropic: addresses[2],
             gemini: addresses[3],
             stripe: stripe_address,
+            fortnox: fortnox_address,
         };
         Ok(Self {
             auth,
@@ -168,6 +184,8 @@ impl Sandbox {
             gemini,
             stripe,
             stripe_script,
+            fortnox,
+            fortnox_script,
             secrets: store,
             addresses,
             supabase_url,

@@ -47,6 +47,10 @@ impl Gate {
     pub fn open(&self) {
         self.0.notify_one();
     }
+
+    pub(crate) async fn opened(&self) {
+        self.0.notified().await;
+    }
 }
 
 /// One provider's memory and instructions.
@@ -133,7 +137,7 @@ async fn play(State(script): State<Arc<Script>>, request: Request, next: Next) -
         Some(Canned::Answer(status, body)) => return answer(status, Vec::new(), body),
         Some(Canned::Hinted(status, headers, body)) => return answer(status, headers, body),
         Some(Canned::Garbage(bytes)) => return ([("content-type", "application/json")], bytes).into_response(),
-        Some(Canned::Held(gate)) => gate.0.notified().await,
+        Some(Canned::Held(gate)) => gate.opened().await,
         Some(Canned::Changed(changes)) => {
             return changed(next.run(Request::from_parts(parts, Body::from(body))).await, changes).await;
         }

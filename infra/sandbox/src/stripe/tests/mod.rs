@@ -4,7 +4,7 @@ mod deliveries;
 mod shapes;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -16,15 +16,13 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use super::{Stripe, router, world::new_id};
-use crate::{Key, Script};
+use crate::{
+    Key, Script,
+    ask::{Answer, call},
+};
 
 /// A Stripe whose clock stands still, and what asks it.
 struct App {
@@ -92,13 +90,6 @@ impl App {
     }
 }
 
-struct Answer {
-    status: u16,
-    headers: HashMap<String, String>,
-    text: String,
-    body: Value,
-}
-
 impl Answer {
     fn ids(&self) -> Vec<&str> {
         self.body["data"].as_array().unwrap().iter().map(|object| object["id"].as_str().unwrap()).collect()
@@ -108,30 +99,6 @@ impl Answer {
         assert_eq!(self.status, status, "{}", self.text);
         assert_eq!(self.body["error"]["type"], kind, "{}", self.text);
         assert_eq!(self.body["error"]["code"].as_str(), code, "{}", self.text);
-    }
-}
-
-async fn call(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
-    let mut lines = head.lines();
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers =
-        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_owned(), value.to_owned()));
-    Answer {
-        status,
-        headers: headers.collect(),
-        text: text.to_owned(),
-        body: serde_json::from_str(text).unwrap_or(Value::Null),
     }
 }
 
