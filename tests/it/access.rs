@@ -56,14 +56,19 @@ async fn every_function_of_the_data_api_is_callable_by_those_it_is_declared_for_
     let declared = [
         ("accept_invitation", people),
         ("add_client_consultant_safe", people),
+        ("allow_own_approvals", people),
+        ("approve", people),
         ("archive_old_projects", &["authenticated", "spine_caller", "spine_service"]),
         ("create_client_with_context", people),
         ("create_invitation", people),
         ("create_organization_with_context", people),
+        ("decide_approvals", people),
         ("increment_render_counter", functions),
         ("issue_agent_token", people),
         ("log_audit_action", functions),
         ("my_organizations", people),
+        ("propose_accounting_write", &["authenticated", "spine_agent", "spine_caller"]),
+        ("refuse", people),
         ("revoke_session", people),
         ("search_clients", &["authenticated", "spine_agent", "spine_caller", "spine_service"]),
         ("search_org_brain", &["authenticated", "spine_agent", "spine_caller", "spine_service"]),
@@ -120,6 +125,10 @@ async fn nobody_without_a_standing_session_of_an_account_gets_anything_done() {
         "public.create_invitation('consultant', 'new@consultants.example')".to_owned(),
         "public.accept_invitation('token')".to_owned(),
         format!("public.issue_agent_token('{}')", RENATA.id),
+        format!("public.propose_accounting_write('{LIVING}', 'voucher', '{{}}')"),
+        format!("public.approve('{NOBODY}', '')"),
+        format!("public.refuse('{NOBODY}')"),
+        "public.allow_own_approvals(true)".to_owned(),
     ];
     let still = db.still().await;
     for (caller, code) in &callers {

@@ -364,8 +364,8 @@ async fn a_consultant_does_not_decide_about_what_they_began() {
 async fn a_cascade_that_changes_a_row_twice_is_told_as_what_happened() {
     let db = TestDatabase::new(Server::Postgres18).await;
     db.run(&format!(
-        "insert into accounting_writes (org_id, client_id, kind, payload, payload_hash, proposed_by, approved_by)
-         values ('{NORD}', '{LIVING}', 'invoice', '{{}}', sha256('x'), '{sven}', '{sven}');
+        "insert into approvals (org_id, kind, subject_table, subject_id, client_id, payload_digest, proposed_by, first_step_by, expires_at)
+         values ('{NORD}', 'voucher', 'accounting_writes', app.uuidv7(), '{LIVING}', sha256('x'), '{sven}', '{sven}', now() + interval '1 day');
          delete from auth.users where id = '{sven}'",
         sven = SVEN.id
     ))
@@ -373,12 +373,12 @@ async fn a_cascade_that_changes_a_row_twice_is_told_as_what_happened() {
     let told = db
         .ask(
             &Actor::role("postgres"),
-            "select metadata -> 'changed' as it, subject_ids from audit_log where action = 'accounting_writes.update' order by 1",
+            "select metadata -> 'changed' as it, subject_ids from audit_log where action = 'approvals.update' order by 1",
         )
         .await
         .unwrap();
     let change = |column: &str| json!({ "it": [column], "subject_ids": [SVEN.id] });
-    assert_eq!(told, json!([change("approved_by"), change("proposed_by")]));
+    assert_eq!(told, json!([change("first_step_by"), change("proposed_by")]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -433,6 +433,8 @@ async fn no_token_hash_or_key_is_anybodys_to_read() {
             "agent_limits.max_tokens",
             "agent_usage.reserved_tokens",
             "agent_usage.used_tokens",
+            // Who approves says that it is this.
+            "approvals.payload_digest",
             "audit_seals.signature",
             "billing_adjustments.stripe_id",
             "billing_adjustments.stripe_invoice_id",

@@ -361,7 +361,6 @@ async fn no_name_address_or_number_of_anybody_gets_into_the_log() {
     // Whose values are told: ids, times, figures, and of texts these alone, which are words of ours or of a trade.
     let told = [
         "accounting_writes.kind",
-        "accounting_writes.status",
         "agent_limits.agent",
         "agent_limits.period",
         "agent_limits.scope",
@@ -373,6 +372,10 @@ async fn no_name_address_or_number_of_anybody_gets_into_the_log() {
         "ai_insights.period",
         "ai_insights.served_by",
         "ai_insights.table_name",
+        "approvals.execution",
+        "approvals.kind",
+        "approvals.status",
+        "approvals.subject_table",
         "billing_checkouts.session_id",
         "billing_checkouts.status",
         "billing_checkouts.stripe_price_id",

@@ -171,11 +171,13 @@ async fn what_belongs_to_agents_people_or_the_system_is_written_by_no_other() {
         assert_eq!(
             names(&mut admin, both).await,
             [
-                "accounting_writes.approval_expires_at: system but human",
-                "accounting_writes.approved_at: system but human",
-                "accounting_writes.approved_by: system but human",
-                "accounting_writes.proposed_by: system but human",
-                "accounting_writes.status: system but human",
+                "approvals.decided_at: system but human",
+                "approvals.decided_by: system but human",
+                "approvals.first_step_at: system but human",
+                "approvals.first_step_by: system but human",
+                "approvals.proposed_by: system but human",
+                "approvals.reason: system but human",
+                "approvals.status: system but human",
                 "client_accounting.approved_by: human but system",
                 "client_accounting.fortnox_write_approved_at: human but system",
                 "leads.assigned_at: human but agent",

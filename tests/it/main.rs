@@ -7,6 +7,7 @@
 
 mod access;
 mod agent_actions;
+mod approvals;
 mod assign;
 mod attacks;
 mod audit;

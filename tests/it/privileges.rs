@@ -275,41 +275,6 @@ async fn neither_the_system_nor_an_agent_sets_what_people_decide_unless_it_says_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_system_proposes_a_write_to_a_clients_books_and_neither_approves_nor_begins_it() {
-    let db = TestDatabase::new(Server::Postgres18).await;
-    let system = Actor::service(NORD);
-    let propose = |columns: &str, values: &str| {
-        format!(
-            "insert into public.accounting_writes (org_id, client_id, kind, payload, payload_hash{columns})
-             values ('{NORD}', '{LIVING}', 'voucher', '{{}}', sha256('x'){values})"
-        )
-    };
-    assert_eq!(db.change(&system, &propose("", "")).await, Ok(1));
-    let approved = format!(", 'approved', '{}', now(), now() + interval '1 hour'", ADAM.id);
-    let mut conn = db.begin_as(&system).await;
-    let forged = [
-        propose(", status, approved_by, approved_at, approval_expires_at", &approved),
-        propose(", status, approved_at, approval_expires_at", ", 'executing', now(), now() + interval '1 hour'"),
-        propose(", status", ", 'proposed'"),
-        propose(", proposed_by", &format!(", '{}'", DORA.id)),
-        propose(", approved_by", &format!(", '{}'", ADAM.id)),
-        propose(", external_ref", ", 'x'"),
-        "update public.accounting_writes set status = 'executing', approved_at = now(), approval_expires_at = now()"
-            .to_owned(),
-        "update public.accounting_writes set status = 'rejected'".to_owned(),
-        format!("update public.accounting_writes set approved_by = '{}'", ADAM.id),
-        "update public.accounting_writes set approval_expires_at = now() + interval '1 year'".to_owned(),
-        "update public.accounting_writes set payload = '{\"amount\": 1}'".to_owned(),
-    ];
-    for statement in forged {
-        let outcome = attempt(&mut conn, &statement).await.map_err(|refusal| refusal.state);
-        assert_eq!(outcome, Err("42501".to_owned()), "{statement}");
-    }
-    let as_proposed = "select count(*) from accounting_writes where status = 'proposed' and proposed_by is null and approved_by is null";
-    assert_eq!(db.count(as_proposed).await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn no_decision_of_a_persons_is_made_by_the_system_or_an_agent() {
     let db = TestDatabase::new(Server::Postgres18).await;
     let decisions = [

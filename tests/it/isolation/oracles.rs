@@ -200,6 +200,7 @@ async fn a_function_of_the_data_api_answers_alike_for_an_id_of_another_organisat
     // A question mark for each id.
     let calls = [
         "add_client_consultant_safe(?, ?)",
+        "approve(?, '')",
         "archive_old_projects(?)",
         "create_client_with_context(?, 'New')",
         "create_client_with_context('NORD', 'New', id => ?)",
@@ -207,17 +208,22 @@ async fn a_function_of_the_data_api_answers_alike_for_an_id_of_another_organisat
         "create_invitation('client_user', 'a@b.example', client_id => ?)",
         "create_organization_with_context('New', null, ?)",
         "issue_agent_token(?)",
+        "propose_accounting_write(?, 'voucher', '{}')",
+        "refuse(?)",
         "revoke_session(?)",
         "set_active_context(?)",
         "set_active_context('NORD', ?)",
         "update_lead_score(?)",
     ];
     let db = TestDatabase::new(Server::Postgres18).await;
-    let (lead, role, session) = (Uuid::from_u128(0xe1), Uuid::from_u128(0xe2), Uuid::from_u128(0xe3));
+    let [lead, role, session, approval] = [0xe1, 0xe2, 0xe3, 0xe5].map(Uuid::from_u128);
     db.run(&format!(
         "insert into leads (id, org_id, client_name) values ('{lead}', '{BRICK}', 'Theirs');
          insert into roles (id, org_id, name) values ('{role}', '{BRICK}', 'theirs');
-         insert into user_sessions (id, user_id) values ('{session}', '{}')",
+         insert into user_sessions (id, user_id) values ('{session}', '{}');
+         insert into org_integrations (org_id, provider, external_tenant_id) values ('{NORD}', 'fortnox', '1');
+         insert into approvals (id, org_id, kind, subject_table, subject_id, client_id, payload_digest, expires_at)
+         values ('{approval}', '{BRICK}', 'voucher', 'accounting_writes', app.uuidv7(), '{HOTELS}', sha256('x'), now() + interval '1 day')",
         DAN.id
     ))
     .await;
@@ -230,7 +236,7 @@ async fn a_function_of_the_data_api_answers_alike_for_an_id_of_another_organisat
         let name = function["it"].as_str().unwrap();
         assert!(calls.iter().any(|call| call.starts_with(&format!("{name}("))), "{name} takes an id and is not tried");
     }
-    let theirs = [BRICK, HOTELS, HARBOUR, RUFUS.id, OSCAR.id, lead, role, session];
+    let theirs = [BRICK, HOTELS, HARBOUR, RUFUS.id, OSCAR.id, lead, role, session, approval];
     let nothing = Uuid::from_u128(0xe0);
     let mut told = Vec::new();
     for person in [&OLGA, &DORA, &UMA] {

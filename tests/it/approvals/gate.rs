@@ -1,0 +1,220 @@
+//! The gate: of everything that may be otherwise when an execution begins, only what is as it was approved passes.
+
+use integration_tests::{
+    Server, TestDatabase,
+    acting::Actor,
+    people::{ADAM, BRICK, CLEO, LIVING, NORD, Person},
+};
+use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use uuid::Uuid;
+
+use super::{ANNA, books, propose, voucher};
+
+/// What is arranged between proposal and execution. Of each, the first is as it should be, and has the reason that refuses the others.
+const WRITE: [&str; 3] = ["allowed", "never allowed", "withdrawn"];
+const DECISION: [&str; 5] = ["another's", "none", "refused", "refused after approval", "one's own"];
+const TIME: [&str; 2] = ["in time", "expired"];
+const PAYLOAD: [&str; 2] = ["as shown", "changed"];
+const CLIENT: [&str; 2] = ["the same", "another"];
+const COMPANY: [&str; 3] = ["the same", "another", "disconnected"];
+const ORGANIZATION: [&str; 2] = ["its own", "another"];
+const RIGHT: [&str; 3] = ["stands", "revoked", "left"];
+const POLICY: [&str; 2] = ["the same", "changed"];
+
+struct Conn(PgConnection);
+
+impl Conn {
+    async fn run(&mut self, statement: String) {
+        self.0.execute(AssertSqlSafe(statement)).await.unwrap();
+    }
+
+    /// Becomes this actor in the transaction.
+    async fn becomes(&mut self, actor: &Actor) {
+        self.run(format!(
+            "select set_config('role', 'postgres', true), set_config('request.jwt.claims', '{}', true),
+                    set_config('app.service_org', '{}', true), set_config('role', '{}', true)",
+            actor.claims,
+            actor.service_org.map(|org| org.to_string()).unwrap_or_default(),
+            actor.role
+        ))
+        .await;
+    }
+
+    async fn as_superuser(&mut self, statement: String) {
+        self.run(format!("select set_config('role', 'none', true); {statement}")).await;
+    }
+
+    async fn as_person(&mut self, person: &Person, call: String) -> Result<(), String> {
+        self.run("savepoint before".to_owned()).await;
+        self.becomes(&Actor::person(person)).await;
+        let done = self.0.execute(AssertSqlSafe(format!("select {call}"))).await;
+        if done.is_err() {
+            self.run("rollback to savepoint before".to_owned()).await;
+        }
+        done.map(|_| ()).map_err(|error| error.as_database_error().unwrap().message().to_owned())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fortnox_gate() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    books(&db).await;
+    let other: Uuid = Uuid::now_v7();
+    db.run(&format!("insert into clients (id, org_id, name) values ('{other}', '{NORD}', 'Another')")).await;
+    // Its books are open as well: a write that is moved to it is refused for that alone.
+    let adam = Actor::person(&ADAM);
+    let row = format!(
+        "insert into public.client_accounting (org_id, client_id, customer_number) values ('{NORD}', '{other}', '2')"
+    );
+    db.change(&adam, &row).await.unwrap();
+    db.change(&adam, &format!("update public.client_accounting set can_write = true where client_id = '{other}'"))
+        .await
+        .unwrap();
+    let mut conn = Conn(db.admin().await);
+    let (mut combinations, mut reached) = (0, Vec::new());
+    for write in WRITE {
+        for decision in DECISION {
+            for time in TIME {
+                for payload in PAYLOAD {
+                    for client in CLIENT {
+                        for company in COMPANY {
+                            for organization in ORGANIZATION {
+                                for right in RIGHT {
+                                    for policy in POLICY {
+                                        let case = [
+                                            write,
+                                            decision,
+                                            time,
+                                            payload,
+                                            client,
+                                            company,
+                                            organization,
+                                            right,
+                                            policy,
+                                        ];
+                                        combinations += 1;
+                                        let (first, second) = begun(&mut conn, case, other).await;
+                                        assert_ne!(second.as_deref(), None, "{case:?} was executed twice");
+                                        match first {
+                                            None => reached.push(case),
+                                            Some(why) => assert!(explains(case, &why), "{case:?} is refused as {why}"),
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    println!("{combinations} combinations, {} reached", reached.len());
+    let right =
+        [WRITE[0], DECISION[0], TIME[0], PAYLOAD[0], CLIENT[0], COMPANY[0], ORGANIZATION[0], RIGHT[0], POLICY[0]];
+    assert_eq!(reached, [right]);
+}
+
+/// Whether a reason is one of those that the case gives.
+fn explains(case: [&str; 9], why: &str) -> bool {
+    let [write, decision, time, payload, client, company, organization, right, policy] = case;
+    match why {
+        "writing_not_allowed" => write != WRITE[0],
+        // An own proposal is not approved, so it stays proposed.
+        "not_approved" => decision != DECISION[0],
+        "expired" => time != TIME[0],
+        "payload_changed" => payload != PAYLOAD[0],
+        "client_changed" => client != CLIENT[0],
+        "not_connected" => company != COMPANY[0],
+        "not_found" => organization != ORGANIZATION[0],
+        "right_revoked" => right != RIGHT[0],
+        "policy_changed" => policy != POLICY[0],
+        _ => false,
+    }
+}
+
+/// Proposes, decides, changes what the case says, and begins to execute twice. Why each was refused.
+async fn begun(conn: &mut Conn, case: [&str; 9], other: Uuid) -> (Option<String>, Option<String>) {
+    let [write, decision, time, payload, client, company, organization, right, policy] = case;
+    conn.run("begin".to_owned()).await;
+    let proposer = if decision == "one's own" { &ANNA } else { &CLEO };
+    conn.becomes(&Actor::person(proposer)).await;
+    let id: Uuid = sqlx::query_scalar(AssertSqlSafe(format!("select {}", propose(LIVING, &voucher()))))
+        .fetch_one(&mut conn.0)
+        .await
+        .unwrap();
+    conn.as_superuser(String::new()).await;
+    let digest: String = sqlx::query_scalar("select encode(payload_digest, 'hex') from public.approvals where id = $1")
+        .bind(id)
+        .fetch_one(&mut conn.0)
+        .await
+        .unwrap();
+    let approve = format!("public.approve('{id}', '{digest}')");
+    let decided = match decision {
+        "another's" => conn.as_person(&ANNA, approve).await,
+        "refused" => conn.as_person(&ANNA, format!("public.refuse('{id}', 'no')")).await,
+        "refused after approval" => {
+            conn.as_person(&ANNA, approve).await.unwrap();
+            conn.as_person(&ANNA, format!("public.refuse('{id}', 'no')")).await
+        }
+        "one's own" => {
+            assert_eq!(conn.as_person(&ANNA, approve).await, Err("own_proposal".to_owned()));
+            Ok(())
+        }
+        _ => Ok(()),
+    };
+    assert_eq!(decided, Ok(()), "{case:?}");
+    conn.as_superuser(String::new()).await;
+    let accounting = format!("where org_id = '{NORD}' and client_id = '{LIVING}'");
+    for (changed, statement) in [
+        (write == "never allowed", format!("delete from client_accounting {accounting}")),
+        (write == "withdrawn", format!("update client_accounting set can_write = false {accounting}")),
+        // A time that has passed is not waited for: the guard, which keeps it from being moved, is lifted.
+        (
+            time == "expired",
+            format!("update approvals set expires_at = now() - interval '1 microsecond' where id = '{id}'"),
+        ),
+        (
+            payload == "changed",
+            format!("update accounting_writes set payload = payload || '{{\"description\": \"Rent!\"}}' {accounting}"),
+        ),
+        (client == "another", format!("update accounting_writes set client_id = '{other}' {accounting}")),
+        (
+            company == "another",
+            format!("update org_integrations set external_tenant_id = '101' where org_id = '{NORD}'"),
+        ),
+        (
+            company == "disconnected",
+            format!("update org_integrations set status = 'disconnected' where org_id = '{NORD}'"),
+        ),
+        (
+            right == "revoked",
+            format!(
+                "update org_members set role_id = '00000000-0000-7000-8000-000000000004' where org_id = '{NORD}' and user_id = '{}'",
+                ANNA.id
+            ),
+        ),
+        (right == "left", format!("delete from org_members where org_id = '{NORD}' and user_id = '{}'", ANNA.id)),
+        (policy == "changed", format!("insert into approval_settings (org_id, own_proposals) values ('{NORD}', true)")),
+    ] {
+        if changed {
+            conn.run(format!(
+                "set local session_replication_role = replica; {statement}; set local session_replication_role = origin"
+            ))
+            .await;
+        }
+    }
+    let org = if organization == "another" { BRICK } else { NORD };
+    conn.becomes(&Actor::service(org)).await;
+    let mut outcomes = Vec::new();
+    for _ in 0..2 {
+        let refused: Option<String> = sqlx::query_scalar("select refused from app.begin_execution($1)")
+            .bind(id)
+            .fetch_one(&mut conn.0)
+            .await
+            .unwrap();
+        outcomes.push(refused);
+    }
+    conn.run("rollback".to_owned()).await;
+    let second = outcomes.pop().unwrap();
+    (outcomes.pop().unwrap(), second)
+}
