@@ -1,5 +1,7 @@
 //! The gate: of everything that may be otherwise when an execution begins, only what is as it was approved passes.
 
+use std::io::Write;
+
 use integration_tests::{
     Server, TestDatabase,
     acting::Actor,
@@ -108,7 +110,8 @@ async fn fortnox_gate() {
             }
         }
     }
-    println!("{combinations} combinations, {} reached", reached.len());
+    // To be seen when the test passes, too.
+    writeln!(std::io::stdout(), "{combinations} combinations, {} reached", reached.len()).unwrap();
     let right =
         [WRITE[0], DECISION[0], TIME[0], PAYLOAD[0], CLIENT[0], COMPANY[0], ORGANIZATION[0], RIGHT[0], POLICY[0]];
     assert_eq!(reached, [right]);
