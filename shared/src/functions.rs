@@ -95,7 +95,7 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 11] = [
+pub const FUNCTIONS: [Function; 12] = [
     Function {
         name: "AssignLeadsHttp",
         routes: &["/v1/leads"],
@@ -115,6 +115,12 @@ pub const FUNCTIONS: [Function; 11] = [
         concurrency: 2,
         alarm: "leads-worker",
         ..function("assign_leads", 6)
+    },
+    Function {
+        name: "FortnoxOauthCallback",
+        routes: &["/oauth/fortnox", "/v1/fortnox/connection"],
+        alarm: "fortnox-oauth",
+        ..function("fortnox_oauth_callback", 6)
     },
     Function {
         name: "ProcessRenderRequestHttp",

@@ -54,6 +54,23 @@ impl HttpRequest {
         self.path.trim_matches('/').split('/').collect()
     }
 
+    /// The value of a cookie that the browser sent along.
+    #[must_use]
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let sent = self.headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+        let mut pairs = sent.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// Whether the client says that it takes JSON, as programs do and browsers' pages do not.
+    #[must_use]
+    pub fn accepts_json(&self) -> bool {
+        let accepted = self.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        accepted
+            .split(',')
+            .any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")))
+    }
+
     /// The client's own name for itself, cut to what is worth keeping.
     #[must_use]
     pub fn user_agent(&self) -> Option<&str> {
@@ -240,6 +257,41 @@ impl HttpResponse {
         // Every answer is somebody's: no cache between here and them may keep it.
         all.insert("cache-control".to_owned(), "no-store".to_owned());
         Self { status: status.as_u16(), headers: all, body: String::from_utf8_lossy(&body).into_owned() }
+    }
+
+    /// 303: leads a browser elsewhere. What it came with is not told there.
+    #[must_use]
+    pub fn see_other(location: &str) -> Self {
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_str(location) {
+            headers.insert(header::LOCATION, value);
+        }
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        Self::new(StatusCode::SEE_OTHER, headers, "text/plain; charset=utf-8", Vec::new())
+    }
+
+    /// 200: a page for a person whom no app waits for. Texts of our own, with nothing that HTML would need to escape; `code` says the same to
+    /// a program.
+    #[must_use]
+    pub fn page(title: &'static str, text: &'static str, code: &'static str) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        headers.insert(
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+        );
+        let page = format!(
+            "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n\
+             <title>{title}</title>\n<h1>{title}</h1>\n<p data-code=\"{code}\">{text}</p>\n</html>\n"
+        );
+        Self::new(StatusCode::OK, headers, "text/html; charset=utf-8", page.into_bytes())
+    }
+
+    /// Sets a cookie, as `Set-Cookie` has it.
+    #[must_use]
+    pub fn with_cookie(mut self, cookie: &str) -> Self {
+        self.headers.insert("set-cookie".to_owned(), cookie.to_owned());
+        self
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use http::{HeaderValue, header};
 use lambda_http::request::LambdaRequest;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
@@ -111,12 +112,17 @@ fn parse_http(event: Value, request_id: &str) -> Result<HttpRequest, Error> {
     };
     let body = event.body.unwrap_or_default();
     let body = if event.is_base64_encoded { Bytes::from(STANDARD.decode(body)?) } else { Bytes::from(body) };
+    // The HTTP API takes them out of the headers.
+    let mut headers = event.headers;
+    for cookie in event.cookies.unwrap_or_default() {
+        headers.append(header::COOKIE, HeaderValue::from_str(&cookie)?);
+    }
     let context = event.request_context;
     Ok(HttpRequest {
         method: context.http.method,
         path: event.raw_path.or(context.http.path).unwrap_or_default(),
         query: event.raw_query_string.unwrap_or_default().into(),
-        headers: event.headers,
+        headers,
         body,
         request_id: context.request_id.filter(|id| !id.is_empty()).unwrap_or_else(|| request_id.to_owned()),
         source_ip: context.http.source_ip,

@@ -28,6 +28,7 @@ pub mod lambda;
 pub mod limits;
 #[cfg(feature = "objects")]
 pub mod objects;
+pub mod origins;
 #[cfg(feature = "documents")]
 pub mod outbox;
 pub mod postgres;
@@ -39,6 +40,7 @@ pub mod secrets;
 pub mod state;
 pub mod store;
 pub mod telemetry;
+pub mod tokens;
 pub mod webhook;
 pub mod worker;
 

@@ -47,11 +47,15 @@ pub enum Secret {
     StripeWebhookSecrets,
     /// Signing secrets of the test endpoint, likewise.
     StripeWebhookSecretsTest,
+    /// The secret of the app that organisations connect their Fortnox with.
+    FortnoxClientSecret,
+    /// What seals the tokens of organisations' connections: 32 bytes in base64.
+    IntegrationKey,
 }
 
 impl Secret {
     /// Every one.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::DatabaseUrl,
         Self::MongodbUri,
         Self::SupabaseJwtSecret,
@@ -63,6 +67,8 @@ impl Secret {
         Self::StripeApiKey,
         Self::StripeWebhookSecrets,
         Self::StripeWebhookSecretsTest,
+        Self::FortnoxClientSecret,
+        Self::IntegrationKey,
     ];
 
     /// The environment variable's name.
@@ -80,12 +86,14 @@ impl Secret {
             Self::StripeApiKey => "STRIPE_API_KEY",
             Self::StripeWebhookSecrets => "STRIPE_WEBHOOK_SECRETS",
             Self::StripeWebhookSecretsTest => "STRIPE_WEBHOOK_SECRETS_TEST",
+            Self::FortnoxClientSecret => "FORTNOX_CLIENT_SECRET",
+            Self::IntegrationKey => "INTEGRATION_KEY",
         }
     }
 
     /// Whether this checks what was made earlier, so that its previous version must go on being accepted after a rotation.
     const fn verifies(self) -> bool {
-        matches!(self, Self::SupabaseJwtSecret | Self::AuditKey)
+        matches!(self, Self::SupabaseJwtSecret | Self::AuditKey | Self::IntegrationKey)
     }
 }
 

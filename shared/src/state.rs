@@ -14,7 +14,7 @@ use crate::objects::Objects;
 use crate::queue::Queue;
 use crate::{
     auth::Authenticator,
-    clients::stripe::Stripe,
+    clients::{fortnox::Fortnox, stripe::Stripe},
     config::{ConfigError, Env},
     db::{Clock, Database},
     secrets::Secrets,
@@ -114,6 +114,14 @@ impl Parts {
         let timeout = self.env.duration_ms("STRIPE_TIMEOUT_MS", timeout)?;
         let base = self.env.url("STRIPE_BASE_URL", Some("https://api.stripe.com"))?;
         Ok(Stripe::new(&base, timeout, Arc::clone(&self.secrets)))
+    }
+
+    /// Fortnox' API.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn fortnox(&self) -> Result<Fortnox, ConfigError> {
+        Fortnox::from_env(&self.env, Arc::clone(&self.secrets))
     }
 
     /// The name of a model: as `variable` says, else `default`.

@@ -26,7 +26,7 @@ pub(crate) async fn invocation<T>(work: impl Future<Output = T>) -> T {
 
 /// Records the organisation that the invocation works for, and the person or agent there, if there is one: on every line that it logs from here on, and
 /// in the row of its failure. Call it with what the database said, never with what a client did.
-pub(crate) fn works_for(org_id: Uuid, actor_id: Option<Uuid>) {
+pub fn works_for(org_id: Uuid, actor_id: Option<Uuid>) {
     let span = tracing::Span::current();
     span.record("org.id", tracing::field::display(org_id));
     if let Some(actor_id) = actor_id {

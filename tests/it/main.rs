@@ -19,6 +19,7 @@ mod docs;
 mod documents;
 mod faults;
 mod features;
+mod fortnox;
 mod input;
 mod insights;
 mod isolation;

@@ -211,7 +211,7 @@ const DECIDES: &str = "(^|_)(approv|accept|archiv|cancel|can|consent|decid|decis
 
 /// What the system and agents may set of that kind, or of what people own, and why. A table without a column stands for those of
 /// its columns that are of no such kind.
-const MAY_SET: [(&str, &str, &str, &str); 26] = [
+const MAY_SET: [(&str, &str, &str, &str); 28] = [
     ("spine_agent", "agent_runs.proposal_id", "insert", "which proposal an agent works on"),
     ("spine_agent", "agent_runs.status", "insert, update", "how far an agent's own run is"),
     ("spine_agent", "ai_insights.served_by", "insert", "how a text was made"),
@@ -233,6 +233,13 @@ const MAY_SET: [(&str, &str, &str, &str); 26] = [
     ("spine_service", "leads", "insert", "a lead that comes in by itself; it begins as new"),
     ("spine_service", "meter_reports.status", "insert, update", "whether Stripe took a report"),
     ("spine_service", "oauth_states.state_hash", "insert", "the name of a connection that was begun"),
+    (
+        "spine_service",
+        "org_integrations.connected_by",
+        "insert, update",
+        "who consented in their browser, as the state that they began with says",
+    ),
+    ("spine_service", "org_integrations.grant_type", "insert, update", "how tokens are renewed"),
     ("spine_service", "org_integrations.status", "insert, update", "whether the provider still lets us in"),
     ("spine_service", "render_requests.status", "update", "how far a render is"),
     ("spine_service", "render_results.served_by", "insert", "how a picture was made"),

@@ -5,13 +5,12 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use shared::{
     auth::Authenticator,
     clients::stripe::Stripe,
-    config::{ConfigError, Env},
     db::{Clock, Database},
     lambda,
+    origins::Origins,
     secrets::{Secret, Secrets},
     state::Parts,
 };
-use url::Url;
 
 /// Which of Stripe's two worlds counts here. The other one's events are verified with its own secrets, kept, and have no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +59,7 @@ pub struct State {
     /// How long after a reconciliation the next one begins.
     pub(crate) reconcile_every: chrono::Duration,
     /// Origins that Stripe may send people back to.
-    pub(crate) return_origins: Vec<Url>,
+    pub(crate) return_origins: Origins,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) stripe: Stripe,
 }
@@ -82,20 +81,9 @@ impl State {
             meter: env.get("STRIPE_METER_EVENT").filter(|name| !name.is_empty()).map(str::to_owned),
             mode: env.parsed("STRIPE_MODE", "`live` or `test`")?.unwrap_or(Mode::Live),
             reconcile_every: chrono::Duration::from_std(every)?,
-            return_origins: origins(env)?,
+            return_origins: Origins::from_env(env, "BILLING_RETURN_ORIGINS")?,
             stripe: parts.stripe(Duration::from_secs(20))?,
             secrets: parts.secrets,
         })
     }
-}
-
-fn origins(env: &Env) -> Result<Vec<Url>, ConfigError> {
-    let expected = "origins of the apps, with commas between, such as https://app.example.com";
-    let malformed = || ConfigError::Malformed { name: "BILLING_RETURN_ORIGINS".to_owned(), expected };
-    env.or("BILLING_RETURN_ORIGINS", "")
-        .split(',')
-        .map(str::trim)
-        .filter(|origin| !origin.is_empty())
-        .map(|origin| Url::parse(origin).ok().filter(Url::has_host).ok_or_else(malformed))
-        .collect()
 }

@@ -1,7 +1,14 @@
 //! One whole back office: functions, gateway, queue, and the sandbox they call, on databases that are given. Many can run side
 //! by side in one process.
 
-use std::{io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -110,6 +117,7 @@ impl Stack {
             ("anthropic", at.anthropic),
             ("gemini", at.gemini),
             ("stripe", at.stripe),
+            ("fortnox", at.fortnox),
             ("queue", endpoint.address),
         ] {
             if config.wired {
@@ -136,17 +144,9 @@ impl Stack {
             mongodb_uri = wired(&mut wires, "mongodb", &mongodb_uri).await?;
         }
 
-        // Kept with the data: what it sealed could not be opened with another.
-        let key_file = config.directory.join("audit.key");
-        let audit_key = match std::fs::read_to_string(&key_file) {
-            Ok(kept) => kept,
-            Err(_) => {
-                let made = STANDARD.encode(rand::random::<[u8; 32]>());
-                let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key_file)?;
-                file.write_all(made.as_bytes())?;
-                made
-            }
-        };
+        let audit_key = kept_key(&config.directory.join("audit.key"))?;
+        let integration_key = kept_key(&config.directory.join("integration.key"))?;
+        sandbox.fortnox.set_redirect_uri(&format!("{url}/oauth/fortnox/callback"));
         for (secret, value) in [
             (Secret::DatabaseUrl, &database_url),
             (Secret::MongodbUri, &mongodb_uri),
@@ -157,6 +157,8 @@ impl Stack {
             (Secret::AuditKey, &audit_key),
             (Secret::StripeApiKey, &sandbox.stripe.key().get()),
             (Secret::StripeWebhookSecretsTest, &sandbox.stripe.secrets().join(" ")),
+            (Secret::FortnoxClientSecret, &sandbox.fortnox.client_secret().get()),
+            (Secret::IntegrationKey, &integration_key),
         ] {
             sandbox.secrets.set(secret.name(), value);
         }
@@ -171,6 +173,11 @@ impl Stack {
             ("STRIPE_MODE", "test".to_owned()),
             ("STRIPE_METER_EVENT", METER.to_owned()),
             ("BILLING_RETURN_ORIGINS", "http://localhost:3000".to_owned()),
+            ("FORTNOX_AUTH_URL", through("fortnox")),
+            ("FORTNOX_API_URL", through("fortnox")),
+            ("FORTNOX_CLIENT_ID", sandbox.fortnox.client_id()),
+            ("FORTNOX_REDIRECT_URL", sandbox.fortnox.redirect_uri()),
+            ("FORTNOX_RETURN_ORIGINS", "http://localhost:3000".to_owned()),
             ("STORAGE_S3_ENDPOINT", through("storage")),
             ("STORAGE_S3_REGION", storage::REGION.to_owned()),
             ("AWS_ENDPOINT_URL_SQS", through("queue")),
@@ -261,6 +268,7 @@ impl Stack {
             "anthropic" => Some(&self.sandbox.anthropic),
             "gemini" => Some(&self.sandbox.gemini),
             "stripe" => Some(&self.sandbox.stripe_script),
+            "fortnox" => Some(&self.sandbox.fortnox_script),
             _ => None,
         };
         if fault == "none" {
@@ -320,6 +328,17 @@ impl Stack {
     pub async fn reconcile(&self) -> Result<serde_json::Value, InvokeError> {
         self.tick("reconcile").await
     }
+}
+
+/// A key of 32 bytes in base64, made once and kept with the data: what it sealed could not be opened with another.
+fn kept_key(file: &Path) -> Result<String> {
+    if let Ok(kept) = std::fs::read_to_string(file) {
+        return Ok(kept);
+    }
+    let made = STANDARD.encode(rand::random::<[u8; 32]>());
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+    file.write_all(made.as_bytes())?;
+    Ok(made)
 }
 
 /// The wire to a server on this machine, as a URL; the URL itself for one elsewhere, whose name its certificate is for.

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "ai")]
 pub mod claude;
+pub mod fortnox;
 #[cfg(feature = "ai")]
 pub mod gemini;
 pub mod stripe;

@@ -8,6 +8,7 @@ pub mod cache;
 pub mod error_logs;
 pub mod idempotency;
 pub mod insights;
+pub mod integrations;
 pub mod leads;
 pub mod outbox;
 pub mod prices;

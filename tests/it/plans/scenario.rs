@@ -20,6 +20,7 @@ pub(super) async fn everything(app: &TestApp) {
     leads(app).await;
     insights(app).await;
     agent_actions(app).await;
+    crate::fortnox::scenario(app).await;
     billing(app).await;
     reconciliation(app).await;
 }

@@ -15,13 +15,14 @@ use serde::Deserialize;
 use super::Finding;
 
 /// Findings of squawk that stand for a lock others wait for, or for code that breaks meanwhile. A header may answer for them.
-const LOCKS: [&str; 18] = [
+const LOCKS: [&str; 19] = [
     "adding-field-with-default",
     "adding-foreign-key-constraint",
     "adding-not-nullable-field",
     "adding-required-field",
     "adding-serial-primary-key-field",
     "ban-drop-column",
+    "ban-drop-constraint",
     "ban-drop-not-null",
     "ban-drop-table",
     "ban-truncate-cascade",

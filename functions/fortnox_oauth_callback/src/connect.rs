@@ -1,0 +1,167 @@
+//! From the code that Fortnox gave to a connection that is written down.
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use shared::{
+    audit,
+    clients::fortnox::Issued,
+    http::ApiError,
+    store::{
+        StoreError,
+        integrations::{self, NewConnection, SealedTokens},
+    },
+    tokens::{TokenError, TokenKeys},
+};
+use url::Url;
+use uuid::Uuid;
+
+use crate::{
+    company::{self, Company},
+    outcome::NotConnected,
+    state::State,
+};
+
+pub(crate) const PROVIDER: &str = "fortnox";
+
+/// Why a connection was not written down.
+pub(crate) enum Failed {
+    /// The person is told, in their browser.
+    NotConnected(NotConnected),
+    /// Something of ours.
+    Ours(ApiError),
+}
+
+impl From<NotConnected> for Failed {
+    fn from(why: NotConnected) -> Self {
+        Self::NotConnected(why)
+    }
+}
+
+impl<E: Into<ApiError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Ours(error.into())
+    }
+}
+
+/// Exchanges the code, reads the company and writes down the connection.
+pub(crate) async fn connect(
+    state: &State,
+    redirect_url: &Url,
+    org_id: Uuid,
+    user_id: Uuid,
+    code: &str,
+    request_id: &str,
+) -> Result<(), Failed> {
+    // Before the code is used up: without the key nothing could be stored.
+    let keys = TokenKeys::fetch(&state.secrets).await.map_err(unsealed)?;
+    let issued = state.fortnox.exchange(code, redirect_url.as_str()).await.map_err(NotConnected::from)?;
+    let outcome = match company::read(&state.fortnox, &issued.access_token).await {
+        Ok(company) => keep(state, org_id, user_id, &keys, &issued, &company, request_id).await,
+        Err(error) => Err(NotConnected::from(error).into()),
+    };
+    // What is not kept is given back; not where the database did not say whether it is.
+    if matches!(outcome, Err(Failed::NotConnected(_)))
+        && let Some(token) = &issued.refresh_token
+        && let Err(error) = state.fortnox.revoke(token).await
+    {
+        tracing::warn!(%error, "a refresh token that nobody keeps was not revoked");
+    }
+    outcome
+}
+
+async fn keep(
+    state: &State,
+    org_id: Uuid,
+    user_id: Uuid,
+    keys: &TokenKeys,
+    issued: &Issued,
+    company: &Company,
+    request_id: &str,
+) -> Result<(), Failed> {
+    let service = state.fortnox.service_accounts();
+    let kept = issued.refresh_token.as_deref().filter(|_| !service);
+    if kept.is_none() && !service {
+        tracing::error!("Fortnox issued no refresh token");
+        return Err(NotConnected::SetUpWrong.into());
+    }
+    let seal = |column, token: &str| keys.seal(org_id, column, token).map_err(ApiError::internal);
+    let access_token = seal("access_token", &issued.access_token)?;
+    let refresh_token = kept.map(|token| seal("refresh_token", token)).transpose()?;
+    let now = (state.clock)();
+    let new = NewConnection {
+        tenant: &company.tenant,
+        company: &company.shown,
+        scopes: &issued.scopes,
+        grant_type: if service { "client_credentials" } else { "refresh_token" },
+        connected_by: user_id,
+        tokens: SealedTokens {
+            access_token: &access_token,
+            refresh_token: refresh_token.as_deref(),
+            expires_at: now + TimeDelta::seconds(issued.expires_in_s),
+            issued_at: now,
+        },
+    };
+    let written = state.db.service(org_id, async |tx| {
+        if integrations::connected_elsewhere(tx, PROVIDER, &company.tenant).await? {
+            return Err(NotConnected::CompanyConnectedElsewhere.into());
+        }
+        let id = match integrations::connect(tx, org_id, PROVIDER, &new).await {
+            Ok(id) => id,
+            // Another organisation was faster.
+            Err(error) if error.database_code().as_deref() == Some("23505") => {
+                return Err(NotConnected::CompanyConnectedElsewhere.into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        integrations::keep_customers(tx, org_id, &company.customers.0, &company.customers.1).await?;
+        let entry = audit::Entry {
+            action: "integration.connected",
+            resource_type: "org_integrations",
+            record_id: id.to_string(),
+            input: Value::Null,
+            decision: json!({ "scopes": issued.scopes, "grant_type": new.grant_type }),
+            output: json!({ "provider": PROVIDER, "company": company.tenant, "customers": company.customers.0.len() }),
+            metadata: json!({ "on_behalf_of": user_id }),
+            request_id: Some(request_id),
+            subject_ids: vec![user_id],
+            ..audit::Entry::default()
+        };
+        audit::append(tx, &entry).await?;
+        Ok::<_, Failed>(())
+    });
+    written.await
+}
+
+/// Ends the connection at Fortnox and here. What was read through it stays: bookkeeping is kept for seven years.
+pub(crate) async fn disconnect(state: &State, org_id: Uuid, user_id: Uuid, request_id: &str) -> Result<bool, ApiError> {
+    let keys = TokenKeys::fetch(&state.secrets).await.map_err(unsealed)?;
+    let found = state.db.service(org_id, async |tx| integrations::find(tx, org_id, PROVIDER).await);
+    if let Some(sealed) = found.await?.and_then(|found| found.refresh_token) {
+        let token = keys.open_refresh_token(org_id, &sealed).map_err(ApiError::internal)?;
+        // Ended here even if Fortnox cannot be reached: the token goes, and dies by itself.
+        if let Err(error) = state.fortnox.revoke(token.expose()).await {
+            tracing::warn!(%error, "a refresh token was not revoked at Fortnox");
+        }
+    }
+    let ended = state.db.service(org_id, async |tx| {
+        let ended = integrations::disconnect(tx, org_id, PROVIDER).await?;
+        if ended {
+            let entry = audit::Entry {
+                action: "integration.disconnected",
+                resource_type: "org_integrations",
+                record_id: PROVIDER.to_owned(),
+                metadata: json!({ "on_behalf_of": user_id }),
+                request_id: Some(request_id),
+                subject_ids: vec![user_id],
+                ..audit::Entry::default()
+            };
+            audit::append(tx, &entry).await?;
+        }
+        Ok::<_, StoreError>(ended)
+    });
+    Ok(ended.await?)
+}
+
+fn unsealed(error: TokenError) -> ApiError {
+    ApiError::unavailable("secret_unavailable", "A key cannot be fetched; try again shortly.", 5).because(error)
+}

@@ -1,0 +1,186 @@
+//! Tokens: one renewal at a time, stored before it is used, and an end that says what a person has to do.
+
+use std::{sync::Arc, time::Duration};
+
+use integration_tests::{
+    TestApp,
+    people::{NORD, OLGA},
+    pooler,
+};
+use sandbox::{
+    Calls,
+    fortnox::{Call, Fault},
+};
+use shared::{
+    clients::fortnox::Fortnox,
+    config::Env,
+    db::Database,
+    secrets::Secrets,
+    tokens::{TokenError, Tokens},
+};
+
+use super::connect;
+
+/// How many processes want a token at once.
+const PROCESSES: usize = 50;
+
+/// What a process of its own has: a connection, a client, a cache of secrets.
+fn process(app: &TestApp, url: &str, patience: Duration) -> Tokens<Arc<Fortnox>> {
+    let fortnox = &app.stack.sandbox.fortnox;
+    let key = std::fs::read_to_string(app.stack.logs.parent().unwrap().join("integration.key")).unwrap();
+    let at = format!("http://{}", app.stack.sandbox.addresses.fortnox);
+    let secret = fortnox.client_secret().get();
+    let id = fortnox.client_id();
+    let env = Env::from_iter([
+        ("DATABASE_URL", url),
+        ("DATABASE_MODE", "transaction_pooler"),
+        ("INTEGRATION_KEY", key.trim()),
+        ("FORTNOX_CLIENT_ID", id.as_str()),
+        ("FORTNOX_CLIENT_SECRET", secret.as_str()),
+        ("FORTNOX_AUTH_URL", at.as_str()),
+        ("FORTNOX_API_URL", at.as_str()),
+    ]);
+    let secrets = Arc::new(Secrets::from_env(&env).unwrap());
+    Tokens {
+        db: Database::from_env(&env, Arc::clone(&secrets)).unwrap(),
+        issuer: Arc::new(Fortnox::from_env(&env, Arc::clone(&secrets)).unwrap()),
+        secrets,
+        clock: chrono::Utc::now,
+        patience,
+    }
+}
+
+/// A connected organisation whose access token is about to end.
+async fn connected(app: &TestApp) -> i64 {
+    let company = app.stack.sandbox.fortnox.create_company("Nordic Interiors AB", "556677-8899");
+    assert_eq!(connect(app, &OLGA, company).await, "connected", "{}", app.logs());
+    ends_in(app, "59 seconds").await;
+    company
+}
+
+async fn ends_in(app: &TestApp, interval: &str) {
+    app.db.run(&format!("update org_integrations set expires_at = now() + interval '{interval}'")).await;
+}
+
+/// Has tokens renewed, and then not.
+pub(super) async fn renewed_and_not(app: &TestApp) {
+    let tokens = process(app, &app.db.functions_url, Duration::from_secs(5));
+    ends_in(app, "1 second").await;
+    tokens.access(NORD).await.unwrap();
+    ends_in(app, "1 second").await;
+    app.stack.sandbox.fortnox.arrange(Call::Token, Fault::RateLimited, Calls::Next(1));
+    tokens.access(NORD).await.unwrap_err();
+}
+
+fn renewals(app: &TestApp) -> usize {
+    app.stack.sandbox.fortnox.token_requests().get("refresh_token").copied().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_fifty_processes_that_need_a_token_at_once_one_asks_and_all_have_the_same() {
+    let app = TestApp::start().await;
+    let Some((pooler, _home)) = pooler(&app.db, 4).await else { return };
+    let company = connected(&app).await;
+    let before = app.stack.sandbox.fortnox.refresh_tokens(company);
+    let asked = futures::future::join_all((0..PROCESSES).map(|_| {
+        let tokens = process(&app, &pooler.url, Duration::from_secs(60));
+        tokio::spawn(async move { tokens.access(NORD).await.map(|token| token.expose().to_owned()) })
+    }));
+    let mut had: Vec<String> = asked.await.into_iter().map(|token| token.unwrap().unwrap()).collect();
+    had.dedup();
+    assert_eq!(had.len(), 1, "they have different tokens");
+    assert_eq!(renewals(&app), 1);
+    // The pair that is stored is the one that is good.
+    let after = app.stack.sandbox.fortnox.refresh_tokens(company);
+    assert!(after.len() == 1 && after != before, "{after:?}");
+    ends_in(&app, "1 second").await;
+    process(&app, &pooler.url, Duration::from_secs(60)).access(NORD).await.unwrap();
+    assert_eq!((renewals(&app), app.db.count("select token_version::bigint from org_integrations").await), (2, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_renewed_a_minute_before_it_ends_and_not_before_that() {
+    let app = TestApp::start().await;
+    connected(&app).await;
+    let tokens = process(&app, &app.db.functions_url, Duration::from_secs(5));
+    ends_in(&app, "75 seconds").await;
+    tokens.access(NORD).await.unwrap();
+    assert_eq!(renewals(&app), 0);
+    ends_in(&app, "60 seconds").await;
+    tokens.access(NORD).await.unwrap();
+    assert_eq!(renewals(&app), 1);
+    let hour = "select count(*) from org_integrations where expires_at > now() + interval '59 minutes' and refreshing_since is null";
+    assert_eq!(app.db.count(hour).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_that_was_issued_and_lost_ends_in_reconnect_and_is_not_asked_for_again_and_again() {
+    let app = TestApp::start().await;
+    let company = connected(&app).await;
+    let tokens = process(&app, &app.db.functions_url, Duration::from_secs(5));
+    app.stack.sandbox.fortnox.lose_next_token_answer();
+    let lost = tokens.access(NORD).await;
+    assert!(matches!(lost, Err(TokenError::Provider(_))), "{lost:?}");
+    let uncertain = "select count(*) from org_integrations where status = 'connected' and uncertain_since is not null and refreshing_since is null";
+    assert_eq!(app.db.count(uncertain).await, 1);
+    // Nobody knows yet whether it was taken: once more, and it was.
+    for _ in 0..3 {
+        let refused = tokens.access(NORD).await;
+        assert!(matches!(refused, Err(TokenError::Reconnect)), "{refused:?}");
+    }
+    assert_eq!(renewals(&app), 2);
+    assert_eq!(app.db.text("select status from org_integrations").await, "reconnect");
+    // A person consents again.
+    assert_eq!(connect(&app, &OLGA, company).await, "connected");
+    tokens.access(NORD).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_fails_without_taking_the_token_is_asked_again_later() {
+    let app = TestApp::start().await;
+    connected(&app).await;
+    let tokens = process(&app, &app.db.functions_url, Duration::from_secs(5));
+    for fault in [Fault::RateLimited, Fault::BadGateway] {
+        app.stack.sandbox.fortnox.arrange(Call::Token, fault, Calls::Next(1));
+        let failed = tokens.access(NORD).await;
+        assert!(matches!(failed, Err(TokenError::Provider(_))), "{failed:?}");
+        assert_eq!(app.db.text("select status from org_integrations").await, "connected");
+    }
+    tokens.access(NORD).await.unwrap();
+    assert_eq!(app.db.count("select count(*) from org_integrations where uncertain_since is null").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_died_while_renewing_is_waited_for_a_minute_and_then_replaced() {
+    let app = TestApp::start().await;
+    connected(&app).await;
+    let tokens = process(&app, &app.db.functions_url, Duration::from_millis(300));
+    let since = async |ago: &str| {
+        app.db.run(&format!("update org_integrations set refreshing_since = now() - interval '{ago}'")).await;
+    };
+    since("50 seconds").await;
+    let waited = tokens.access(NORD).await;
+    assert!(matches!(waited, Err(TokenError::Busy)), "{waited:?}");
+    assert_eq!(renewals(&app), 0);
+    since("60 seconds").await;
+    tokens.access(NORD).await.unwrap();
+    assert_eq!(renewals(&app), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_service_accounts_no_refresh_token_is_kept_and_a_lost_answer_costs_nothing() {
+    let app = TestApp::with(&[("FORTNOX_SERVICE_ACCOUNTS", "true")]).await;
+    app.stack.sandbox.fortnox.set_service_accounts(true);
+    connected(&app).await;
+    let kept =
+        "select count(*) from org_integrations where grant_type = 'client_credentials' and refresh_token is null";
+    assert_eq!(app.db.count(kept).await, 1);
+    let tokens = process(&app, &app.db.functions_url, Duration::from_secs(5));
+    app.stack.sandbox.fortnox.lose_next_token_answer();
+    let lost = tokens.access(NORD).await;
+    assert!(matches!(lost, Err(TokenError::Provider(_))), "{lost:?}");
+    tokens.access(NORD).await.unwrap();
+    let asked = app.stack.sandbox.fortnox.token_requests();
+    assert_eq!((asked.get("client_credentials"), asked.get("refresh_token")), (Some(&2), None));
+    assert_eq!(app.db.text("select status from org_integrations").await, "connected");
+}
