@@ -10,6 +10,7 @@ use integration_tests::{
     Answer, TestApp,
     people::{ADAM, NORD, OLGA, SVEN},
 };
+use local::functions::FUNCTIONS;
 use reqwest::Method;
 use sandbox::{Calls, Moment, Tap, Verdict, WireFault};
 use serde_json::{Value, json};
@@ -45,6 +46,15 @@ async fn every_route_says_which_methods_it_takes_and_takes_no_other() {
             let answer = app.get(&beside, &token).await;
             assert_eq!(answer.status, 404, "{beside}: {}", answer.body);
         }
+    }
+}
+
+#[test]
+fn every_path_that_leads_to_a_function_is_documented() {
+    let documented = routes();
+    for prefix in FUNCTIONS.iter().flat_map(|function| function.routes) {
+        let listed = documented.keys().any(|route| route == prefix || route.starts_with(&format!("{prefix}/")));
+        assert!(listed, "docs/FEATURES.md lists no route under {prefix}");
     }
 }
 

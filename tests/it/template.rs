@@ -44,11 +44,16 @@ fn every_function_is_deployed_as_it_runs_here() {
     let template = template();
     let deployed: BTreeSet<&str> =
         of_type(&template, "AWS::Serverless::Function").into_iter().map(|(name, _)| name).collect();
-    assert_eq!(deployed, FUNCTIONS.iter().map(|function| function.name).collect());
+    let listed = FUNCTIONS.iter().map(|function| function.name).collect();
+    assert_eq!(deployed, listed, "the functions of template.yaml, and those of FUNCTIONS in shared/src/functions.rs");
     let folders = std::fs::read_dir(home::root().join("functions")).unwrap().flatten();
     let folders = folders.filter(|folder| folder.path().is_dir());
     let folders: BTreeSet<String> = folders.map(|folder| folder.file_name().into_string().unwrap()).collect();
-    assert_eq!(folders, FUNCTIONS.iter().map(|function| function.binary.to_owned()).collect());
+    let binaries = FUNCTIONS.iter().map(|function| function.binary.to_owned()).collect();
+    assert_eq!(
+        folders, binaries,
+        "the folders of functions/, and the binaries of FUNCTIONS in shared/src/functions.rs"
+    );
     assert_eq!(template["Globals"]["Function"]["Runtime"], "provided.al2023");
 
     for function in FUNCTIONS {
@@ -170,6 +175,9 @@ fn every_function_has_the_same_log_group_role_and_alarms() {
     let template = template();
     for function in FUNCTIONS {
         let name = function.name;
+        for resource in [name.to_owned(), format!("{name}Logs"), format!("{name}Role")] {
+            assert!(template["Resources"][&resource].is_object(), "template.yaml has no resource {resource}");
+        }
         let logs = json!({
             "LogGroupName": { "Fn::Sub": format!("/aws/lambda/${{AWS::StackName}}-{name}") }, "RetentionInDays": { "Ref": "LogRetentionDays" },
         });

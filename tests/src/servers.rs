@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::Write,
     path::PathBuf,
     sync::{Mutex, OnceLock},
 };
@@ -61,6 +62,8 @@ pub fn binaries() -> PathBuf {
         let own = std::env::current_exe().unwrap();
         let binaries = own.ancestors().nth(2).unwrap().to_path_buf();
         if given("SPINE_TEST_BUILT").is_none() {
+            // Past the capture of a test's output: nothing else is said for as long as that takes.
+            let _ = writeln!(std::io::stderr(), "building the functions' binaries, if anything has changed");
             let mut cargo = release::cargo();
             cargo.args(["build", "--locked", "--quiet", "--workspace", "--exclude", "soak", "--bins", "--target-dir"]);
             cargo.arg(binaries.parent().unwrap()).args(binaries.ends_with("release").then_some("--release"));
