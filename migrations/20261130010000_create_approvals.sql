@@ -209,7 +209,7 @@ create function app.person_may(p_org uuid, p_user uuid, p_wanted text) returns b
 $$;
 comment on function app.person_may(uuid, uuid, text) is 'Whether a person may do something in an organisation now, wherever they are signed in.';
 
--- Whatever function moves it: an approval goes forward only, and stays what it was proposed as.
+-- A guard against functions that are wrong: an approval goes forward only, and stays what it was proposed as.
 create function app.guard_approval() returns trigger language plpgsql set search_path = '' as $$
 begin
     if (new.id, new.org_id, new.kind, new.subject_table, new.subject_id, new.payload_digest, new.proposed_by_agent, new.expires_at, new.created_at)

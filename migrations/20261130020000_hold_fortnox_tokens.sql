@@ -60,7 +60,7 @@ $$;
 comment on function app.begin_oauth(bytea, text, bytea) is 'Binds a connection that was begun to the browser that goes on with it.';
 
 -- Uses a state, once. `outcome`: ok; unknown; expired; replayed; foreign, if another browser brings it; revoked, if who began it may not
--- connect any more. Organisation and person are told where the state is known, for the entry in the log.
+-- connect any more. Organisation and person are returned where the state is known, for the entry in the log.
 create function app.use_oauth_state(p_state_hash bytea, p_provider text, p_browser_hash bytea,
                                     out outcome text, out org_id uuid, out user_id uuid, out redirect_to text)
     language plpgsql volatile security definer set search_path = '' as $$
@@ -90,7 +90,7 @@ end
 $$;
 comment on function app.use_oauth_state(bytea, text, bytea) is 'Uses the state of a connection that was begun, once, in the browser that began it.';
 
--- Whether a company is connected in another organisation. Only the answer is told.
+-- Whether a company is connected in another organisation. It says yes or no, and nothing of the other.
 create function app.connected_elsewhere(p_provider text, p_tenant text) returns boolean
     language sql stable security definer set search_path = '' as $$
     select exists (select from public.org_integrations i

@@ -1,7 +1,7 @@
 //! Access tokens of connected companies: renewed by one process at a time, whichever asks, and stored before they are used.
 //!
-//! A refresh token can be used once. So before it is sent, a transaction locks the connection's row and marks it as being renewed; whoever
-//! comes meanwhile waits for what is stored. A process that dies leaves the mark, and another goes on after [`LEASE`] with the token that is
+//! A refresh token can be used once. So before it is sent, a transaction locks the connection's row and marks it as being renewed;
+//! a process that asks meanwhile waits for what is stored. A process that dies leaves the mark, and another goes on after [`LEASE`] with the token that is
 //! stored. If the provider had issued a pair that nobody stored, it refuses that token: then the connection says `reconnect`, and is left
 //! alone until a person consents again.
 

@@ -25,7 +25,7 @@ pub(crate) const PROVIDER: &str = "fortnox";
 
 /// Why a connection was not written down.
 pub(crate) enum Failed {
-    /// The person is told, in their browser.
+    /// The person reads it in their browser.
     NotConnected(NotConnected),
     /// Something of ours.
     Ours(ApiError),

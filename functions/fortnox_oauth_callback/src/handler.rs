@@ -204,7 +204,7 @@ fn not_set_up(error: FortnoxError) -> ApiError {
     match error {
         FortnoxError::NotSetUp => ApiError::unprocessable(
             "fortnox_not_set_up",
-            "This installation is not registered at Fortnox; whoever runs it sets FORTNOX_CLIENT_ID and FORTNOX_REDIRECT_URL.",
+            "This installation is not registered at Fortnox; its operator sets FORTNOX_CLIENT_ID and FORTNOX_REDIRECT_URL.",
         ),
         other => ApiError::internal(other),
     }

@@ -70,10 +70,10 @@ impl NotConnected {
             }
             Self::ConsentRefused => "You did not allow the connection in Fortnox. Nothing was connected.",
             Self::ScopeUnknown => {
-                "The app asks Fortnox for something that it is not registered for. Tell whoever runs it."
+                "The app asks Fortnox for something that it is not registered for. Tell its operator."
             }
             Self::ConsentFailed => {
-                "Fortnox ended this without a connection. Try again, and tell whoever runs the app if it stays so."
+                "Fortnox ended this without a connection. Try again, and tell the operator of the app if it stays so."
             }
             Self::CodeRefused => "Fortnox did not accept the confirmation, which lasts ten minutes. Connect again.",
             Self::LicenceMissing => {
@@ -85,7 +85,7 @@ impl NotConnected {
             Self::CompanyConnectedElsewhere => {
                 "Another organisation has connected this company. It must be disconnected there first."
             }
-            Self::SetUpWrong => "The app is not set up for Fortnox as it should be. Tell whoever runs it.",
+            Self::SetUpWrong => "The app is not set up for Fortnox as it should be. Tell its operator.",
             Self::FortnoxUnavailable => "Fortnox did not answer. Nothing was connected; try again in a few minutes.",
         }
     }

@@ -217,7 +217,7 @@ impl Fortnox {
             expires_in: i64,
         }
         let body = self.ask_token_server("token", form, tenant).await?;
-        // JSON whatever its content type says.
+        // It is JSON under every content type: text/plain and text/html were recorded.
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| FortnoxError::Malformed)?;
         if answer.access_token.is_empty() || !(1..=86_400).contains(&answer.expires_in) {
             return Err(FortnoxError::Malformed);
