@@ -42,22 +42,10 @@ comment on column public.oauth_states.browser_hash is 'SHA-256 of what the brows
 create policy oauth_states_definer_select on public.oauth_states for select to spine_definer using (true);
 create policy oauth_states_definer_update on public.oauth_states for update to spine_definer using (true);
 grant select on public.oauth_states to spine_definer;
-grant update (used_at, browser_hash) on public.oauth_states to spine_definer;
+grant update (used_at) on public.oauth_states to spine_definer;
 
 reset role;
 set local role spine_definer;
-
--- Begins what a ticket stands for, in the browser that comes with it: once. False if it is unknown, over or begun.
-create function app.begin_oauth(p_state_hash bytea, p_provider text, p_browser_hash bytea) returns boolean
-    language plpgsql volatile security definer set search_path = '' as $$
-begin
-    update public.oauth_states s set browser_hash = p_browser_hash
-     where s.state_hash = p_state_hash and s.provider = p_provider and s.browser_hash is null and s.used_at is null
-       and s.expires_at > clock_timestamp();
-    return found;
-end
-$$;
-comment on function app.begin_oauth(bytea, text, bytea) is 'Binds a connection that was begun to the browser that goes on with it.';
 
 -- Uses a state, once. `outcome`: ok; unknown; expired; replayed; foreign, if another browser brings it; revoked, if who began it may not
 -- connect any more. Organisation and person are returned where the state is known, for the entry in the log.
@@ -99,7 +87,7 @@ create function app.connected_elsewhere(p_provider text, p_tenant text) returns 
 $$;
 comment on function app.connected_elsewhere(text, text) is 'Whether another organisation has connected this company.';
 
-grant execute on function app.begin_oauth(bytea, text, bytea), app.use_oauth_state(bytea, text, bytea), app.connected_elsewhere(text, text)
+grant execute on function app.use_oauth_state(bytea, text, bytea), app.connected_elsewhere(text, text)
     to spine_service;
 
 reset role;

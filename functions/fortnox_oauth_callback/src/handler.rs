@@ -50,15 +50,12 @@ async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, Api
     }
 }
 
-/// Begins to connect: for a person who is signed in, or in the browser that brings a ticket.
+/// Begins to connect, for a person who is signed in, in the browser that asks: the answer sets its cookie. So a person who was lured to an address
+/// that somebody else began does not connect their company with another's organisation.
 ///
-/// An app asks with its token and is given an address to open, since a page that it opens sends no token, and an answer to the app sets no
-/// cookie of ours in every browser. Who asks for anything but JSON is led to Fortnox at once.
+/// An app that asks for JSON is given the address to open; another client is led there at once.
 async fn start(state: &State, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let redirect_url = set_up(state)?;
-    if let Some(ticket) = request::ticket(request) {
-        return go_on(state, redirect_url, &ticket).await;
-    }
     let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
     let wanted: StartQuery = http::query(request)?;
     let redirect_to = state.return_origins.address("redirect_to", &wanted.redirect_to)?;
@@ -69,43 +66,29 @@ async fn start(state: &State, request: &HttpRequest) -> Result<HttpResponse, Api
         Ok(access::enter(tx, "integrations:manage").await?)
     });
     let member = member.await?;
-    let wants_json = request.accepts_json();
-    let (ticket, browser) = (random(), random());
-    // Also tells, before anything is written, whether Fortnox is set up.
-    let consent = state.fortnox.consent_url(&ticket, redirect_url.as_str()).map_err(not_set_up)?;
-    let browser_hash = hash(&browser);
+    let (returned, browser) = (random(), random());
+    // Before anything is written, this says whether Fortnox is set up.
+    let url = state.fortnox.consent_url(&returned, redirect_url.as_str()).map_err(not_set_up)?;
     let begun = state.db.service(member.org_id, async |tx| {
-        let bound = (!wants_json).then_some(browser_hash.as_slice());
+        let (state_hash, browser_hash) = (hash(&returned), hash(&browser));
         integrations::begin_consent(
             tx,
             member.org_id,
             member.actor_id,
             PROVIDER,
-            &hash(&ticket),
-            bound,
+            &state_hash,
+            &browser_hash,
             redirect_to.as_str(),
         )
         .await
     });
     let expires_at = begun.await?;
-    if !wants_json {
-        return Ok(HttpResponse::see_other(&consent).with_cookie(&request::cookie(&browser, is_secure(redirect_url))));
-    }
-    let mut url = redirect_url.join("start").map_err(ApiError::internal)?;
-    url.query_pairs_mut().append_pair("ticket", &ticket);
-    Reply::ok(StartView { url: url.into(), expires_at }).into_response()
-}
-
-/// In the person's own browser: binds it to what was begun, and leads it to Fortnox.
-async fn go_on(state: &State, redirect_url: &Url, ticket: &str) -> Result<HttpResponse, ApiError> {
-    let browser = random();
-    let bound =
-        state.db.directory(async |tx| integrations::bind_browser(tx, PROVIDER, &hash(ticket), &hash(&browser)).await);
-    if !bound.await? {
-        return Ok(leave(None, Err(NotConnected::StateUnknown)));
-    }
-    let consent = state.fortnox.consent_url(ticket, redirect_url.as_str()).map_err(not_set_up)?;
-    Ok(HttpResponse::see_other(&consent).with_cookie(&request::cookie(&browser, is_secure(redirect_url))))
+    let response = if request.accepts_json() {
+        Reply::ok(StartView { url, expires_at }).into_response()?
+    } else {
+        HttpResponse::see_other(&url)
+    };
+    Ok(response.with_cookie(&request::cookie(&browser, is_secure(redirect_url))))
 }
 
 /// A person comes back from Fortnox.

@@ -44,14 +44,6 @@ impl CallbackQuery {
     }
 }
 
-/// The ticket of a request that goes on with what was begun.
-pub(crate) fn ticket(request: &HttpRequest) -> Option<String> {
-    let mut parameters = form_urlencoded::parse(request.query.as_bytes());
-    parameters
-        .find(|(name, value)| name == "ticket" && value.len() <= MAX_PARAMETER)
-        .map(|(_, value)| value.into_owned())
-}
-
 /// What the browser keeps, if it keeps it.
 pub(crate) fn browser(request: &HttpRequest, secure: bool) -> Option<&str> {
     request.cookie(&name(secure)).filter(|value| value.len() <= MAX_PARAMETER)

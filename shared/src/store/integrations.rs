@@ -160,7 +160,7 @@ pub async fn not_renewed(
     Ok(written.execute(tx.conn()?).await?.rows_affected() == 1)
 }
 
-/// Remembers that a person begins to connect: the state by its SHA-256, for ten minutes.
+/// Remembers that a person begins to connect, in a browser: the state and what the browser keeps by their SHA-256, for ten minutes.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -170,7 +170,7 @@ pub async fn begin_consent(
     user_id: Uuid,
     provider: &str,
     state_hash: &[u8],
-    browser_hash: Option<&[u8]>,
+    browser_hash: &[u8],
     redirect_to: &str,
 ) -> Result<DateTime<Utc>, StoreError> {
     let expires_at = sqlx::query_scalar!(
@@ -184,21 +184,6 @@ pub async fn begin_consent(
         redirect_to
     );
     Ok(expires_at.fetch_one(tx.conn()?).await?)
-}
-
-/// Binds what was begun to the browser that goes on with it, once. Whether it did.
-///
-/// # Errors
-/// [`StoreError::Database`].
-pub async fn bind_browser(
-    tx: &mut DirectoryTx,
-    provider: &str,
-    state_hash: &[u8],
-    browser_hash: &[u8],
-) -> Result<bool, StoreError> {
-    let bound =
-        sqlx::query_scalar!(r#"select app.begin_oauth($1, $2, $3) as "bound!""#, state_hash, provider, browser_hash);
-    Ok(bound.fetch_one(tx.conn()?).await?)
 }
 
 /// A state that came back.

@@ -18,30 +18,25 @@ fn browser() -> reqwest::Client {
     shared::http_client(std::time::Duration::from_secs(30)).unwrap()
 }
 
-/// Asks as the app does; the address to open.
-async fn begin(app: &TestApp, person: &Person) -> String {
-    let answer: Value = start(app, &app.token(person), APP).await.json().await.unwrap();
-    answer["url"].as_str().unwrap_or_else(|| panic!("{answer} {}", app.logs())).to_owned()
+/// A browser that is led to Fortnox: where to, and its cookie.
+struct AtFortnox {
+    consent: String,
+    cookie: String,
+}
+
+/// Asks as the app does, in the person's browser.
+async fn begin(app: &TestApp, person: &Person) -> AtFortnox {
+    let answer = start(app, &app.token(person), APP).await;
+    let cookie = answer.headers().get(header::SET_COOKIE).map(|cookie| cookie.to_str().unwrap().to_owned());
+    let answer: Value = answer.json().await.unwrap();
+    let consent = answer["url"].as_str().unwrap_or_else(|| panic!("{answer} {}", app.logs())).to_owned();
+    AtFortnox { consent, cookie: cookie.unwrap() }
 }
 
 async fn start(app: &TestApp, token: &str, redirect_to: &str) -> Response {
     let mut url = Url::parse(&format!("{}/oauth/fortnox/start", app.stack.url)).unwrap();
     url.query_pairs_mut().append_pair("redirect_to", redirect_to);
     browser().get(url).bearer_auth(token).header(header::ACCEPT, "application/json").send().await.unwrap()
-}
-
-/// A browser that was led to Fortnox: where to, and its cookie.
-struct AtFortnox {
-    consent: String,
-    cookie: String,
-}
-
-/// Opens the ticket in a browser.
-async fn open(ticket: &str) -> AtFortnox {
-    let answer = browser().get(ticket).send().await.unwrap();
-    assert_eq!(answer.status(), 303, "{:?}", answer.text().await);
-    let header = |name| answer.headers()[name].to_str().unwrap().to_owned();
-    AtFortnox { consent: header(header::LOCATION), cookie: header(header::SET_COOKIE) }
 }
 
 /// Comes back from Fortnox with a cookie, or without.
@@ -80,7 +75,7 @@ pub(crate) async fn scenario(app: &TestApp) {
 
 /// Connects from beginning to end. How it ended.
 async fn connect(app: &TestApp, person: &Person, company: i64) -> String {
-    let at = open(&begin(app, person).await).await;
+    let at = begin(app, person).await;
     let url = app.stack.sandbox.fortnox.consent(&at.consent, company, true).unwrap();
     code(back(&url, Some(&at.cookie)).await).await
 }

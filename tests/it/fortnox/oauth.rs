@@ -14,7 +14,7 @@ use reqwest::header;
 use sandbox::{Calls, Moment, Verdict};
 use serde_json::{Value, json};
 
-use super::{APP, back, begin, browser, code, connect, open, start};
+use super::{APP, back, begin, browser, code, connect, start};
 
 const COMPANY: (&str, &str) = ("Nordic Interiors AB", "556677-8899");
 /// How many customers a company of the sandbox has.
@@ -159,7 +159,7 @@ async fn each_way_that_connecting_fails_has_its_code_and_leaves_nothing() {
     };
 
     // The person says no.
-    let at = open(&begin(&app, &OLGA).await).await;
+    let at = begin(&app, &OLGA).await;
     let url = fortnox.consent(&at.consent, company, false).unwrap();
     assert_eq!(code(back(&url, Some(&at.cookie)).await).await, "consent_refused");
     nothing("refused").await;
@@ -167,7 +167,7 @@ async fn each_way_that_connecting_fails_has_its_code_and_leaves_nothing() {
     assert_eq!(code(back(&url, Some(&at.cookie)).await).await, "state_replayed");
 
     // Another browser, or one without a cookie; then the right one, which it did not use up.
-    let (at, other) = (open(&begin(&app, &OLGA).await).await, open(&begin(&app, &OLGA).await).await);
+    let (at, other) = (begin(&app, &OLGA).await, begin(&app, &OLGA).await);
     let url = fortnox.consent(&at.consent, company, false).unwrap();
     for cookie in [None, Some(other.cookie.as_str()), Some("spine_fortnox=x")] {
         assert_eq!(code(back(&url, cookie).await).await, "state_foreign", "{cookie:?}");
@@ -175,24 +175,21 @@ async fn each_way_that_connecting_fails_has_its_code_and_leaves_nothing() {
     assert_eq!(code(back(&url, Some(&at.cookie)).await).await, "consent_refused");
 
     // At the moment that ten minutes are over.
-    let at = open(&begin(&app, &OLGA).await).await;
+    let at = begin(&app, &OLGA).await;
     let url = fortnox.consent(&at.consent, company, true).unwrap();
     app.db.run("update oauth_states set expires_at = now() where used_at is null").await;
     assert_eq!(code(back(&url, Some(&at.cookie)).await).await, "state_expired");
     nothing("expired").await;
 
-    // A state that was never made here, none at all, and a ticket that is opened twice.
+    // A state that was never made here, and none at all.
     let mut forged = url.clone();
     forged.set_query(Some("state=forged&code=x"));
     assert_eq!(code(back(&forged, Some(&at.cookie)).await).await, "state_unknown");
     forged.set_query(Some("code=x"));
     assert_eq!(code(back(&forged, Some(&at.cookie)).await).await, "state_unknown");
-    let ticket = begin(&app, &OLGA).await;
-    open(&ticket).await;
-    assert_eq!(code(browser().get(&ticket).send().await.unwrap()).await, "state_unknown");
 
     // Who began may not connect any more.
-    let at = open(&begin(&app, &ADAM).await).await;
+    let at = begin(&app, &ADAM).await;
     let url = fortnox.consent(&at.consent, company, true).unwrap();
     let role = async |number: u8| {
         let role = format!("00000000-0000-7000-8000-00000000000{number}");
@@ -278,7 +275,7 @@ async fn a_connection_lost_at_any_step_of_the_way_back_leaves_all_of_it_or_none_
             fortnox.advance(6);
             let logged = "select count(*) from audit_log where action = 'integration.connected'";
             let before = app.db.count(logged).await;
-            let at = open(&begin(&app, &OLGA).await).await;
+            let at = begin(&app, &OLGA).await;
             let url = fortnox.consent(&at.consent, company, true).unwrap();
             let seen = Arc::new(AtomicUsize::new(0));
             let count = Arc::clone(&seen);

@@ -1,5 +1,5 @@
 //! What must hold of the rows, one query each: it answers with what is not accounted for, in words that name it, and with nothing if all
-//! is well. `soak_…` are tables of this session alone, filled from what the outside was told, see [`super::Evidence`].
+//! is well. `soak_…` are tables of this connection alone, filled from what the outside received, see [`super::Evidence`].
 
 /// One thing that must hold.
 #[derive(Debug)]

@@ -177,7 +177,7 @@ impl Evidence {
         Ok(self)
     }
 
-    /// Puts it into tables of this session, which it makes.
+    /// Puts it into temporary tables of this connection, which it makes.
     ///
     /// # Errors
     /// If the database refuses.
