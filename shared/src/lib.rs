@@ -31,6 +31,7 @@ pub mod objects;
 pub mod origins;
 #[cfg(feature = "documents")]
 pub mod outbox;
+pub mod pace;
 pub mod postgres;
 #[cfg(feature = "queue")]
 pub mod queue;

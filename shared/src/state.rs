@@ -17,6 +17,7 @@ use crate::{
     clients::{fortnox::Fortnox, stripe::Stripe},
     config::{ConfigError, Env},
     db::{Clock, Database},
+    pace::Pace,
     secrets::Secrets,
 };
 
@@ -122,6 +123,14 @@ impl Parts {
     /// [`ConfigError`].
     pub fn fortnox(&self) -> Result<Fortnox, ConfigError> {
         Fortnox::from_env(&self.env, Arc::clone(&self.secrets))
+    }
+
+    /// The pace of calls to Fortnox, through `db`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn pace(&self, db: Database) -> Result<Pace, ConfigError> {
+        Pace::from_env(&self.env, db)
     }
 
     /// The name of a model: as `variable` says, else `default`.

@@ -110,7 +110,15 @@ const DOMAINS: [(&str, &[&str]); 14] = [
     ),
     (
         "Integrations",
-        &["org_integrations", "oauth_states", "fortnox_customers", "client_accounting", "accounting_writes"],
+        &[
+            "org_integrations",
+            "oauth_states",
+            "fortnox_customers",
+            "fortnox_pace",
+            "fortnox_call_slots",
+            "client_accounting",
+            "accounting_writes",
+        ],
     ),
     ("Approvals", &["approvals", "approval_settings"]),
 ];

@@ -20,6 +20,8 @@ use crate::{
 
 /// The most an answer may hold, in bytes: a page of five hundred customers is under half a megabyte.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
+/// How long one call may take, unless `FORTNOX_TIMEOUT_MS` says otherwise.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(8);
 /// What an organisation is asked to consent to, unless `FORTNOX_SCOPES` says otherwise.
 const SCOPES: &str = "companyinformation settings bookkeeping customer invoice costcenter";
 
@@ -116,7 +118,7 @@ impl Fortnox {
             client_id: env.get("FORTNOX_CLIENT_ID").filter(|id| !id.is_empty()).map(str::to_owned),
             scopes: env.or("FORTNOX_SCOPES", SCOPES).to_owned(),
             service_accounts: env.parsed("FORTNOX_SERVICE_ACCOUNTS", "`true` or `false`")?.unwrap_or(false),
-            timeout: env.duration_ms("FORTNOX_TIMEOUT_MS", Duration::from_secs(8))?,
+            timeout: env.duration_ms("FORTNOX_TIMEOUT_MS", TIMEOUT)?,
             client: OnceCell::new(),
             secrets,
         })

@@ -11,6 +11,7 @@ pub mod insights;
 pub mod integrations;
 pub mod leads;
 pub mod outbox;
+pub mod pace;
 pub mod prices;
 pub mod provider_calls;
 pub mod renders;

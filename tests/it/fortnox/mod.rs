@@ -1,6 +1,7 @@
 //! Fortnox: how it is connected, and whose tokens are used.
 
 mod oauth;
+mod pace;
 mod tokens;
 
 use integration_tests::{

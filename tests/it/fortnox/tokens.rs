@@ -25,7 +25,7 @@ use super::connect;
 const PROCESSES: usize = 50;
 
 /// What a process of its own has: a connection, a client, a cache of secrets.
-fn process(app: &TestApp, url: &str, patience: Duration) -> Tokens<Arc<Fortnox>> {
+pub(super) fn process(app: &TestApp, url: &str, patience: Duration) -> Tokens<Arc<Fortnox>> {
     let fortnox = &app.stack.sandbox.fortnox;
     let key = std::fs::read_to_string(app.stack.logs.parent().unwrap().join("integration.key")).unwrap();
     let at = format!("http://{}", app.stack.sandbox.addresses.fortnox);
