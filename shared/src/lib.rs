@@ -26,6 +26,8 @@ pub mod http;
 pub mod jobs;
 pub mod lambda;
 pub mod limits;
+#[cfg(feature = "mail")]
+pub mod mail;
 #[cfg(feature = "objects")]
 pub mod objects;
 pub mod origins;

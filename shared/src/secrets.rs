@@ -51,11 +51,13 @@ pub enum Secret {
     FortnoxClientSecret,
     /// What seals the tokens of organisations' connections: 32 bytes in base64.
     IntegrationKey,
+    /// Where mail is handed in, and the login: `smtp://` or `smtps://`.
+    MailUrl,
 }
 
 impl Secret {
     /// Every one.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::DatabaseUrl,
         Self::MongodbUri,
         Self::SupabaseJwtSecret,
@@ -69,6 +71,7 @@ impl Secret {
         Self::StripeWebhookSecretsTest,
         Self::FortnoxClientSecret,
         Self::IntegrationKey,
+        Self::MailUrl,
     ];
 
     /// The environment variable's name.
@@ -88,6 +91,7 @@ impl Secret {
             Self::StripeWebhookSecretsTest => "STRIPE_WEBHOOK_SECRETS_TEST",
             Self::FortnoxClientSecret => "FORTNOX_CLIENT_SECRET",
             Self::IntegrationKey => "INTEGRATION_KEY",
+            Self::MailUrl => "MAIL_URL",
         }
     }
 

@@ -8,6 +8,8 @@ use chrono::Utc;
 use crate::clients::{claude::Claude, gemini::Gemini};
 #[cfg(feature = "documents")]
 use crate::documents::Documents;
+#[cfg(feature = "mail")]
+use crate::mail::Mailer;
 #[cfg(feature = "objects")]
 use crate::objects::Objects;
 #[cfg(feature = "queue")]
@@ -67,6 +69,15 @@ impl Parts {
     #[cfg(feature = "documents")]
     pub fn documents(&self) -> Result<Documents, ConfigError> {
         Documents::from_env(&self.env, Arc::clone(&self.secrets))
+    }
+
+    /// What sends mail; none where mail is not set up.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    #[cfg(feature = "mail")]
+    pub fn mailer(&self) -> Result<Option<Mailer>, ConfigError> {
+        Mailer::from_env(&self.env, Arc::clone(&self.secrets))
     }
 
     /// The door to file storage.

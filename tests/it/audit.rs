@@ -394,6 +394,8 @@ async fn no_name_address_or_number_of_anybody_gets_into_the_log() {
         "lead_scoring.model",
         "leads.source",
         "leads.status",
+        "notification_preferences.kind",
+        "notifications.kind",
         "org_brain.content_type",
         "org_consultants.role",
         "organizations.plan",

@@ -182,6 +182,7 @@ async fn what_belongs_to_agents_people_or_the_system_is_written_by_no_other() {
                 "client_accounting.fortnox_write_approved_at: human but system",
                 "leads.assigned_at: human but agent",
                 "leads.assigned_to: human but agent",
+                "notifications.read_at: system but human",
                 "organizations.plan: human but system",
                 "organizations.stripe_customer_id: human but system",
                 "proposals.brain_status: human but agent",

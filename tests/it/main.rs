@@ -31,6 +31,7 @@ mod lint;
 mod migrations;
 mod modules;
 mod mutations;
+mod notifications;
 mod operator;
 mod outbox;
 mod photos;

@@ -1,7 +1,9 @@
 //! The backstop, every minute: gives back reservations whose time is over, forgets old idempotency keys, releases jobs whose limit has
-//! changed, wakes due and orphaned jobs, delivers what is left of the outbox.
+//! changed, wakes due and orphaned jobs, ages approvals, delivers mail and what is left of the outbox.
 
+mod approvals;
 mod handler;
+mod mail;
 mod schedule;
 mod state;
 

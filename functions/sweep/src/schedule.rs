@@ -14,12 +14,14 @@ use shared::{
     store::{StoreError, idempotency},
 };
 
-use crate::state::State;
+use crate::{approvals, mail, state::State};
 
 /// How much one run takes on; the next goes on from there.
 const PAGE: i32 = 500;
 /// What is kept of the invocation's time for deliveries, when no more jobs are woken.
 const DELIVERIES: Duration = Duration::from_secs(30);
+/// What is kept of it for documents, when no more mail is delivered.
+const DOCUMENTS: Duration = Duration::from_secs(20);
 /// What is kept of it for the answer, when no new batch is delivered: as long as one may take.
 const KEPT_BACK: Duration = Duration::from_secs(8);
 
@@ -31,6 +33,9 @@ pub(crate) async fn tick(state: &State, tick: &Tick) -> Result<Value, Error> {
     // Before jobs are woken, so that what is released is woken at once.
     schedule.part("jobs_released", async |_| release_jobs(state).await).await;
     schedule.part_keeping(DELIVERIES, "jobs_woken", async |deadline| wake_jobs(state, deadline).await).await;
+    schedule.part("approvals_aged", async |_| approvals::age(state).await).await;
+    // What is mailed says what happened just now, an approval that is overdue included.
+    schedule.part_keeping(DOCUMENTS, "mails_delivered", async |deadline| mail::deliver(state, deadline).await).await;
     let deliver = async |deadline| outbox::deliver_all(&state.db, &state.documents, deadline).await;
     schedule.part("documents_delivered", deliver).await;
     schedule.end()

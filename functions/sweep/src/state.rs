@@ -1,12 +1,13 @@
 //! What one cold start builds. Nothing here connects to anything before it is used.
 
-use shared::{db::Database, documents::Documents, functions, lambda, queue::Queue, state::Parts};
+use shared::{db::Database, documents::Documents, functions, lambda, mail::Mailer, queue::Queue, state::Parts};
 
 /// Everything the function holds between events.
 #[derive(Debug)]
 pub struct State {
     pub(crate) db: Database,
     pub(crate) documents: Documents,
+    pub(crate) mailer: Option<Mailer>,
     pub(crate) queues: Vec<(functions::Queue, Queue)>,
 }
 
@@ -19,6 +20,6 @@ impl State {
         let parts = Parts::from_process()?;
         let queues = functions::QUEUES.into_iter().map(|queue| Ok((queue, parts.queue(queue.variable)?)));
         let queues = queues.collect::<Result<_, lambda::Error>>()?;
-        Ok(Self { db: parts.db()?, documents: parts.documents()?, queues })
+        Ok(Self { db: parts.db()?, documents: parts.documents()?, mailer: parts.mailer()?, queues })
     }
 }

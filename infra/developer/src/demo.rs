@@ -5,6 +5,7 @@ mod actions;
 mod agents;
 mod billing;
 mod judge;
+mod mail;
 
 use std::{
     fs,
@@ -121,7 +122,7 @@ struct Demo<'a> {
 /// What the steps see, where all is well, whose judges are beside them.
 #[cfg(test)]
 fn examples() -> Vec<judge::Example> {
-    actions::examples()
+    [actions::examples(), mail::examples()].concat()
 }
 
 impl Demo<'_> {
@@ -177,6 +178,7 @@ impl Demo<'_> {
         steps.judge("isolation", judge::isolation, self.see_stranger(&id).await);
         self.tell_agents(steps).await?;
         self.tell_actions(steps).await?;
+        self.tell_mail(steps).await?;
         self.tell_billing(steps).await
     }
 

@@ -102,7 +102,7 @@ enum Command {
     },
     /// Makes calls of the running `up` go wrong; without arguments, lists what can.
     Fault {
-        /// `postgres`, `mongodb`, `storage`, `secrets`, `queue`, `anthropic`, `gemini` or `stripe`.
+        /// `postgres`, `mongodb`, `storage`, `secrets`, `queue`, `anthropic`, `gemini`, `stripe`, `fortnox` or `mail`.
         target: Option<String>,
         /// `slow`, `hang`, `reset`, `refuse`, …; `none` ends what was arranged.
         fault: Option<String>,

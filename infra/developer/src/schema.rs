@@ -12,7 +12,7 @@ use sqlx::{Connection, PgConnection};
 pub const PAGE: &str = "docs/schema.md";
 
 /// In which part of the page a table is described, in order. A table that is in none is an error: a reader must find it.
-const DOMAINS: [(&str, &[&str]); 14] = [
+const DOMAINS: [(&str, &[&str]); 15] = [
     (
         "Core and access",
         &[
@@ -94,6 +94,7 @@ const DOMAINS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("System", &["jobs", "system_settings", "idempotency_keys", "outbox", "webhook_events", "error_logs"]),
+    ("Notifications", &["notifications", "notification_preferences"]),
     ("Audit", &["audit_log", "audit_seals", "subject_keys"]),
     (
         "Billing",

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use operator::documents;
 pub use operator::documents::prepare as prepare_documents;
-use sandbox::{Calls, Canned, Sandbox, Wire, WireFault, anthropic, gemini, secrets, storage, stripe};
+use sandbox::{Calls, Canned, Sandbox, Wire, WireFault, anthropic, gemini, mail, secrets, storage, stripe};
 use shared::{documents::Collection, secrets::Secret};
 use tokio::net::TcpListener;
 use url::Url;
@@ -118,6 +118,7 @@ impl Stack {
             ("gemini", at.gemini),
             ("stripe", at.stripe),
             ("fortnox", at.fortnox),
+            ("mail", at.mail),
             ("queue", endpoint.address),
         ] {
             if config.wired {
@@ -145,6 +146,8 @@ impl Stack {
         }
 
         let audit_key = kept_key(&config.directory.join("audit.key"))?;
+        let mail_at = addresses.iter().find(|(name, _)| *name == "mail").map_or(at.mail, |(_, address)| *address);
+        let mail_url = format!("smtp://{}:{}@{mail_at}", mail::USER, sandbox.mailbox.password().get());
         let integration_key = kept_key(&config.directory.join("integration.key"))?;
         sandbox.fortnox.set_redirect_uri(&format!("{url}/oauth/fortnox/callback"));
         for (secret, value) in [
@@ -159,6 +162,7 @@ impl Stack {
             (Secret::StripeWebhookSecretsTest, &sandbox.stripe.secrets().join(" ")),
             (Secret::FortnoxClientSecret, &sandbox.fortnox.client_secret().get()),
             (Secret::IntegrationKey, &integration_key),
+            (Secret::MailUrl, &mail_url),
         ] {
             sandbox.secrets.set(secret.name(), value);
         }
@@ -178,6 +182,8 @@ impl Stack {
             ("FORTNOX_CLIENT_ID", sandbox.fortnox.client_id()),
             ("FORTNOX_REDIRECT_URL", sandbox.fortnox.redirect_uri()),
             ("FORTNOX_RETURN_ORIGINS", "http://localhost:3000".to_owned()),
+            ("MAIL_FROM", "Spine <no-reply@spine.example>".to_owned()),
+            ("APP_URL", "http://localhost:3000".to_owned()),
             ("STORAGE_S3_ENDPOINT", through("storage")),
             ("STORAGE_S3_REGION", storage::REGION.to_owned()),
             ("AWS_ENDPOINT_URL_SQS", through("queue")),
@@ -274,10 +280,17 @@ impl Stack {
         if fault == "none" {
             wire.clear();
             script.inspect(|script| script.clear());
+            if target == "mail" {
+                self.sandbox.mailbox.mend();
+            }
             return Ok(());
         }
         if let Some(fault) = wire_fault(fault) {
             wire.arrange(fault, calls);
+            return Ok(());
+        }
+        if let Some(fault) = mail::fault(fault).filter(|_| target == "mail") {
+            self.sandbox.mailbox.arrange(fault, calls);
             return Ok(());
         }
         let known = answers(target);
@@ -359,7 +372,9 @@ async fn wired(wires: &mut Vec<(&'static str, Wire)>, name: &'static str, url: &
 pub fn faults(target: &str) -> Vec<String> {
     let wire = ["slow", "hang", "reset", "refuse", "garbage-bytes", "half", "lost"].map(str::to_owned);
     let slow = "slow:MILLISECONDS".to_owned();
-    wire.into_iter().chain([slow]).chain(answers(target).into_iter().map(|(name, _)| name.to_owned())).collect()
+    let answers = answers(target).into_iter().map(|(name, _)| name.to_owned());
+    let mail = mail::FAULTS.iter().filter(|_| target == "mail").map(|(name, _)| (*name).to_owned());
+    wire.into_iter().chain([slow]).chain(answers).chain(mail).collect()
 }
 
 fn answers(target: &str) -> Vec<(&'static str, Canned)> {

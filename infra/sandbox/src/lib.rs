@@ -1,5 +1,5 @@
-//! The outside world as real HTTP servers that speak the documented wire formats: Supabase Auth's key set and storage, AWS
-//! Secrets Manager, Anthropic, Gemini, Stripe, Fortnox.
+//! The outside world as real servers that speak the documented wire formats: Supabase Auth's key set and storage, AWS Secrets
+//! Manager, Anthropic, Gemini, Stripe, Fortnox, and a mail server.
 //!
 //! Keys are made per run. What is sent is recorded, the next answers can be told to be something else, and a [`Wire`] in front of
 //! any server spoils what passes.
@@ -15,6 +15,7 @@ mod ask;
 pub mod auth;
 pub mod fortnox;
 pub mod gemini;
+pub mod mail;
 pub mod photo;
 mod plan;
 mod script;
@@ -86,6 +87,8 @@ pub struct Sandbox {
     pub fortnox: Arc<fortnox::Fortnox>,
     /// What Fortnox should answer next. What it was asked it knows itself.
     pub fortnox_script: Arc<Script>,
+    /// Where all mail ends up.
+    pub mailbox: Arc<mail::Mailbox>,
     /// The secret document.
     pub secrets: Arc<secrets::SecretStore>,
     /// Where each server listens.
@@ -111,6 +114,8 @@ pub struct Addresses {
     pub stripe: SocketAddr,
     /// Fortnox: OAuth and the API.
     pub fortnox: SocketAddr,
+    /// The mail server: SMTP.
+    pub mail: SocketAddr,
 }
 
 impl Drop for Sandbox {
@@ -148,6 +153,11 @@ impl Sandbox {
         let fortnox_script = Arc::new(Script::default());
         servers.push(serve(fortnox_listener, fortnox::router(&fortnox, &fortnox_script)));
 
+        let mail_listener = TcpListener::bind("127.0.0.1:0").await?;
+        let mail_address = mail_listener.local_addr()?;
+        let mailbox = Arc::new(mail::Mailbox::new());
+        servers.push(tokio::spawn(Arc::clone(&mailbox).serve(mail_listener)));
+
         let anthropic_key = Key::generate("sk-ant-sandbox-");
         let anthropic = Arc::new(Script::default());
         let gemini_key = Key::generate("AIza-sandbox-");
@@ -173,6 +183,7 @@ impl Sandbox {
             gemini: addresses[3],
             stripe: stripe_address,
             fortnox: fortnox_address,
+            mail: mail_address,
         };
         Ok(Self {
             auth,
@@ -186,6 +197,7 @@ impl Sandbox {
             stripe_script,
             fortnox,
             fortnox_script,
+            mailbox,
             secrets: store,
             addresses,
             supabase_url,

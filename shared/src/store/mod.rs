@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod agent_actions;
+pub mod approvals;
 pub mod billing;
 pub mod cache;
 pub mod error_logs;
@@ -10,6 +11,7 @@ pub mod idempotency;
 pub mod insights;
 pub mod integrations;
 pub mod leads;
+pub mod mails;
 pub mod outbox;
 pub mod pace;
 pub mod prices;

@@ -91,7 +91,7 @@ async fn left(app: &TestApp) -> Value {
     one(
         app,
         "select jsonb_build_object(
-             'entries', (select count(*) from audit_log where agent is not null), 'documents', (select count(*) from outbox),
+             'entries', (select count(*) from audit_log where agent is not null), 'documents', (select count(*) from outbox where kind = 'document'),
              'assets', (select count(*) from assets), 'deploys', (select count(*) from deploys),
              'charges', (select count(*) from billing_events), 'keys', (select count(*) from idempotency_keys),
              'used', (select coalesce(sum(used_requests), 0) from agent_usage where scope = 'agent' and period = 'month'),

@@ -15,10 +15,10 @@ use uuid::Uuid;
 /// The built-in role that approves what is written to books.
 const ACCOUNTANT: &str = "00000000-0000-7000-8000-000000000008";
 /// Who has it.
-const ANNA: Person = SVEN;
+pub(crate) const ANNA: Person = SVEN;
 
 /// Both organisations have Fortnox connected, and their clients' books are open. Sven is an accountant.
-async fn books(db: &TestDatabase) {
+pub(crate) async fn books(db: &TestDatabase) {
     db.run(&format!(
         "insert into org_integrations (org_id, provider, status, external_tenant_id) values
              ('{NORD}', 'fortnox', 'connected', '100'), ('{BRICK}', 'fortnox', 'connected', '200');
@@ -38,29 +38,29 @@ async fn books(db: &TestDatabase) {
 }
 
 /// What a voucher is in these tests.
-fn voucher() -> Value {
+pub(crate) fn voucher() -> Value {
     json!({ "description": "Rent", "rows": [{ "account": 5010, "debit": 1500 }, { "account": 1930, "credit": 1500 }] })
 }
 
-fn propose(client: Uuid, payload: &Value) -> String {
+pub(crate) fn propose(client: Uuid, payload: &Value) -> String {
     format!("public.propose_accounting_write('{client}', 'voucher', '{payload}')")
 }
 
 /// A call's one answer.
-async fn call(db: &TestDatabase, actor: &Actor, call: &str) -> Value {
+pub(crate) async fn call(db: &TestDatabase, actor: &Actor, call: &str) -> Value {
     let answer =
         db.ask(actor, &format!("select {call} as it")).await.unwrap_or_else(|refusal| panic!("{call}: {refusal:?}"));
     answer[0]["it"].clone()
 }
 
 /// An approval that Cleo proposed for her client.
-async fn proposed(db: &TestDatabase) -> Uuid {
+pub(crate) async fn proposed(db: &TestDatabase) -> Uuid {
     let id = call(db, &Actor::person(&CLEO), &propose(LIVING, &voucher())).await;
     id.as_str().unwrap().parse().unwrap()
 }
 
 /// The digest that is shown with an approval.
-async fn digest(db: &TestDatabase, actor: &Actor, id: Uuid) -> String {
+pub(crate) async fn digest(db: &TestDatabase, actor: &Actor, id: Uuid) -> String {
     let shown = db
         .ask(actor, &format!("select encode(payload_digest, 'hex') as it from approvals where id = '{id}'"))
         .await
@@ -68,11 +68,11 @@ async fn digest(db: &TestDatabase, actor: &Actor, id: Uuid) -> String {
     shown[0]["it"].as_str().unwrap().to_owned()
 }
 
-fn approve(id: Uuid, digest: &str) -> String {
+pub(crate) fn approve(id: Uuid, digest: &str) -> String {
     format!("public.approve('{id}', '{digest}')")
 }
 
-async fn status(db: &TestDatabase, id: Uuid) -> String {
+pub(crate) async fn status(db: &TestDatabase, id: Uuid) -> String {
     let asked = format!("select status as it from approvals where id = '{id}'");
     db.ask(&Actor::role("postgres"), &asked).await.unwrap()[0]["it"].as_str().unwrap().to_owned()
 }

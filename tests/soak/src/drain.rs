@@ -24,7 +24,7 @@ const WAITING: &str = "
 /// How much there is to do, the events of these ids that are nowhere included.
 const LEFT: &str = "
     select (select count(*) from public.jobs where status in ('queued', 'running'))
-         + (select count(*) from public.outbox where delivered_at is null)
+         + (select count(*) from public.outbox where delivered_at is null and dropped_at is null)
          + (select count(*) from public.leads l join public.lead_assignment_settings s on s.org_id = l.org_id and s.enabled
              where l.assigned_to is null and l.status not in ('won', 'lost'))
          + (select count(*) from unnest($1::text[]) e (id)

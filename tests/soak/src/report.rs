@@ -91,7 +91,7 @@ const COUNTED: [(&str, &str); 8] = [
     ("calls of models", "select provider || ' ' || outcome, count(*) from public.provider_calls group by 1
                          union all select provider || ', micro-USD', coalesce(sum(cost_micro_usd), 0)::bigint from public.provider_calls group by 1"),
     ("reservations", "select state, count(*) from public.usage_reservations group by 1"),
-    ("rows", "select 'audit entries', count(*) from public.audit_log union all select 'documents', count(*) from public.outbox
+    ("rows", "select 'audit entries', count(*) from public.audit_log union all select o.kind || 's', count(*) from public.outbox o group by o.kind
               union all select 'events of Stripe, ' || status, count(*) from public.webhook_events group by status
               union all select 'invoices', count(*) from public.invoices union all select 'leads assigned', count(*) from public.lead_assignments
               union all select 'second attempts of renders', coalesce(sum(attempts - 1) filter (where attempts > 1), 0)::bigint from public.jobs where job_type = 'render'"),
