@@ -87,15 +87,43 @@ pub const INSIGHTS: Queue = Queue {
     oldest: Duration::from_hours(6),
 };
 
+/// The queue of what is written to books.
+pub const ACCOUNTING: Queue = Queue {
+    name: "accounting",
+    variable: "ACCOUNTING_QUEUE_URL",
+    resource: "Accounting",
+    alarm: "accounting",
+    oldest: Duration::from_hours(1),
+};
+
 /// All queues.
-pub const QUEUES: [Queue; 3] = [RENDERS, LEADS, INSIGHTS];
+pub const QUEUES: [Queue; 4] = [RENDERS, LEADS, INSIGHTS, ACCOUNTING];
 
 /// How long a function behind the HTTP API may take, which gives up after 30 s.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 12] = [
+pub const FUNCTIONS: [Function; 14] = [
+    Function {
+        name: "AccountingWritesHttp",
+        routes: &["/v1/approvals", "/v1/accounting"],
+        sends: &[ACCOUNTING],
+        alarm: "accounting-http",
+        ..function("accounting_writes", 6)
+    },
+    Function {
+        name: "AccountingWritesWorker",
+        jobs: &["accounting_write", "accounting_reconcile", "accounting_payments"],
+        queue: Some(ACCOUNTING),
+        switch: Some("accounting.enabled"),
+        // Its schedule sends nothing; what it queues, the sweep sends.
+        schedule: Some(Schedule { name: "accounting", every: EVERY_MINUTE }),
+        timeout: Duration::from_secs(120),
+        concurrency: 4,
+        alarm: "accounting-worker",
+        ..function("accounting_writes", 6)
+    },
     Function {
         name: "AssignLeadsHttp",
         routes: &["/v1/leads"],

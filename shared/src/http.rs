@@ -484,6 +484,11 @@ fn chain(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        if let Some(refused) = error.refusal()
+            && let Ok(status) = StatusCode::from_u16(refused.status)
+        {
+            return Self::new(status, refused.code, refused.detail);
+        }
         // No wildcard arm: a new variant must choose its status here.
         match error {
             StoreError::NotFound { entity } => Self::not_found(entity),

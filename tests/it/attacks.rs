@@ -427,12 +427,19 @@ async fn no_token_hash_or_key_is_anybodys_to_read() {
     assert_eq!(
         read,
         [
+            // What a voucher is found by at Fortnox, where all who see the books read it.
+            "accounting_executions.token",
             // What is to be written to a client's books is what its readers approve.
             "accounting_writes.payload",
             "accounting_writes.payload_hash",
+            "accounting_writes.source_key",
+            "accounting_writes.token",
             "agent_limits.max_tokens",
             "agent_usage.reserved_tokens",
             "agent_usage.used_tokens",
+            "approval_details.payload",
+            "approval_details.source_key",
+            "approval_details.token",
             // Who approves says that it is this.
             "approvals.payload_digest",
             "audit_seals.signature",
@@ -459,6 +466,7 @@ async fn no_token_hash_or_key_is_anybodys_to_read() {
             "subscriptions.stripe_price_id",
             "subscriptions.stripe_price_ids",
             "subscriptions.stripe_subscription_id",
+            "unproposed_vouchers.source_key",
             "usage_report.max_tokens",
             "usage_report.reserved_tokens",
             "usage_report.used_tokens",

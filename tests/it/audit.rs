@@ -360,6 +360,10 @@ async fn no_name_address_or_number_of_anybody_gets_into_the_log() {
 
     // Whose values are told: ids, times, figures, and of texts these alone, which are words of ours or of a trade.
     let told = [
+        "accounting_executions.external_tenant_id",
+        "accounting_executions.refusal_code",
+        "accounting_executions.series",
+        "accounting_executions.token",
         "accounting_writes.kind",
         "agent_limits.agent",
         "agent_limits.period",

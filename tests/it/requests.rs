@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use integration_tests::{
     Answer, TestApp,
-    people::{LAKESIDE, NORD, OLGA, Person, SVEN},
+    people::{LAKESIDE, LIVING, NORD, OLGA, Person, SVEN},
     render_body, small_photo,
 };
 use reqwest::Method;
@@ -13,8 +13,15 @@ use sandbox::stripe::PRICE;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::{
+    approvals::{books_read, voucher},
+    fortnox::vouchers::{propose, shown},
+};
+
 /// Where an app's page of billing is.
 pub(crate) const APP: &str = "http://localhost:3000/billing";
+/// A submission that was approved.
+const SUBMISSION: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0002);
 /// A lead that nobody has.
 pub(crate) const LEAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0001);
 
@@ -62,6 +69,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
     app.stack.renders.pause();
     app.stack.leads.pause();
     app.stack.insights.pause();
+    app.stack.queue("accounting").unwrap().pause();
     let upload = app.upload(&token, &small_photo()).await;
     let render = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await.expect(202);
     let id = render["id"].as_str().unwrap();
@@ -98,7 +106,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
     let action = json!({
         "agent": "renderer", "action": "report.sent", "resource": { "type": "report", "id": "7" }, "assets": [{ "upload_id": upload }],
     });
-    let asks = vec![
+    let mut asks = vec![
         ask(
             "/v1/uploads",
             "/v1/uploads".to_owned(),
@@ -170,6 +178,8 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
             json!({ "return_url": format!("{APP}?other") }),
         ),
     ];
+    // Before the connection is ended.
+    asks.splice(0..0, approvals(&app).await);
     app.stack.sandbox.stripe.create_price("price_other", 5000);
     app.db.run("insert into plan_prices (stripe_price_id, plan) values ('price_other', 'solo')").await;
     // All but the one that Stripe signs.
@@ -179,6 +189,49 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
         asks.iter().map(|ask| ask.route.to_owned()).chain(["/webhooks/stripe".to_owned()]).collect();
     assert_eq!(asked, posts, "each route of docs/FEATURES.md that takes a POST has a request here, and no other");
     (app, asks)
+}
+
+/// Requests about vouchers, of an organisation that is connected and whose books were read.
+async fn approvals(app: &TestApp) -> Vec<Ask> {
+    app.db
+        .run(&format!(
+            "insert into org_integrations (org_id, provider, status, external_tenant_id) values ('{NORD}', 'fortnox', 'connected', '1')
+             on conflict do nothing;
+             set session_replication_role = replica;
+             insert into templates (id, org_id, name, type) values ('{SUBMISSION}', '{NORD}', 'Form', 'form');
+             insert into submissions (id, org_id, client_id, template_id, status, submitted_at, reviewed_at)
+             values ('{SUBMISSION}', '{NORD}', '{LIVING}', '{SUBMISSION}', 'approved', now(), now())"
+        ))
+        .await;
+    books_read(&app.db, NORD).await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(propose(app, &voucher()).await);
+    }
+    let digest = shown(app, &OLGA, ids[0]).await["digest"].clone();
+    let decision = |id| json!({ "decisions": [{ "id": id, "decision": "refuse", "digest": digest, "reason": "no" }] });
+    let wanted = |description: &str| {
+        let mut voucher = voucher();
+        voucher["description"] = json!(description);
+        json!({ "client_id": LIVING, "voucher": voucher })
+    };
+    let ask = |route: &'static str, id: Uuid, body: Option<Value>, other: Value| {
+        let full = body.clone().unwrap_or_default();
+        Ask { route, path: route.replace("{id}", &id.to_string()), body, other, full }
+    };
+    vec![
+        ask("/v1/approvals/{id}/approve", ids[0], Some(json!({ "digest": digest })), json!({ "digest": "0" })),
+        ask("/v1/approvals/{id}/refuse", ids[1], Some(json!({ "reason": "no" })), json!({ "reason": "never" })),
+        ask("/v1/approvals/decisions", ids[2], Some(decision(ids[2])), decision(ids[3])),
+        ask(
+            "/v1/approvals/settings",
+            ids[0],
+            Some(json!({ "own_proposals": true })),
+            json!({ "own_proposals": false }),
+        ),
+        ask("/v1/accounting/vouchers", ids[0], Some(wanted("Rent")), wanted("Power")),
+        ask("/v1/accounting/submissions/{id}/propose", SUBMISSION, None, json!({ "again": true })),
+    ]
 }
 
 /// Every request there is: those with a key, and those that read.
@@ -193,6 +246,7 @@ pub(crate) fn all(asks: &[Ask]) -> Vec<(Method, String, Option<Value>)> {
         let path = match route.as_str() {
             "/v1/render-requests/{id}" => id.to_owned(),
             "/v1/jobs/{id}" => job.to_owned(),
+            "/v1/accounting/templates/{id}/problems" => route.replace("{id}", &SUBMISSION.to_string()),
             other => other.replace("{id}", &LEAD.to_string()).replace("{table_name}", "leads"),
         };
         (Method::GET, path, None)

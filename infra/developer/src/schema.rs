@@ -121,7 +121,17 @@ const DOMAINS: [(&str, &[&str]); 15] = [
             "accounting_writes",
         ],
     ),
-    ("Approvals", &["approvals", "approval_settings"]),
+    (
+        "Approvals",
+        &[
+            "approvals",
+            "approval_settings",
+            "accounting_executions",
+            "accounting_reconciliations",
+            "unproposed_vouchers",
+            "accounting_payment_reads",
+        ],
+    ),
 ];
 
 /// How much of a default is shown.

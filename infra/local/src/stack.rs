@@ -252,6 +252,15 @@ impl Stack {
         self.functions.iter().find(|lambda| lambda.function().name == name)
     }
 
+    /// The queue of this name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn queue(&self, name: &str) -> Result<&Arc<Queue>> {
+        let found = self.queues.iter().find(|queue| queue.name() == name);
+        found.with_context(|| format!("there is no queue {name}"))
+    }
+
     /// The wire to a server functions reach.
     ///
     /// # Errors

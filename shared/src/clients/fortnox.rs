@@ -57,8 +57,10 @@ pub enum FortnoxError {
     Refused {
         /// HTTP status.
         status: u16,
-        /// Its code, 0 if it gave none. Its message is in Swedish and may repeat what was sent, so it is not kept here.
+        /// Its code, 0 if it gave none.
         code: i64,
+        /// Its own words.
+        words: Words,
     },
     /// The answer is not as documented.
     #[error("Fortnox' answer is not as documented")]
@@ -66,6 +68,25 @@ pub enum FortnoxError {
     /// There is no client secret.
     #[error("Fortnox' client secret is not available")]
     Secret(#[from] SecretError),
+}
+
+/// What Fortnox says of a refusal, in Swedish. It may repeat what was sent, so it is for those who may see that, and for no log: prints as
+/// redacted.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Words(String);
+
+impl Words {
+    /// The words, 500 characters of them at most.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        self.0.chars().filter(|c| *c != '\0').take(500).collect()
+    }
+}
+
+impl std::fmt::Debug for Words {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Words(..)")
+    }
 }
 
 /// Tokens, as the provider issued them.
@@ -192,21 +213,31 @@ impl Fortnox {
     /// # Errors
     /// [`FortnoxError`].
     pub async fn get(&self, access_token: &str, path: &str, query: &[(&str, &str)]) -> Result<Value, FortnoxError> {
+        let request = self.client().await?.get(self.address(path, query));
+        asked(request, access_token).await
+    }
+
+    /// Makes what `body` says. It is made once for each call: Fortnox has no key by which a repeated call is the same.
+    ///
+    /// # Errors
+    /// [`FortnoxError`]. After [`FortnoxError::Unanswered`], [`FortnoxError::Malformed`] and [`FortnoxError::Busy`] with a status of 500 or more
+    /// it may have been made.
+    pub async fn post(
+        &self,
+        access_token: &str,
+        path: &str,
+        query: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Value, FortnoxError> {
+        let request = self.client().await?.post(self.address(path, query));
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
+        asked(request, access_token).await
+    }
+
+    fn address(&self, path: &str, query: &[(&str, &str)]) -> String {
         let query = encode(query);
         let mark = if query.is_empty() { "" } else { "?" };
-        let request = self
-            .client()
-            .await?
-            .get(format!("{}{path}{mark}{query}", self.api))
-            .bearer_auth(access_token)
-            .header(header::ACCEPT, "application/json");
-        let (status, body) = exchanged(request).await?;
-        match status {
-            200..=299 => serde_json::from_slice(&body).map_err(|_| FortnoxError::Malformed),
-            401 => Err(FortnoxError::Unauthorized),
-            429 | 500..=599 => Err(FortnoxError::Busy { status }),
-            _ => Err(FortnoxError::Refused { status, code: code_of(&body) }),
-        }
+        format!("{}{path}{mark}{query}", self.api)
     }
 
     async fn token(&self, form: &[(&str, &str)], tenant: Option<&str>) -> Result<Issued, FortnoxError> {
@@ -273,7 +304,7 @@ impl Fortnox {
             (429 | 500..=599, _) => Err(FortnoxError::Busy { status }),
             (_, Some("invalid_grant")) => Err(FortnoxError::GrantRefused),
             (_, Some("invalid_client")) | (401, _) => Err(FortnoxError::ClientRefused),
-            _ => Err(FortnoxError::Refused { status, code: 0 }),
+            _ => Err(FortnoxError::Refused { status, code: 0, words: Words::default() }),
         }
     }
 
@@ -309,17 +340,36 @@ async fn exchanged(request: RequestBuilder) -> Result<(u16, BytesMut), FortnoxEr
     Ok((status, body))
 }
 
+/// An answer of the API.
+async fn asked(request: RequestBuilder, access_token: &str) -> Result<Value, FortnoxError> {
+    let request = request.bearer_auth(access_token).header(header::ACCEPT, "application/json");
+    let (status, body) = exchanged(request).await?;
+    match status {
+        200..=299 => serde_json::from_slice(&body).map_err(|_| FortnoxError::Malformed),
+        401 => Err(FortnoxError::Unauthorized),
+        429 | 500..=599 => Err(FortnoxError::Busy { status }),
+        _ => {
+            let (code, words) = refusal_of(&body);
+            Err(FortnoxError::Refused { status, code, words })
+        }
+    }
+}
+
 /// `{"error"}`, as the token endpoint has it.
 fn oauth_error(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     Some(body["error"].as_str()?.to_owned())
 }
 
-/// `{"ErrorInformation":{"Code"}}`, in either spelling.
-fn code_of(body: &[u8]) -> i64 {
+/// `{"ErrorInformation":{"Code","Message"}}`, in either spelling.
+fn refusal_of(body: &[u8]) -> (i64, Words) {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let information = &body["ErrorInformation"];
-    information["Code"].as_i64().or_else(|| information["code"].as_i64()).unwrap_or_default()
+    let either = |one: &str, other: &str| {
+        let information = &body["ErrorInformation"];
+        if information[one].is_null() { information[other].clone() } else { information[one].clone() }
+    };
+    let words = either("Message", "message").as_str().unwrap_or_default().to_owned();
+    (either("Code", "code").as_i64().unwrap_or_default(), Words(words))
 }
 
 #[cfg(test)]
@@ -330,11 +380,14 @@ mod tests {
     fn a_code_is_read_in_both_spellings_and_is_zero_where_there_is_none() {
         for (body, code) in [
             (r#"{"ErrorInformation":{"Error":1,"Message":"Kan inte hitta kunden.","Code":2000433}}"#, 2_000_433),
-            (r#"{"ErrorInformation":{"error":1,"message":"x","code":2000587}}"#, 2_000_587),
+            (r#"{"ErrorInformation":{"error":1,"message":"Kan inte hitta kunden.","code":2000587}}"#, 2_000_587),
             (r#"{"message":"unauthorized"}"#, 0),
             ("<html>", 0),
         ] {
-            assert_eq!(code_of(body.as_bytes()), code, "{body}");
+            let (read, words) = refusal_of(body.as_bytes());
+            assert_eq!(read, code, "{body}");
+            let shown = if code == 0 { "" } else { "Kan inte hitta kunden." };
+            assert_eq!((words.shown().as_str(), format!("{words:?}").as_str()), (shown, "Words(..)"));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! row-level security is the guard, and an `org_id` in a query is there for the planner.
 
 pub mod access;
+pub mod accounting;
 pub mod agent_actions;
 pub mod approvals;
 pub mod billing;
@@ -19,6 +20,8 @@ pub mod provider_calls;
 pub mod renders;
 pub mod settings;
 pub mod templates;
+
+use sqlx::postgres::PgDatabaseError;
 
 use crate::db::DbError;
 
@@ -60,11 +63,32 @@ pub enum StoreError {
     Transaction(#[from] DbError),
 }
 
+/// What a function of the database refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status that says so.
+    pub status: u16,
+    /// Stable code.
+    pub code: String,
+    /// What to do about it.
+    pub detail: String,
+}
+
 impl StoreError {
     /// The database's own code of what it refused (SQLSTATE), if it answered.
     #[must_use]
     pub fn database_code(&self) -> Option<String> {
         let Self::Database(error) = self else { return None };
         Some(error.as_database_error()?.code()?.into_owned())
+    }
+
+    /// What a function of the database refused in its own words: SQLSTATE `PT` with the HTTP status, the code as message.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        let Self::Database(error) = self else { return None };
+        let refused = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
+        let status = refused.code().strip_prefix("PT")?.parse().ok()?;
+        let detail = refused.detail().unwrap_or_default().to_owned();
+        Some(Refusal { status, code: refused.message().to_owned(), detail })
     }
 }

@@ -8,7 +8,7 @@ use integration_tests::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{ANNA, approve, books, call, digest, propose, proposed, status, voucher};
+use super::{ANNA, approve, books, call, digest, propose, proposed, status, stored, voucher};
 
 const NOBODY: &str = "01900000-0000-7000-8000-00000000ffff";
 
@@ -41,7 +41,7 @@ async fn consultants_propose_for_their_clients_agents_and_accountants_for_all_an
             .await
             .unwrap();
         let expected = json!([{
-            "org_id": NORD, "client_id": client, "status": "proposed", "by": by, "payload": voucher(), "external_tenant_id": "100",
+            "org_id": NORD, "client_id": client, "status": "proposed", "by": by, "payload": stored(), "external_tenant_id": "100",
             "same": true, "lasts": "7 days",
         }]);
         assert_eq!(row, expected, "{}", actor.name);
@@ -60,7 +60,8 @@ async fn consultants_propose_for_their_clients_agents_and_accountants_for_all_an
         still.refused(&actor, &propose(LIVING, &voucher()), "PT403", "proposal_not_allowed").await;
     }
     let cleo = Actor::person(&CLEO);
-    let lasting = |lasts: &str| format!("public.propose_accounting_write('{LIVING}', 'voucher', '{{}}', '{lasts}')");
+    let lasting =
+        |lasts: &str| format!("public.propose_accounting_write('{LIVING}', 'voucher', '{}', '{lasts}')", voucher());
     still.refused(&cleo, &lasting("59 seconds"), "PT422", "expiry_invalid").await;
     still.refused(&cleo, &lasting("31 days 1 second"), "PT422", "expiry_invalid").await;
     still.refused(&cleo, &propose(LIVING, &json!([])), "PT422", "payload_invalid").await;

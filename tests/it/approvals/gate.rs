@@ -3,14 +3,17 @@
 use std::io::Write;
 
 use integration_tests::{
-    Server, TestDatabase,
+    Server, TestApp, TestDatabase,
     acting::Actor,
-    people::{ADAM, BRICK, CLEO, LIVING, NORD, Person},
+    people::{ADAM, BRICK, CLEO, LIVING, MAX, NORD, OSCAR, Person, RENATA, UMA},
+    sample,
 };
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use uuid::Uuid;
 
 use super::{ANNA, books, propose, voucher};
+use crate::fortnox::vouchers::{again, office, shown};
 
 /// What is arranged between proposal and execution. Of each, the first is as it should be, and has the reason that refuses the others.
 const WRITE: [&str; 3] = ["allowed", "never allowed", "withdrawn"];
@@ -22,6 +25,13 @@ const COMPANY: [&str; 3] = ["the same", "another", "disconnected"];
 const ORGANIZATION: [&str; 2] = ["its own", "another"];
 const RIGHT: [&str; 3] = ["stands", "revoked", "left"];
 const POLICY: [&str; 2] = ["the same", "changed"];
+/// All of it.
+const DIMENSIONS: [&[&str]; 9] =
+    [&WRITE, &DECISION, &TIME, &PAYLOAD, &CLIENT, &COMPANY, &ORGANIZATION, &RIGHT, &POLICY];
+/// By HTTP: who decides, and how.
+const DECIDER: [&str; 6] =
+    ["accountant", "consultant", "another consultant", "client's user", "another organisation's owner", "agent"];
+const WAY: [&str; 2] = ["alone", "in bulk"];
 
 struct Conn(PgConnection);
 
@@ -73,6 +83,9 @@ async fn fortnox_gate() {
         .await
         .unwrap();
     let mut conn = Conn(db.admin().await);
+    conn.run("begin".to_owned()).await;
+    let proposals = [proposed_by(&mut conn, &CLEO).await, proposed_by(&mut conn, &ANNA).await];
+    conn.run("commit".to_owned()).await;
     let (mut combinations, mut reached) = (0, Vec::new());
     for write in WRITE {
         for decision in DECISION {
@@ -95,7 +108,7 @@ async fn fortnox_gate() {
                                             policy,
                                         ];
                                         combinations += 1;
-                                        let (first, second) = begun(&mut conn, case, other).await;
+                                        let (first, second) = begun(&mut conn, &proposals, case, other).await;
                                         assert_ne!(second.as_deref(), None, "{case:?} was executed twice");
                                         match first {
                                             None => reached.push(case),
@@ -135,11 +148,8 @@ fn explains(case: [&str; 9], why: &str) -> bool {
     }
 }
 
-/// Proposes, decides, changes what the case says, and begins to execute twice. Why each was refused.
-async fn begun(conn: &mut Conn, case: [&str; 9], other: Uuid) -> (Option<String>, Option<String>) {
-    let [write, decision, time, payload, client, company, organization, right, policy] = case;
-    conn.run("begin".to_owned()).await;
-    let proposer = if decision == "one's own" { &ANNA } else { &CLEO };
+/// Proposes as this person. The approval's id, and the digest that is shown with it.
+async fn proposed_by(conn: &mut Conn, proposer: &Person) -> (Uuid, String) {
     conn.becomes(&Actor::person(proposer)).await;
     let id: Uuid = sqlx::query_scalar(AssertSqlSafe(format!("select {}", propose(LIVING, &voucher()))))
         .fetch_one(&mut conn.0)
@@ -151,6 +161,19 @@ async fn begun(conn: &mut Conn, case: [&str; 9], other: Uuid) -> (Option<String>
         .fetch_one(&mut conn.0)
         .await
         .unwrap();
+    (id, digest)
+}
+
+/// Decides, changes what the case says, and begins to execute twice. Why each was refused. Then all is as it was when it was proposed.
+async fn begun(
+    conn: &mut Conn,
+    proposals: &[(Uuid, String); 2],
+    case: [&str; 9],
+    other: Uuid,
+) -> (Option<String>, Option<String>) {
+    let [_, decision, _, _, _, _, organization, _, _] = case;
+    let (id, digest) = &proposals[usize::from(decision == "one's own")];
+    conn.run("begin".to_owned()).await;
     let approve = format!("public.approve('{id}', '{digest}')");
     let decided = match decision {
         "another's" => conn.as_person(&ANNA, approve).await,
@@ -167,8 +190,33 @@ async fn begun(conn: &mut Conn, case: [&str; 9], other: Uuid) -> (Option<String>
     };
     assert_eq!(decided, Ok(()), "{case:?}");
     conn.as_superuser(String::new()).await;
+    for statement in changes(case, *id, other) {
+        conn.run(format!(
+            "set local session_replication_role = replica; {statement}; set local session_replication_role = origin"
+        ))
+        .await;
+    }
+    let org = if organization == "another" { BRICK } else { NORD };
+    conn.becomes(&Actor::service(org)).await;
+    let mut outcomes = Vec::new();
+    for _ in 0..2 {
+        let refused: Option<String> = sqlx::query_scalar("select refused from app.begin_execution($1)")
+            .bind(id)
+            .fetch_one(&mut conn.0)
+            .await
+            .unwrap();
+        outcomes.push(refused);
+    }
+    conn.run("rollback".to_owned()).await;
+    let second = outcomes.pop().unwrap();
+    (outcomes.pop().unwrap(), second)
+}
+
+/// What the case changes between decision and execution, past every trigger.
+fn changes(case: [&str; 9], id: Uuid, other: Uuid) -> Vec<String> {
+    let [write, _, time, payload, client, company, _, right, policy] = case;
     let accounting = format!("where org_id = '{NORD}' and client_id = '{LIVING}'");
-    for (changed, statement) in [
+    let changes = [
         (write == "never allowed", format!("delete from client_accounting {accounting}")),
         (write == "withdrawn", format!("update client_accounting set can_write = false {accounting}")),
         // A time that has passed is not waited for: the guard, which keeps it from being moved, is lifted.
@@ -198,26 +246,131 @@ async fn begun(conn: &mut Conn, case: [&str; 9], other: Uuid) -> (Option<String>
         ),
         (right == "left", format!("delete from org_members where org_id = '{NORD}' and user_id = '{}'", ANNA.id)),
         (policy == "changed", format!("insert into approval_settings (org_id, own_proposals) values ('{NORD}', true)")),
-    ] {
-        if changed {
-            conn.run(format!(
-                "set local session_replication_role = replica; {statement}; set local session_replication_role = origin"
-            ))
-            .await;
+    ];
+    changes.into_iter().filter(|(changed, _)| *changed).map(|(_, statement)| statement).collect()
+}
+
+/// The right case, those that are otherwise in one thing, and those in two.
+fn cases() -> Vec<[&'static str; 9]> {
+    let right = DIMENSIONS.map(|values| values[0]);
+    let mut cases = vec![right];
+    let mut pairs = Vec::new();
+    for (at, values) in DIMENSIONS.iter().enumerate() {
+        for value in &values[1..] {
+            let mut case = right;
+            case[at] = value;
+            cases.push(case);
+            for (also, others) in DIMENSIONS.iter().enumerate().skip(at + 1) {
+                pairs.extend(others[1..].iter().map(|other| {
+                    let mut case = case;
+                    case[also] = other;
+                    case
+                }));
+            }
         }
     }
-    let org = if organization == "another" { BRICK } else { NORD };
-    conn.becomes(&Actor::service(org)).await;
-    let mut outcomes = Vec::new();
-    for _ in 0..2 {
-        let refused: Option<String> = sqlx::query_scalar("select refused from app.begin_execution($1)")
-            .bind(id)
-            .fetch_one(&mut conn.0)
-            .await
-            .unwrap();
-        outcomes.push(refused);
+    cases.extend(sample(pairs, 16));
+    cases
+}
+
+/// By HTTP, through the queue and the worker, up to the sandbox's Fortnox.
+#[tokio::test(flavor = "multi_thread")]
+async fn fortnox_gate_by_http() {
+    let app = TestApp::start().await;
+    let company = office(&app).await;
+    let other = Uuid::now_v7();
+    app.db
+        .run(&format!(
+            "set session_replication_role = replica;
+             insert into clients (id, org_id, name) values ('{other}', '{NORD}', 'Another');
+             insert into client_accounting (org_id, client_id, customer_number, can_write, fortnox_write_approved_at)
+             values ('{NORD}', '{other}', '2', true, now());
+             create table kept_integrations as table org_integrations; create table kept_accounting as table client_accounting;
+             create table kept_members as table org_members"
+        ))
+        .await;
+    let (mut combinations, mut reached) = (0, Vec::new());
+    let right = DIMENSIONS.map(|values| values[0]);
+    let all: Vec<_> = cases().into_iter().map(|case| (case, DECIDER[0])).collect();
+    let others = DECIDER[1..].iter().map(|decider| (right, *decider));
+    for (case, decider) in all.into_iter().chain(others) {
+        for way in WAY {
+            combinations += 1;
+            let before = app.stack.sandbox.fortnox.vouchers(company).len();
+            by_http(&app, case, decider, way, other).await;
+            match app.stack.sandbox.fortnox.vouchers(company).len() - before {
+                0 => {}
+                1 => reached.push((case, decider, way)),
+                more => panic!("{case:?} {decider} {way} was written {more} times"),
+            }
+        }
     }
-    conn.run("rollback".to_owned()).await;
-    let second = outcomes.pop().unwrap();
-    (outcomes.pop().unwrap(), second)
+    writeln!(std::io::stdout(), "{combinations} combinations by HTTP, {} reached", reached.len()).unwrap();
+    // Alone and in bulk.
+    assert_eq!(reached, WAY.map(|way| (right, DECIDER[0], way)), "{}", app.logs());
+}
+
+/// Proposes, decides, changes what the case says, and has workers look twice. Then all is as it was.
+async fn by_http(app: &TestApp, case: [&str; 9], decider: &str, way: &str, other: Uuid) {
+    let [_, decision, _, _, _, _, organization, _, _] = case;
+    let proposer = if decision == "one's own" { &ANNA } else { &CLEO };
+    let body = json!({ "client_id": LIVING, "voucher": voucher() });
+    let answer = app.post("/v1/accounting/vouchers", &app.token(proposer), &body).await.expect(201);
+    let id: Uuid = answer["approval_id"].as_str().unwrap().parse().unwrap();
+    let digest = shown(app, &ANNA, id).await["digest"].clone();
+    // No worker looks before all is as the case has it.
+    app.stack.queue("accounting").unwrap().pause();
+    let token = match decider {
+        "accountant" => app.token(&ANNA),
+        "consultant" => app.token(&CLEO),
+        "another consultant" => app.token(&MAX),
+        "client's user" => app.token(&UMA),
+        "another organisation's owner" => app.token(&OSCAR),
+        _ => app.agent_token(&RENATA).await,
+    };
+    let decisions: &[&str] = match decision {
+        "refused" => &["refuse"],
+        "refused after approval" => &["approve", "refuse"],
+        "none" => &[],
+        _ => &["approve"],
+    };
+    for decision in decisions {
+        if way == "alone" {
+            let body = if *decision == "approve" { json!({ "digest": digest }) } else { json!({ "reason": "no" }) };
+            app.post(&format!("/v1/approvals/{id}/{decision}"), &token, &body).await;
+        } else {
+            // Among others that are not possible.
+            let unknown = json!({ "id": Uuid::now_v7(), "decision": "approve", "digest": digest });
+            let this = json!({ "id": id, "decision": decision, "digest": digest });
+            app.post("/v1/approvals/decisions", &token, &json!({ "decisions": [unknown, this, unknown] })).await;
+        }
+    }
+    let mut statements = changes(case, id, other);
+    if organization == "another" {
+        statements.push(format!("update jobs set org_id = '{BRICK}' where job_type = 'accounting_write'"));
+    }
+    for statement in statements {
+        app.db.run(&format!("set session_replication_role = replica; {statement}")).await;
+    }
+    app.stack.queue("accounting").unwrap().resume();
+    again(app).await;
+    // Another job for the same, as if a message had been made up.
+    app.db
+        .run(&format!(
+            "insert into jobs (org_id, job_type, payload) values
+                 ('{NORD}', 'accounting_write', '{}')",
+            json!({ "do": "write", "approval_id": if organization == "another" { Uuid::nil() } else { id } })
+        ))
+        .await;
+    again(app).await;
+    app.db
+        .run(
+            "set session_replication_role = replica;
+             delete from jobs; delete from accounting_executions; delete from approvals; delete from accounting_writes;
+             delete from approval_settings; delete from idempotency_keys;
+             delete from org_integrations; insert into org_integrations table kept_integrations;
+             delete from client_accounting; insert into client_accounting table kept_accounting;
+             delete from org_members; insert into org_members table kept_members",
+        )
+        .await;
 }

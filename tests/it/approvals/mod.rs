@@ -13,9 +13,30 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 /// The built-in role that approves what is written to books.
-const ACCOUNTANT: &str = "00000000-0000-7000-8000-000000000008";
+pub(crate) const ACCOUNTANT: &str = "00000000-0000-7000-8000-000000000008";
 /// Who has it.
 pub(crate) const ANNA: Person = SVEN;
+
+/// An organisation's books as they were read last: years, series and accounts that the sandbox's companies have.
+pub(crate) async fn books_read(db: &TestDatabase, org: Uuid) {
+    db.run(&format!(
+        "insert into fortnox_years (org_id, year_id, from_date, to_date) values
+             ('{org}', 1, '2025-01-01', '2025-12-31'), ('{org}', 2, '2026-01-01', '2026-12-31');
+         insert into fortnox_voucher_series (org_id, year_id, code, description, manual)
+         select '{org}', y, s.code, s.code, s.manual from generate_series(1, 2) y, (values ('SP', true), ('A', false)) s (code, manual);
+         insert into fortnox_cost_centers (org_id, code, description, active) values
+             ('{org}', 'AVD1', 'Avdelning Öst', true), ('{org}', 'GAMMAL', 'Nedlagd avdelning', false);
+         insert into fortnox_sync_state (org_id, tenant, read_at) select org_id, external_tenant_id, now() from org_integrations where org_id = '{org}';
+         insert into fortnox_accounts (org_id, year_id, number, description, active, vat_code, cost_center_settings, pass_id)
+         select '{org}', y, a.number, 'Konto', a.active, a.vat_code, a.cost_center, gen_random_uuid()
+           from generate_series(1, 2) y,
+                (values (1510, true, null, 'NOTALLOWED'), (1930, true, null, 'NOTALLOWED'), (2611, true, 'U1', 'ALLOWED'),
+                        (2621, true, 'U2', 'ALLOWED'), (3001, true, 'MP1', 'ALLOWED'), (3002, true, 'MP2', 'ALLOWED'),
+                        (5010, true, null, 'ALLOWED'), (5800, true, null, 'MANDATORY'),
+                        (6990, false, null, 'ALLOWED')) a (number, active, vat_code, cost_center)"
+    ))
+    .await;
+}
 
 /// Both organisations have Fortnox connected, and their clients' books are open. Sven is an accountant.
 pub(crate) async fn books(db: &TestDatabase) {
@@ -26,6 +47,9 @@ pub(crate) async fn books(db: &TestDatabase) {
         ANNA.id
     ))
     .await;
+    for org in [NORD, BRICK] {
+        books_read(db, org).await;
+    }
     for (actor, org, client) in [(&ADAM, NORD, LIVING), (&OSCAR, BRICK, HOTELS)] {
         let actor = Actor::person(actor);
         let row = format!(
@@ -39,7 +63,18 @@ pub(crate) async fn books(db: &TestDatabase) {
 
 /// What a voucher is in these tests.
 pub(crate) fn voucher() -> Value {
-    json!({ "description": "Rent", "rows": [{ "account": 5010, "debit": 1500 }, { "account": 1930, "credit": 1500 }] })
+    json!({
+        "series": "SP", "date": "2026-11-30", "description": "Rent",
+        "rows": [{ "account": 5010, "debit": 150_000 }, { "account": 1930, "credit": 150_000 }],
+    })
+}
+
+/// The same, as it is approved: with its financial year, and both sides of each row.
+fn stored() -> Value {
+    json!({
+        "series": "SP", "date": "2026-11-30", "year_id": 2, "description": "Rent",
+        "rows": [{ "account": 5010, "debit": 150_000, "credit": 0 }, { "account": 1930, "debit": 0, "credit": 150_000 }],
+    })
 }
 
 pub(crate) fn propose(client: Uuid, payload: &Value) -> String {

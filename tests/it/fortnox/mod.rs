@@ -1,8 +1,11 @@
 //! Fortnox: how it is connected, and whose tokens are used.
 
+mod compared;
 mod oauth;
 mod pace;
+mod proposals;
 mod tokens;
+pub(crate) mod vouchers;
 
 use integration_tests::{
     TestApp,
@@ -72,6 +75,7 @@ pub(crate) async fn scenario(app: &TestApp) {
     app.get("/v1/fortnox/connection", &app.token(&OLGA)).await.expect(200);
     tokens::renewed_and_not(app).await;
     app.post("/v1/fortnox/connection/disconnect", &app.token(&OLGA), &Value::Null).await.expect(200);
+    vouchers::scenario(app).await;
 }
 
 /// Connects from beginning to end. How it ended.
