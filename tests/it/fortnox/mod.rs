@@ -1,6 +1,7 @@
 //! Fortnox: how it is connected, and whose tokens are used.
 
 mod compared;
+mod killed;
 mod oauth;
 mod pace;
 mod proposals;
