@@ -239,6 +239,7 @@ pub(crate) fn all(asks: &[Ask]) -> Vec<(Method, String, Option<Value>)> {
     let posts = asks.iter().map(|ask| (Method::POST, ask.path.clone(), ask.body.clone()));
     let id = asks.iter().find_map(|ask| ask.path.strip_suffix("/process")).unwrap();
     let job = asks.iter().find_map(|ask| ask.path.strip_suffix("/cancel")).unwrap();
+    let approval = asks.iter().find_map(|ask| ask.path.strip_suffix("/approve")).unwrap();
     // What browsers open leads them on, and is tried by tests of its own (fortnox/oauth.rs).
     let gets =
         routes().into_iter().filter(|(route, takes)| takes.contains(&Method::GET) && !route.starts_with("/oauth/"));
@@ -246,6 +247,7 @@ pub(crate) fn all(asks: &[Ask]) -> Vec<(Method, String, Option<Value>)> {
         let path = match route.as_str() {
             "/v1/render-requests/{id}" => id.to_owned(),
             "/v1/jobs/{id}" => job.to_owned(),
+            "/v1/approvals/{id}" => approval.to_owned(),
             "/v1/accounting/templates/{id}/problems" => route.replace("{id}", &SUBMISSION.to_string()),
             other => other.replace("{id}", &LEAD.to_string()).replace("{table_name}", "leads"),
         };
