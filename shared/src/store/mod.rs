@@ -6,6 +6,7 @@ pub mod agent_actions;
 pub mod billing;
 pub mod cache;
 pub mod error_logs;
+pub mod fortnox;
 pub mod idempotency;
 pub mod insights;
 pub mod integrations;
