@@ -9,6 +9,7 @@ set local role spine_owner;
 
 alter table public.jobs add column progress jsonb;
 comment on column public.jobs.progress is 'How far the work is, as its worker last wrote.';
+grant update (progress) on public.jobs to spine_service, spine_definer;
 
 alter table public.system_settings no force row level security;
 insert into public.system_settings (key, value, description) values
@@ -212,9 +213,9 @@ comment on function app.due_fortnox_syncs(timestamptz, integer) is 'Which organi
 -- How old the oldest refresh token is, in days, and how many connections wait for a person. Numbers alone.
 create function app.fortnox_token_ages(p_now timestamptz, out oldest_days double precision, out to_reconnect bigint)
     language sql stable security definer set search_path = '' as $$
-    select coalesce(max(extract(epoch from p_now - i.issued_at) / 86400) filter (where i.status = 'connected' and i.grant_type = 'refresh_token'), 0),
+    select coalesce(greatest(0, max(extract(epoch from p_now - i.issued_at) / 86400) filter (where i.status = 'connected' and i.grant_type = 'refresh_token')), 0),
            count(*) filter (where i.status = 'reconnect')
-      from public.org_integrations i where i.provider = 'fortnox'
+      from public.org_integrations i where i.provider = 'fortnox' and i.status in ('connected', 'reconnect')
 $$;
 comment on function app.fortnox_token_ages(timestamptz) is 'How old the oldest refresh token is, and how many connections wait for a person.';
 

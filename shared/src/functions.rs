@@ -96,15 +96,24 @@ pub const ACCOUNTING: Queue = Queue {
     oldest: Duration::from_hours(1),
 };
 
+/// The queue of readings of Fortnox.
+pub const FORTNOX: Queue = Queue {
+    name: "fortnox",
+    variable: "FORTNOX_QUEUE_URL",
+    resource: "Fortnox",
+    alarm: "fortnox",
+    oldest: Duration::from_mins(30),
+};
+
 /// All queues.
-pub const QUEUES: [Queue; 4] = [RENDERS, LEADS, INSIGHTS, ACCOUNTING];
+pub const QUEUES: [Queue; 5] = [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING];
 
 /// How long a function behind the HTTP API may take, which gives up after 30 s.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 14] = [
+pub const FUNCTIONS: [Function; 16] = [
     Function {
         name: "AccountingWritesHttp",
         routes: &["/v1/approvals", "/v1/accounting"],
@@ -149,6 +158,25 @@ pub const FUNCTIONS: [Function; 14] = [
         routes: &["/oauth/fortnox", "/v1/fortnox/connection"],
         alarm: "fortnox-oauth",
         ..function("fortnox_oauth_callback", 6)
+    },
+    Function {
+        name: "FortnoxSyncHttp",
+        routes: &["/v1/fortnox/sync", "/v1/fortnox/customers"],
+        sends: &[FORTNOX],
+        alarm: "fortnox-sync-http",
+        ..function("fortnox_sync", 6)
+    },
+    Function {
+        name: "FortnoxSyncWorker",
+        jobs: &["fortnox_sync"],
+        queue: Some(FORTNOX),
+        switch: Some("fortnox.enabled"),
+        sends: &[FORTNOX],
+        schedule: Some(Schedule { name: "fortnox", every: EVERY_MINUTE }),
+        timeout: Duration::from_secs(120),
+        concurrency: 2,
+        alarm: "fortnox-sync-worker",
+        ..function("fortnox_sync", 6)
     },
     Function {
         name: "ProcessRenderRequestHttp",

@@ -35,6 +35,8 @@ pub struct JobView {
     pub cancel_requested: bool,
     /// Why it waits, if a limit or a switch holds it.
     pub waiting: Option<Value>,
+    /// How far it is, if its work says so.
+    pub progress: Option<Value>,
     /// What came of it.
     pub result: Option<Value>,
     /// Why it failed, or why the last attempt did.
@@ -86,7 +88,7 @@ pub async fn get(tx: &mut CallerTx, id: Uuid) -> Result<JobView, StoreError> {
     sqlx::query_as!(
         JobView,
         r#"select id, job_type, status, attempts, max_attempts, run_after, created_at, finished_at,
-                  cancel_requested_at is not null as "cancel_requested!", wait_reason as waiting, result, last_error as error
+                  cancel_requested_at is not null as "cancel_requested!", wait_reason as waiting, progress, result, last_error as error
              from public.jobs where id = $1"#,
         id
     )
@@ -197,6 +199,22 @@ pub async fn renew(
         Some(row) if row.cancel_requested => Ok(Renewed::CancelRequested),
         Some(_) => Ok(Renewed::GoOn),
     })
+}
+
+/// Writes down how far the work is, for people to see. Nothing happens if this worker holds the job no longer.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn show_progress(tx: &mut ServiceTx, job: &Claimed, progress: &Value) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update public.jobs set progress = $3 where id = $1 and lease_token = $2 and status = 'running'",
+        job.id,
+        job.lease_token,
+        progress
+    )
+    .execute(tx.conn()?)
+    .await?;
+    Ok(())
 }
 
 /// What a worker that renewed its lease should do.

@@ -15,6 +15,7 @@ pub mod ai;
 pub mod audit;
 pub mod auth;
 mod aws;
+pub mod books;
 pub mod clients;
 pub mod config;
 pub mod db;

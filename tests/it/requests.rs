@@ -70,6 +70,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
     app.stack.leads.pause();
     app.stack.insights.pause();
     app.stack.queue("accounting").unwrap().pause();
+    app.stack.fortnox.pause();
     let upload = app.upload(&token, &small_photo()).await;
     let render = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await.expect(202);
     let id = render["id"].as_str().unwrap();
@@ -83,6 +84,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
              update render_requests set status = 'failed' where id = '{id}';
              insert into lead_capacity (org_id, user_id, max_open) values ('{NORD}', '{}', 1000);
              insert into leads (id, org_id, client_name) values ('{LEAD}', '{NORD}', 'Lead');
+             insert into org_integrations (org_id, provider, status, external_tenant_id) values ('{NORD}', 'fortnox', 'connected', '1');
              update organizations set stripe_customer_id = '{customer}' where id = '{NORD}'",
             render["job"]["id"].as_str().unwrap(),
             SVEN.id
@@ -145,6 +147,13 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
             "/v1/insights/leads".to_owned(),
             Some(json!({ "period": "week" })),
             json!({ "period": "month" }),
+        ),
+        ask("/v1/fortnox/sync", "/v1/fortnox/sync".to_owned(), Some(json!({ "full": true })), json!({ "full": false })),
+        ask(
+            "/v1/fortnox/customers/import",
+            "/v1/fortnox/customers/import".to_owned(),
+            Some(json!({ "customer_numbers": ["1"] })),
+            json!({ "customer_numbers": ["2"] }),
         ),
         ask(
             "/v1/fortnox/connection/disconnect",

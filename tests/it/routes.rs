@@ -277,6 +277,9 @@ fn lasting_text(text: &str) -> String {
     if text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit()) {
         return "<digest>".to_owned();
     }
+    if text.starts_with("sp-") && text.len() == 15 {
+        return "<token>".to_owned();
+    }
     let parts: Vec<&str> = text.split('/').map(|part| if uuid(part) { "<id>" } else { part }).collect();
     parts.join("/")
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use shared::{
+    books::integer,
     clients::fortnox::FortnoxError,
     pace::{PaceError, Side},
     tokens::{AccessToken, TokenError},
@@ -89,7 +90,7 @@ impl<'a> Books<'a> {
     pub(crate) async fn next_number(&self, series: &str, year_id: i64) -> Result<i64, Stop> {
         let (path, year) = (format!("/3/voucherseries/{series}"), year_id.to_string());
         let read = self.get(Side::Write, &path, &[("financialyear", &year)]).await?;
-        number(&read["VoucherSeries"]["NextVoucherNumber"]).ok_or_else(malformed)
+        integer(&read["VoucherSeries"]["NextVoucherNumber"]).ok_or_else(malformed)
     }
 
     /// Vouchers of a series in a year, of one day or of all.
@@ -109,11 +110,11 @@ impl<'a> Books<'a> {
             let read = self.get(side, &path, &query).await?;
             for item in read["Vouchers"].as_array().ok_or_else(malformed)? {
                 vouchers.push(Listed {
-                    number: number(&item["VoucherNumber"]).ok_or_else(malformed)?,
+                    number: integer(&item["VoucherNumber"]).ok_or_else(malformed)?,
                     description: item["Description"].as_str().unwrap_or_default().to_owned(),
                 });
             }
-            let pages = number(&read["MetaInformation"]["@TotalPages"]).ok_or_else(malformed)?;
+            let pages = integer(&read["MetaInformation"]["@TotalPages"]).ok_or_else(malformed)?;
             if i64::from(page) >= pages {
                 return Ok(vouchers);
             }
@@ -162,9 +163,4 @@ fn unread(error: FortnoxError) -> Stop {
 
 fn malformed() -> Stop {
     Stop::Retry(Failure::new("fortnox_malformed", "Fortnox' answer is not as documented."))
-}
-
-/// A number, which comes as a number or as text.
-pub(crate) fn number(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }

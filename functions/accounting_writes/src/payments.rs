@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono::{DateTime, Days, Utc};
 use serde_json::{Value, json};
 use shared::{
+    books::{date, integer, word},
     db::ServiceTx,
     pace::Side,
     store::{
@@ -15,10 +16,7 @@ use shared::{
 };
 use uuid::Uuid;
 
-use crate::{
-    books::{Books, number},
-    state::State,
-};
+use crate::{books::Books, state::State};
 
 const PAGE: &str = "500";
 /// How many pages one look reads: what is left is read by the next.
@@ -50,7 +48,7 @@ pub(crate) async fn read(state: &State, org_id: Uuid, deadline: Instant) -> Resu
         let read = books.get(Side::Read, "/3/invoices", &query).await?;
         let items = read["Invoices"].as_array().ok_or_else(malformed)?;
         invoices.extend(items.iter().filter_map(paid));
-        let pages = number(&read["MetaInformation"]["@TotalPages"]).ok_or_else(malformed)?;
+        let pages = integer(&read["MetaInformation"]["@TotalPages"]).ok_or_else(malformed)?;
         if i64::from(page) >= pages {
             break;
         }
@@ -60,18 +58,14 @@ pub(crate) async fn read(state: &State, org_id: Uuid, deadline: Instant) -> Resu
 
 /// An invoice that was paid, if what a list says of it is enough.
 fn paid(item: &Value) -> Option<PaidInvoice> {
-    let text = |name: &str| {
-        let value = &item[name];
-        value.as_str().map(str::to_owned).or_else(|| value.as_i64().map(|number| number.to_string()))
-    };
     #[expect(clippy::cast_possible_truncation, reason = "amounts have 14 digits at most")]
     let total_ore = item["Total"].as_f64().map(|total| (total * 100.0).round() as i64)?;
     Some(PaidInvoice {
-        number: text("DocumentNumber").filter(|text| !text.is_empty() && text.len() <= 40)?,
-        customer_number: text("CustomerNumber")?,
-        paid_on: text("FinalPayDate")?.parse::<NaiveDate>().ok()?,
+        number: word(&item["DocumentNumber"]).filter(|text| text.len() <= 40)?,
+        customer_number: word(&item["CustomerNumber"])?,
+        paid_on: date(&item["FinalPayDate"])?,
         total_ore,
-        reference: text("ExternalInvoiceReference1").filter(|text| !text.is_empty()),
+        reference: word(&item["ExternalInvoiceReference1"]),
     })
 }
 

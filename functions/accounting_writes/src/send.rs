@@ -5,6 +5,7 @@ use std::time::Instant;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
+    books::integer,
     clients::fortnox::FortnoxError,
     pace::Side,
     store::accounting::{self, Sent, Step},
@@ -13,7 +14,7 @@ use shared::{
 use uuid::Uuid;
 
 use crate::{
-    books::{self, Books, number},
+    books::{self, Books},
     job::Held,
     state::State,
     voucher::{Voucher, token_in},
@@ -161,7 +162,7 @@ fn waits_until(until: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), Stop> {
 fn what_came(outcome: Result<Value, FortnoxError>) -> Sent {
     let error = match outcome {
         // A number that cannot be read is looked for, as if no answer had come.
-        Ok(answer) => return number(&answer["Voucher"]["VoucherNumber"]).map_or(Sent::Unknown, Sent::Executed),
+        Ok(answer) => return integer(&answer["Voucher"]["VoucherNumber"]).map_or(Sent::Unknown, Sent::Executed),
         Err(error) => error,
     };
     tracing::warn!(%error, "a voucher was not confirmed");

@@ -1,17 +1,21 @@
 //! From the code that Fortnox gave to a connection that is written down.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use shared::{
     audit,
+    books::Reader,
     clients::fortnox::Issued,
     http::ApiError,
     store::{
-        StoreError,
+        StoreError, fortnox,
         integrations::{self, NewConnection, SealedTokens},
     },
     tokens::{TokenError, TokenKeys},
 };
+use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
 
@@ -22,6 +26,8 @@ use crate::{
 };
 
 pub(crate) const PROVIDER: &str = "fortnox";
+/// How long the company's own calls are waited for, if there are many. A person waits in their browser.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Why a connection was not written down.
 pub(crate) enum Failed {
@@ -55,7 +61,14 @@ pub(crate) async fn connect(
     // Before the code is used up: without the key nothing could be stored.
     let keys = TokenKeys::fetch(&state.secrets).await.map_err(unsealed)?;
     let issued = state.fortnox.exchange(code, redirect_url.as_str()).await.map_err(NotConnected::from)?;
-    let outcome = match company::read(&state.fortnox, &issued.access_token).await {
+    let reader = Reader {
+        fortnox: &state.fortnox,
+        pace: &state.pace,
+        access_token: &issued.access_token,
+        org_id,
+        deadline: Instant::now() + PATIENCE,
+    };
+    let outcome = match company::read(&reader).await {
         Ok(company) => keep(state, org_id, user_id, &keys, &issued, &company, request_id).await,
         Err(error) => Err(NotConnected::from(error).into()),
     };
@@ -113,14 +126,14 @@ async fn keep(
             }
             Err(error) => return Err(error.into()),
         };
-        integrations::keep_customers(tx, org_id, &company.customers.0, &company.customers.1).await?;
+        fortnox::keep_customers(tx, org_id, None, &company.customers, &[]).await?;
         let entry = audit::Entry {
             action: "integration.connected",
             resource_type: "org_integrations",
             record_id: id.to_string(),
             input: Value::Null,
             decision: json!({ "scopes": issued.scopes, "grant_type": new.grant_type }),
-            output: json!({ "provider": PROVIDER, "company": company.tenant, "customers": company.customers.0.len() }),
+            output: json!({ "provider": PROVIDER, "company": company.tenant, "customers": company.customers.len() }),
             metadata: json!({ "on_behalf_of": user_id }),
             request_id: Some(request_id),
             subject_ids: vec![user_id],

@@ -1,6 +1,6 @@
 //! How an attempt to connect ends: each way has a code for the app and a text for a page.
 
-use shared::clients::fortnox::FortnoxError;
+use shared::{books::ReadError, clients::fortnox::FortnoxError};
 
 /// Why an organisation is not connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +129,18 @@ impl From<FortnoxError> for NotConnected {
             | FortnoxError::Unauthorized
             | FortnoxError::Refused { .. }
             | FortnoxError::Malformed => Self::FortnoxUnavailable,
+        }
+    }
+}
+
+impl From<ReadError> for NotConnected {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Fortnox(error) => error.into(),
+            ReadError::Pace(error) => {
+                tracing::warn!(%error, "Fortnox was not connected");
+                Self::FortnoxUnavailable
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use shared::{
     db::{Clock, Database},
     lambda,
     origins::Origins,
+    pace::Pace,
     secrets::Secrets,
     state::Parts,
 };
@@ -20,6 +21,7 @@ pub struct State {
     pub(crate) clock: Clock,
     pub(crate) db: Database,
     pub(crate) fortnox: Fortnox,
+    pub(crate) pace: Pace,
     /// Where Fortnox sends people back to: this function's own address, as it is registered there. None where nobody has set Fortnox up.
     pub(crate) redirect_url: Option<Url>,
     /// Apps that people may be sent back to afterwards.
@@ -34,10 +36,12 @@ impl State {
     /// Names the variable that is missing or wrong.
     pub fn from_env() -> Result<Self, lambda::Error> {
         let parts = Parts::from_process()?;
+        let db = parts.db()?;
         Ok(Self {
             auth: parts.auth()?,
             clock: parts.clock,
-            db: parts.db()?,
+            pace: parts.pace(db.clone())?,
+            db,
             fortnox: parts.fortnox()?,
             // Empty where the template has none to name.
             redirect_url: parts

@@ -1,9 +1,10 @@
 //! `./spine demo`: a room photo becomes a finished render, a lead is assigned, figures become words, another's agent logs what it did, an
-//! organisation subscribes and pays, and every step is checked.
+//! organisation subscribes, pays and connects its Fortnox, and every step is checked.
 
 mod actions;
 mod agents;
 mod billing;
+mod fortnox;
 mod judge;
 mod mail;
 
@@ -122,7 +123,7 @@ struct Demo<'a> {
 /// What the steps see, where all is well, whose judges are beside them.
 #[cfg(test)]
 fn examples() -> Vec<judge::Example> {
-    [actions::examples(), mail::examples()].concat()
+    [actions::examples(), mail::examples(), fortnox::examples()].concat()
 }
 
 impl Demo<'_> {
@@ -179,7 +180,8 @@ impl Demo<'_> {
         self.tell_agents(steps).await?;
         self.tell_actions(steps).await?;
         self.tell_mail(steps).await?;
-        self.tell_billing(steps).await
+        self.tell_billing(steps).await?;
+        self.tell_fortnox(steps).await
     }
 
     fn sign_in(&self, (id, email): (&str, &str), org: &str) -> Result<String> {

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use crate::{
-    functions::{FUNCTIONS, Function, INSIGHTS, LEADS, QUEUES, RENDERS},
+    functions::{FORTNOX, FUNCTIONS, Function, INSIGHTS, LEADS, QUEUES, RENDERS},
     gateway::Gateway,
     lambda::{Environment, InvokeError, Lambda},
     queue::{Consumer, Endpoint, Queue},
@@ -70,6 +70,8 @@ pub struct Stack {
     pub leads: Arc<Queue>,
     /// The queue of insights.
     pub insights: Arc<Queue>,
+    /// The queue of readings of Fortnox.
+    pub fortnox: Arc<Queue>,
     /// The functions, by resource.
     pub functions: Vec<Arc<Lambda>>,
     /// What functions reach, each through a wire that can be spoilt.
@@ -102,6 +104,7 @@ impl Stack {
         let renders = named(RENDERS.name).context(missing)?;
         let leads = named(LEADS.name).context(missing)?;
         let insights = named(INSIGHTS.name).context(missing)?;
+        let fortnox = named(FORTNOX.name).context(missing)?;
         let endpoint = Endpoint::start(queues.clone()).await?;
         let listener = TcpListener::bind(("127.0.0.1", config.port))
             .await
@@ -235,6 +238,7 @@ impl Stack {
             renders,
             leads,
             insights,
+            fortnox,
             functions,
             wires,
             environment,
@@ -333,6 +337,14 @@ impl Stack {
     /// [`InvokeError`].
     pub async fn look_after_leads(&self) -> Result<serde_json::Value, InvokeError> {
         self.tick("leads").await
+    }
+
+    /// One tick of the schedule that has Fortnox read. What it did, as it says itself.
+    ///
+    /// # Errors
+    /// [`InvokeError`].
+    pub async fn look_after_fortnox(&self) -> Result<serde_json::Value, InvokeError> {
+        self.tick("fortnox").await
     }
 
     /// One tick of the schedule that makes nightly insights. What it did, as it says itself.

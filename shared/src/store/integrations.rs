@@ -5,7 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::db::{CallerTx, DirectoryTx, ServiceTx, Tx};
+use crate::db::{CallerTx, DirectoryTx, ServiceTx};
 
 /// A connection, with its tokens sealed.
 #[derive(Debug, Clone)]
@@ -325,20 +325,4 @@ pub async fn shown(tx: &mut CallerTx, org_id: Uuid, provider: &str) -> Result<Op
         provider
     );
     Ok(found.fetch_optional(tx.conn()?).await?)
-}
-
-/// Writes down what was read of a customer. Text that is unset may come as null or empty.
-///
-/// # Errors
-/// [`StoreError::Database`].
-pub async fn keep_customers(tx: &mut Tx, org_id: Uuid, numbers: &[String], data: &[Value]) -> Result<u64, StoreError> {
-    let kept = sqlx::query!(
-        "insert into public.fortnox_customers as c (org_id, customer_number, data)
-         select $1, x.number, x.data from unnest($2::text[], $3::jsonb[]) x (number, data)
-         on conflict (org_id, customer_number) do update set data = excluded.data, synced_at = now()",
-        org_id,
-        numbers,
-        data
-    );
-    Ok(kept.execute(tx.conn()?).await?.rows_affected())
 }

@@ -8,6 +8,7 @@ pub mod approvals;
 pub mod billing;
 pub mod cache;
 pub mod error_logs;
+pub mod fortnox;
 pub mod idempotency;
 pub mod insights;
 pub mod integrations;

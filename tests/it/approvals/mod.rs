@@ -20,7 +20,9 @@ pub(crate) const ANNA: Person = SVEN;
 /// An organisation's books as they were read last: years, series and accounts that the sandbox's companies have.
 pub(crate) async fn books_read(db: &TestDatabase, org: Uuid) {
     db.run(&format!(
-        "insert into fortnox_years (org_id, year_id, from_date, to_date) values
+        "delete from fortnox_years where org_id = '{org}'; delete from fortnox_cost_centers where org_id = '{org}';
+         delete from fortnox_sync_state where org_id = '{org}';
+         insert into fortnox_years (org_id, year_id, from_date, to_date) values
              ('{org}', 1, '2025-01-01', '2025-12-31'), ('{org}', 2, '2026-01-01', '2026-12-31');
          insert into fortnox_voucher_series (org_id, year_id, code, description, manual)
          select '{org}', y, s.code, s.code, s.manual from generate_series(1, 2) y, (values ('SP', true), ('A', false)) s (code, manual);

@@ -1,10 +1,12 @@
 //! Fortnox: how it is connected, and whose tokens are used.
 
 mod compared;
+mod import;
 mod killed;
 mod oauth;
 mod pace;
 mod proposals;
+mod sync;
 mod tokens;
 pub(crate) mod vouchers;
 
@@ -69,13 +71,17 @@ async fn code(answer: Response) -> String {
     code.split('"').next().unwrap().to_owned()
 }
 
-/// Every statement that this has: connected, asked for, renewed and not renewed, disconnected.
+/// Every statement that this has: connected, asked for, read, imported, renewed and not renewed, disconnected, and read of another company.
 pub(crate) async fn scenario(app: &TestApp) {
     let company = app.stack.sandbox.fortnox.create_company("Nordic Interiors AB", "556677-8899");
     assert_eq!(connect(app, &OLGA, company).await, "connected", "{}", app.logs());
     app.get("/v1/fortnox/connection", &app.token(&OLGA)).await.expect(200);
+    sync::read_and_imported(app, company).await;
     tokens::renewed_and_not(app).await;
     app.post("/v1/fortnox/connection/disconnect", &app.token(&OLGA), &Value::Null).await.expect(200);
+    let other = app.stack.sandbox.fortnox.create_company("Another AB", "556600-1122");
+    assert_eq!(connect(app, &OLGA, other).await, "connected", "{}", app.logs());
+    sync::read(app, &Value::Null).await;
     vouchers::scenario(app).await;
 }
 
