@@ -14,7 +14,7 @@ alter table public.outbox
 comment on table public.outbox is
     'What must reach MongoDB, a queue, a realtime channel or a person''s mailbox after commit. Delivery is idempotent by id.';
 comment on column public.outbox.destination is
-    'Of a document its collection. Of a mail the person''s id, or that of the invitation which is mailed: an address never stands here.';
+    'A document''s collection; a mail''s person, or the invitation which is mailed, by id. An address never stands here.';
 comment on column public.outbox.dropped_at is 'When a mail was given up or found not to be wanted any more; last_error says why.';
 
 -- A mail that waits for its server must not stand in the way of documents, nor the other way round.

@@ -30,7 +30,7 @@ create table public.notifications (
                         'invitation')),
     constraint notifications_event_check check (length(event) between 1 and 300),
     constraint notifications_subject_check check (jsonb_typeof(subject) = 'object' and pg_column_size(subject) <= 2000),
-    -- One event is one notification, however often it is told of.
+    -- One event notifies a person once, however often its cause repeats.
     constraint notifications_event_key unique (org_id, user_id, kind, event)
 );
 comment on table public.notifications is 'What a person should know of, written in the transaction that causes it. The subject holds ids and plain facts.';
@@ -95,7 +95,7 @@ grant select on public.notification_preferences to spine_definer;
 create trigger notification_preferences_touch before update on public.notification_preferences
     for each row execute function app.touch_updated_at();
 
--- That one of them came is the system's doing and told by its cause; that it was read is a person's.
+-- That a person read one is their doing. That it came is not: its cause has an entry of its own.
 call app.audit_table('notifications', 'id', 'kind,read_at', 'people', '{update}');
 call app.audit_table('notification_preferences', 'org_id,user_id,kind', 'in_app,mail');
 
@@ -176,7 +176,7 @@ create function app.holders(p_org uuid, p_right text) returns uuid[]
       from (select h.user_id from held h join able a on a.role_id = h.role_id
              group by h.user_id order by min(h.created_at), h.user_id limit 200) x
 $$;
-comment on function app.holders(uuid, text) is 'Up to 200 people of an organisation who may do something, whoever is signed in.';
+comment on function app.holders(uuid, text) is 'Up to 200 people of an organisation who may do something, whether they are signed in or not.';
 
 create function app.notify_holders(p_org uuid, p_right text, p_kind text, p_subject jsonb, p_event text, p_except uuid default null)
     returns integer language sql volatile security definer set search_path = '' as $$

@@ -1,7 +1,7 @@
 //! Mail to people: how it is sent. What it says, `text` knows.
 //!
-//! One way out, SMTP, to a server that is told by the secret `MAIL_URL`; Amazon SES is reached by its SMTP interface. Whatever a person or
-//! an organisation is called reaches a header through the types of the library alone, which encode it.
+//! There is one way out: SMTP, to the server that the secret `MAIL_URL` names. Amazon SES is reached by its SMTP interface. Names of people and
+//! organisations reach a header through the types of the library alone, which encode them.
 
 mod text;
 
@@ -27,7 +27,7 @@ pub use text::Mail;
 /// How long the server may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take for a whole mail.
-const WHOLE: Duration = Duration::from_secs(15);
+const WHOLE: Duration = Duration::from_secs(10);
 
 /// Why a mail was not sent. Says a code of the server's, and none of its words: they may name an address.
 #[derive(Debug, thiserror::Error)]
@@ -190,7 +190,7 @@ impl Mailer {
 fn secured(url: &str) -> Result<String, Opening> {
     let mut url = Url::parse(url).map_err(|_| Opening::Setting("is not a URL"))?;
     let here = match url.host() {
-        // Of a scheme that is not the web's, an address is a name to the parser.
+        // The parser takes an address for a name where the scheme is not the web's.
         Some(Host::Domain(name)) => {
             name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
         }

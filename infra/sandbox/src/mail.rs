@@ -331,7 +331,7 @@ fn decoded(value: &str) -> String {
             break;
         };
         // Spaces between two encoded words are not part of the text.
-        if !(before.trim().is_empty() && !out.is_empty()) {
+        if !before.trim().is_empty() || out.is_empty() {
             out.push_str(before);
         }
         out.push_str(&match encoding {

@@ -1,7 +1,7 @@
 //! What mails say, in English and Swedish: as plain text, and the same as simple HTML.
 //!
-//! Of what others wrote only the organisation's name and the name of an agent stand here, without line breaks and markup. Nothing is said
-//! of anybody, and no figures: who wants to know more follows the link and signs in.
+//! Two texts are not ours: the organisation's name and an agent's. They are shown without line breaks and markup. A mail names no person and
+//! no figure; the person who wants to know more follows the link and signs in.
 
 use serde_json::Value;
 use url::Url;

@@ -181,6 +181,22 @@ async fn nothing_that_goes_wrong_with_a_notification_fails_what_causes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn at_most_two_hundred_people_are_notified_of_one_event_those_who_came_first() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    db.run(&format!(
+        "insert into auth.users (id, email) select app.uuidv7(), n || '@nord.example' from generate_series(1, 250) n;
+         insert into org_members (org_id, user_id, role_id, created_at)
+         select '{NORD}', id, '00000000-0000-7000-8000-000000000002', now() + split_part(email, '@', 1)::integer * interval '1 second'
+           from profiles where email ~ '^[0-9]'"
+    ))
+    .await;
+    let call = format!("select app.notify_holders('{NORD}', 'limits:read', 'limit_near', '{{}}', 'k') as it");
+    assert_eq!(db.ask(&Actor::role("spine_definer"), &call).await.unwrap(), json!([{ "it": 200 }]));
+    let last = "select max(split_part(p.email, '@', 1)::integer) from notifications n join profiles p on p.id = n.user_id where p.email ~ '^[0-9]'";
+    assert_eq!(db.count(&format!("select ({last})::bigint")).await, 198);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_of_another_organisation_is_notified_and_nobody_who_does_not_belong() {
     let db = TestDatabase::new(Server::Postgres18).await;
     books(&db).await;
