@@ -7,6 +7,7 @@ mod billing;
 mod fortnox;
 mod judge;
 mod mail;
+mod vouchers;
 
 use std::{
     fs,
@@ -123,7 +124,7 @@ struct Demo<'a> {
 /// What the steps see, where all is well, whose judges are beside them.
 #[cfg(test)]
 fn examples() -> Vec<judge::Example> {
-    [actions::examples(), mail::examples(), fortnox::examples()].concat()
+    [actions::examples(), mail::examples(), fortnox::examples(), vouchers::examples()].concat()
 }
 
 impl Demo<'_> {

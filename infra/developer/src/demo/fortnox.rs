@@ -27,7 +27,7 @@ impl Demo<'_> {
         steps.judge("fortnox-connected", judge_connected, self.see_connected(company).await);
         fortnox.create_customers(company, CUSTOMERS)?;
         steps.judge("fortnox-imported", judge_imported, self.see_imported(company).await);
-        Ok(())
+        self.tell_vouchers(steps, company).await
     }
 
     /// Consents as the owner does, in their browser.
