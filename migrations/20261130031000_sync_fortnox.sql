@@ -1,7 +1,7 @@
 -- Keep what is read of an organisation's Fortnox: years, series, accounts, cost centres, the locked period, and how far the reading is.
 --
--- Locks:   fortnox_customers, jobs and system_settings exclusively, for the moment that a column, an index or an insert takes; data_ownership
---          exclusively, for one insert.
+-- Locks:   fortnox_customers, org_integrations, jobs and system_settings exclusively, for the moment that a column, an index or an insert takes;
+--          data_ownership exclusively, for one insert.
 -- Rollout: expand.
 -- Undo:    drop the functions, tables and columns of this file; create or replace app.wait_is_over as 20261129040600 has it; delete the setting.
 
@@ -28,6 +28,15 @@ comment on column public.fortnox_customers.kind is 'PRIVATE or COMPANY; null as 
 comment on column public.fortnox_customers.deleted_at is 'Since when Fortnox has it no more. It stays here, and comes back if it is seen again.';
 create index fortnox_customers_listed_idx on public.fortnox_customers (org_id, customer_number collate "C");
 grant update (pass_id, active, kind, deleted_at) on public.fortnox_customers to spine_service;
+
+alter table public.org_integrations add column sync_after timestamptz not null default now();
+comment on column public.org_integrations.sync_after is 'When the provider is to be read again.';
+create index org_integrations_due_idx on public.org_integrations (sync_after) where provider = 'fortnox' and status = 'connected';
+create index org_integrations_issued_idx on public.org_integrations (issued_at)
+    where provider = 'fortnox' and status = 'connected' and grant_type = 'refresh_token';
+create index org_integrations_reconnect_idx on public.org_integrations (org_id) where provider = 'fortnox' and status = 'reconnect';
+grant update (sync_after) on public.org_integrations to spine_service, spine_definer;
+create policy org_integrations_definer_update on public.org_integrations for update to spine_definer using (true);
 
 create table public.fortnox_sync_state (
     org_id          uuid        primary key references public.organizations (id) on delete cascade,
@@ -137,7 +146,7 @@ create trigger fortnox_sync_state_touch before update on public.fortnox_sync_sta
 create policy fortnox_sync_state_definer_insert on public.fortnox_sync_state for insert to spine_definer with check (true);
 create policy fortnox_sync_state_definer_update on public.fortnox_sync_state for update to spine_definer using (true);
 grant insert (org_id, tenant, full_wanted), update (full_wanted) on public.fortnox_sync_state to spine_definer;
-grant select (issued_at, grant_type) on public.org_integrations to spine_definer;
+grant select (issued_at, grant_type, sync_after) on public.org_integrations to spine_definer;
 
 alter table public.data_ownership no force row level security;
 insert into public.data_ownership (table_name, owner)
@@ -169,6 +178,8 @@ begin
     end if;
     insert into public.fortnox_sync_state as s (org_id, tenant, full_wanted) values (v_org, v_tenant, p_full)
     on conflict (org_id) do update set full_wanted = s.full_wanted or excluded.full_wanted;
+    -- One that fails is tried again then; one that ends says itself when the next is due.
+    update public.org_integrations i set sync_after = now() + interval '15 minutes' where i.org_id = v_org and i.provider = 'fortnox';
     insert into public.jobs as j (org_id, job_type, payload, unique_key, created_by)
     values (v_org, 'fortnox_sync', jsonb_build_object('asked_at', now()), 'fortnox', v_actor)
     on conflict (org_id, job_type, unique_key) where unique_key is not null
@@ -193,29 +204,24 @@ create function app.fortnox_night(p_org uuid, p_now timestamptz) returns timesta
 $$;
 comment on function app.fortnox_night(uuid, timestamptz) is 'When an organisation''s last full reading of Fortnox was due.';
 
--- Organisations whose Fortnox is to be read: once an hour what has changed, and everything once a night. After a reading that failed, a quarter of
--- an hour later. Ids alone.
+-- Organisations whose Fortnox is to be read, and whether in full: that is once a night. Ids alone.
 create function app.due_fortnox_syncs(p_now timestamptz, p_most integer) returns table (org_id uuid, is_full boolean)
     language sql stable security definer set search_path = '' as $$
-    select i.org_id, coalesce(s.full_wanted or s.full_at < app.fortnox_night(i.org_id, p_now), true)
+    select i.org_id, coalesce((select s.full_wanted or s.full_at < app.fortnox_night(i.org_id, p_now)
+                                 from public.fortnox_sync_state s where s.org_id = i.org_id), true)
       from public.org_integrations i
-      left join public.fortnox_sync_state s on s.org_id = i.org_id
-      left join public.jobs j on j.org_id = i.org_id and j.job_type = 'fortnox_sync' and j.unique_key = 'fortnox'
-     where i.provider = 'fortnox' and i.status = 'connected'
-       and (j.id is null or j.status in ('succeeded', 'failed', 'cancelled') and j.finished_at < p_now - interval '15 minutes'
-            or j.status = 'succeeded' and s.full_wanted)
-       and coalesce(s.read_at < p_now - interval '1 hour' or s.full_wanted or s.tenant <> i.external_tenant_id
-                    or s.full_at < app.fortnox_night(i.org_id, p_now), true)
-     order by s.read_at nulls first limit least(p_most, 1000)
+     where i.provider = 'fortnox' and i.status = 'connected' and i.sync_after <= p_now
+     order by i.sync_after limit least(p_most, 1000)
 $$;
 comment on function app.due_fortnox_syncs(timestamptz, integer) is 'Which organisations'' Fortnox is to be read now.';
 
 -- How old the oldest refresh token is, in days, and how many connections wait for a person. Numbers alone.
 create function app.fortnox_token_ages(p_now timestamptz, out oldest_days double precision, out to_reconnect bigint)
     language sql stable security definer set search_path = '' as $$
-    select coalesce(greatest(0, max(extract(epoch from p_now - i.issued_at) / 86400) filter (where i.status = 'connected' and i.grant_type = 'refresh_token')), 0),
-           count(*) filter (where i.status = 'reconnect')
-      from public.org_integrations i where i.provider = 'fortnox' and i.status in ('connected', 'reconnect')
+    select coalesce(greatest(0, extract(epoch from p_now - (
+               select min(i.issued_at) from public.org_integrations i
+                where i.provider = 'fortnox' and i.status = 'connected' and i.grant_type = 'refresh_token')) / 86400), 0),
+           (select count(*) from public.org_integrations i where i.provider = 'fortnox' and i.status = 'reconnect')
 $$;
 comment on function app.fortnox_token_ages(timestamptz) is 'How old the oldest refresh token is, and how many connections wait for a person.';
 

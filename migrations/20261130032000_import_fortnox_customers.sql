@@ -1,6 +1,6 @@
 -- Make clients of customers in an organisation's Fortnox, matched by organisation number, then by name.
 --
--- Locks:   clients exclusively, for the moment that a column, a check and two indexes take; data_ownership exclusively, for one insert.
+-- Locks:   clients and client_accounting exclusively, for the moment that a column, a check, indexes and policies take.
 -- Rollout: expand.
 -- Undo:    drop the functions, policies, indexes and the column of this file.
 
@@ -35,6 +35,7 @@ alter table public.clients
     add constraint clients_org_number_check check (org_number ~ '^[0-9]{10}$');
 comment on column public.clients.org_number is 'The organisation number: its ten digits.';
 create index clients_org_id_org_number_idx on public.clients (org_id, org_number);
+create index client_accounting_org_id_customer_number_idx on public.client_accounting (org_id, customer_number);
 create index clients_org_id_name_key_idx on public.clients (org_id, app.name_key(name));
 grant insert (org_number), update (org_number) on public.clients to authenticated;
 grant update (org_number) on public.clients to spine_definer;
@@ -72,6 +73,7 @@ declare
     v_name    text;
     v_number  text;
     v_client  uuid;
+    v_other   text;
     v_found   uuid[];
     c         record;
 begin
@@ -132,13 +134,14 @@ begin
                 v_by := 'name';
             end if;
             v_client := v_found[1];
+            select a.customer_number into v_other from public.client_accounting a
+             where a.org_id = v_org and a.client_id = v_client and a.provider = 'fortnox';
             if cardinality(v_found) > 1 then
                 v_outcome := 'conflicting';
                 v_reason := 'several_clients_by_' || v_by;
             elsif v_client is not null
-                  and (exists (select from public.fortnox_customers x where x.org_id = v_org and x.client_id = v_client)
-                       or exists (select from public.client_accounting a
-                                   where a.org_id = v_org and a.client_id = v_client and a.provider = 'fortnox' and a.customer_number <> c.number)) then
+                  and (v_other <> c.number
+                       or exists (select from public.fortnox_customers x where x.org_id = v_org and x.client_id = v_client)) then
                 v_outcome := 'conflicting';
                 v_reason := 'client_has_another_customer';
             elsif v_client is not null and exists (select from public.clients k where k.id = v_client and k.status = 'archived') then

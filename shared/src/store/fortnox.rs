@@ -156,7 +156,7 @@ pub struct Ended<'a> {
     pub result: &'a Value,
 }
 
-/// Ends a pass.
+/// Ends a pass. The next is due in an hour.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -174,6 +174,16 @@ pub async fn end_pass(tx: &mut ServiceTx, org_id: Uuid, ended: &Ended<'_>) -> Re
         ended.customers,
         ended.accounts,
         ended.result
+    )
+    .execute(tx.conn()?)
+    .await?;
+    // At once, if everything was wanted meanwhile.
+    sqlx::query!(
+        "update public.org_integrations
+            set sync_after = case when (select full_wanted from public.fortnox_sync_state where org_id = $1) then now()
+                                  else now() + interval '1 hour' end
+          where org_id = $1 and provider = 'fortnox'",
+        org_id
     )
     .execute(tx.conn()?)
     .await?;

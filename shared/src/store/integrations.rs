@@ -264,7 +264,8 @@ pub async fn connect(
             set status = 'connected', external_tenant_id = excluded.external_tenant_id, company = excluded.company,
                 scopes = excluded.scopes, grant_type = excluded.grant_type, connected_by = excluded.connected_by,
                 access_token = excluded.access_token, refresh_token = excluded.refresh_token, expires_at = excluded.expires_at,
-                issued_at = excluded.issued_at, token_version = i.token_version + 1, refreshing_since = null, uncertain_since = null
+                issued_at = excluded.issued_at, token_version = i.token_version + 1, refreshing_since = null, uncertain_since = null,
+                sync_after = now()
          returning id",
         org_id,
         provider,

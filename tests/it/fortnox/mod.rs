@@ -81,7 +81,7 @@ pub(crate) async fn scenario(app: &TestApp) {
     app.post("/v1/fortnox/connection/disconnect", &app.token(&OLGA), &Value::Null).await.expect(200);
     let other = app.stack.sandbox.fortnox.create_company("Another AB", "556600-1122");
     assert_eq!(connect(app, &OLGA, other).await, "connected", "{}", app.logs());
-    sync::read(app, &Value::Null).await;
+    sync::read(app, &serde_json::json!({})).await;
     vouchers::scenario(app).await;
 }
 
