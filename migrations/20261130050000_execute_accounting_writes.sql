@@ -82,6 +82,17 @@ create table public.accounting_reconciliations (
 comment on table public.accounting_reconciliations is
     'What last night''s comparison of a series with our executions found: [{"code","token","number"}].';
 
+create index accounting_reconciliations_problems_idx on public.accounting_reconciliations (org_id) where problems <> '[]';
+
+-- When each organisation is looked at next.
+alter table public.fortnox_sync_state
+    add column reconcile_after timestamptz not null default '-infinity',
+    add column payments_after timestamptz not null default '-infinity';
+create index fortnox_sync_state_reconcile_after_idx on public.fortnox_sync_state (reconcile_after);
+create index fortnox_sync_state_payments_after_idx on public.fortnox_sync_state (payments_after);
+create policy fortnox_sync_state_definer_update on public.fortnox_sync_state for update to spine_definer using (true);
+grant update (reconcile_after, payments_after) on public.fortnox_sync_state to spine_definer;
+
 do $$
 declare
     made text;
@@ -310,19 +321,25 @@ comment on function app.end_accounting_write(uuid, text, bigint, text, text) is 
 create function app.queue_reconciliations(p_most integer) returns integer
     language plpgsql volatile security definer set search_path = '' as $$
 declare
-    v_night timestamp := date_trunc('day', clock_timestamp() at time zone 'Europe/Stockholm' - interval '3 hours');
+    v_night  timestamp := date_trunc('day', clock_timestamp() at time zone 'Europe/Stockholm' - interval '3 hours') + interval '3 hours';
     v_queued integer;
 begin
     if current_setting('role') <> 'spine_service' then
         raise exception 'the system compares' using errcode = 'insufficient_privilege';
     end if;
+    with due as materialized (
+        select s.org_id from public.fortnox_sync_state s where s.reconcile_after <= now()
+         order by s.reconcile_after limit least(p_most, 1000) for update skip locked
+    ),
+    looked_at as (
+        update public.fortnox_sync_state s set reconcile_after = (v_night + interval '1 day') at time zone 'Europe/Stockholm'
+          from due d where s.org_id = d.org_id returning s.org_id
+    )
     insert into public.jobs (org_id, job_type, payload, unique_key)
-    select i.org_id, 'accounting_reconcile', jsonb_build_object('do', 'reconcile'), v_night::date::text
-      from public.org_integrations i
-     where i.provider = 'fortnox' and i.status = 'connected'
-       and exists (select from public.accounting_executions e where e.org_id = i.org_id and e.external_tenant_id = i.external_tenant_id)
-       and not exists (select from public.jobs j where j.org_id = i.org_id and j.job_type = 'accounting_reconcile' and j.unique_key = v_night::date::text)
-     limit least(p_most, 1000)
+    select l.org_id, 'accounting_reconcile', jsonb_build_object('do', 'reconcile'), v_night::date::text
+      from looked_at l
+      join public.org_integrations i on i.org_id = l.org_id and i.provider = 'fortnox' and i.status = 'connected'
+     where (select true from public.accounting_executions e where e.org_id = l.org_id and e.external_tenant_id = i.external_tenant_id limit 1)
     on conflict (org_id, job_type, unique_key) where unique_key is not null do nothing;
     get diagnostics v_queued = row_count;
     return v_queued;
@@ -332,7 +349,7 @@ comment on function app.queue_reconciliations(integer) is 'Queues the comparison
 
 create function app.accounting_differences() returns bigint
     language sql stable security definer set search_path = '' as $$
-    select coalesce(sum(jsonb_array_length(r.problems)), 0)::bigint from public.accounting_reconciliations r
+    select coalesce(sum(jsonb_array_length(r.problems)), 0)::bigint from public.accounting_reconciliations r where r.problems <> '[]'
 $$;
 comment on function app.accounting_differences() is 'How many differences with Fortnox the last comparisons found, over all organisations.';
 

@@ -524,20 +524,25 @@ comment on function app.propose_payment_vouchers(text, text, date, bigint, text)
 create function app.queue_payment_reads(p_most integer) returns integer
     language plpgsql volatile security definer set search_path = '' as $$
 declare
-    v_quarter text := to_char(date_bin('15 minutes', clock_timestamp() at time zone 'UTC', '2000-01-01'), 'YYYY-MM-DD HH24:MI');
+    v_quarter timestamptz := date_bin('15 minutes', clock_timestamp(), '2000-01-01');
     v_queued  integer;
 begin
     if current_setting('role') <> 'spine_service' then
         raise exception 'the system reads payments' using errcode = 'insufficient_privilege';
     end if;
+    with due as materialized (
+        select s.org_id from public.fortnox_sync_state s where s.payments_after <= now()
+         order by s.payments_after limit least(p_most, 1000) for update skip locked
+    ),
+    looked_at as (
+        update public.fortnox_sync_state s set payments_after = v_quarter + interval '15 minutes'
+          from due d where s.org_id = d.org_id returning s.org_id
+    )
     insert into public.jobs (org_id, job_type, payload, unique_key)
-    select i.org_id, 'accounting_payments', jsonb_build_object('do', 'payments'), v_quarter
-      from public.org_integrations i
-     where i.provider = 'fortnox' and i.status = 'connected'
-       and exists (select from public.template_question_accounting m where m.org_id = i.org_id and m.event = 'payment')
-       and not exists (select from public.jobs j where j.org_id = i.org_id and j.job_type = 'accounting_payments'
-                          and (j.unique_key = v_quarter or j.status in ('queued', 'running')))
-     limit least(p_most, 1000)
+    select l.org_id, 'accounting_payments', jsonb_build_object('do', 'payments'), v_quarter::text
+      from looked_at l
+      join public.org_integrations i on i.org_id = l.org_id and i.provider = 'fortnox' and i.status = 'connected'
+     where (select true from public.template_question_accounting m where m.org_id = l.org_id and m.event = 'payment' limit 1)
     on conflict (org_id, job_type, unique_key) where unique_key is not null do nothing;
     get diagnostics v_queued = row_count;
     return v_queued;

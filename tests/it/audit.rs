@@ -144,7 +144,7 @@ async fn a_change_through_the_data_api_is_told_with_its_author_and_the_columns_i
                     "changed": changed, "old_values": old, "new_values": new, "subject_ids": [] })
         };
         let told = |status: &str| json!({ "id": client, "status": status });
-        let all = ["address", "created_at", "email", "id", "name", "org_id", "phone", "status"];
+        let all = ["address", "created_at", "email", "id", "name", "org_id", "org_number", "phone", "status"];
         assert_eq!(newest(&db, "clients").await, entry("clients.insert", &all, json!(null), told("active")));
         let update = format!(
             "update public.clients set phone = '+46 70', status = 'archived', name = name where id = '{client}'"

@@ -16,7 +16,7 @@ use crate::approvals::voucher;
 
 /// The next night.
 pub(super) async fn night(app: &TestApp) {
-    app.db.run("delete from jobs where job_type = 'accounting_reconcile'").await;
+    app.db.run("delete from jobs where job_type = 'accounting_reconcile'; update fortnox_sync_state set reconcile_after = now()").await;
     app.stack.tick("accounting").await.unwrap();
     again(app).await;
 }
