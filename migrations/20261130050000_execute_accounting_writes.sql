@@ -1,7 +1,8 @@
 -- Execute accounting writes: an approval queues its write, the intent stands before the voucher is sent, and our series are compared with
 -- Fortnox' every night.
 --
--- Locks:   accounting_writes exclusively while its tokens are made; approvals and system_settings for the moment that a trigger and an insert take.
+-- Locks:   accounting_writes exclusively while its tokens are made; approvals and system_settings for the moment that a trigger and an insert
+--          take; fortnox_sync_state, which has a row for each organisation, while its indexes are made.
 -- Rollout: expand.
 -- Undo:    drop the trigger, functions and tables of this file, make begin_execution and wait_is_over again as they were, and drop the column.
 
@@ -90,7 +91,6 @@ alter table public.fortnox_sync_state
     add column payments_after timestamptz not null default '-infinity';
 create index fortnox_sync_state_reconcile_after_idx on public.fortnox_sync_state (reconcile_after);
 create index fortnox_sync_state_payments_after_idx on public.fortnox_sync_state (payments_after);
-create policy fortnox_sync_state_definer_update on public.fortnox_sync_state for update to spine_definer using (true);
 grant update (reconcile_after, payments_after) on public.fortnox_sync_state to spine_definer;
 
 do $$

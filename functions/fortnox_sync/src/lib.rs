@@ -8,6 +8,7 @@
 )]
 
 mod handler;
+mod job;
 mod pass;
 mod reading;
 mod request;

@@ -15,10 +15,10 @@ use shared::{
 };
 
 use crate::{
+    job::{Held, Plan},
     pass::{Pass, Step},
     state::State,
     walk,
-    work::{Held, Plan},
 };
 
 /// What is left to the next attempt, rather than to be cut off.

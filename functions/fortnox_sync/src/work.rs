@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Deserialize;
 use shared::{
     books::Reader,
     db::{Database, ServiceTx},
@@ -13,30 +12,20 @@ use shared::{
         integrations,
     },
     tokens::{AccessToken, TokenError},
-    worker::{self, Failure, Finish, Stop, Work},
+    worker::{Failure, Finish, Stop, Work},
 };
 
-use crate::{pass::Pass, reading::Reading, state::State};
+use crate::{
+    job::{Held, Payload, Plan},
+    pass::Pass,
+    reading::Reading,
+    state::State,
+};
 
 /// As `org_integrations.provider` has it.
 const PROVIDER: &str = "fortnox";
 /// What is left of the invocation's time when no call is waited for any more: a call, and putting the job back.
 const KEPT_BACK: Duration = Duration::from_secs(15);
-
-/// What the job is about: the organisation's Fortnox, and there is one.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Payload {}
-
-/// A job that a worker holds.
-pub(crate) type Held = worker::Held<Payload>;
-
-/// What is gathered as the job is claimed.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) pass: Pass,
-    pub(crate) customers_since: Option<DateTime<Utc>>,
-    pub(crate) accounts_since: Option<DateTime<Utc>>,
-}
 
 /// Works on readings.
 pub(crate) struct Readings<'a>(pub(crate) &'a State);
