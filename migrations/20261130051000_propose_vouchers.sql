@@ -128,7 +128,7 @@ create function app.series_problem(p_org uuid, p_year bigint, p_series text) ret
       left join public.fortnox_voucher_series s on s.org_id = p_org and s.year_id = p_year and s.code = p_series
 $$;
 
--- What is wrong with a payload that is to be a voucher, whatever the books: its fields, lengths, characters and balance.
+-- What is wrong with a payload that is to be a voucher, before the books are looked at: its fields, lengths, characters and balance.
 create function app.voucher_shape_problems(p_payload jsonb) returns jsonb
     language plpgsql stable set search_path = '' as $$
 declare
@@ -343,7 +343,7 @@ create function app.mapped_lines(p_org uuid, p_submission uuid, p_event text, p_
       from lines l where l.ore <> 0 or l.problem is not null
 $$;
 
--- Proposes what a submission is mapped to, a voucher for each series, in the name of whoever approved the submission. What could not be
+-- Proposes what a submission is mapped to, a voucher for each series, in the name of the person who approved the submission. What could not be
 -- proposed is kept with what is missing. The submission is locked.
 create function app.propose_from_submission(p_org uuid, p_submission uuid, p_event text, p_source text, p_day date, p_proposer uuid)
     returns jsonb language plpgsql volatile set search_path = '' as $$
@@ -465,7 +465,7 @@ begin
     if s.status <> 'approved' then
         perform app.refuse('PT409', 'submission_not_approved', 'A voucher is proposed for a submission that was approved.');
     end if;
-    -- In the name of whoever approved it: who asks for it again becomes nobody's proposer, and may approve what they could before.
+    -- In the name of the person who approved it. A person who asks for it again does not become the proposer, and may approve the voucher.
     return app.propose_from_submission(v_org, s.id, 'approval', 'submission ' || s.id || ' approval',
                                        (s.reviewed_at at time zone 'Europe/Stockholm')::date, app.reviewer_of(v_org, s.id));
 end

@@ -1,4 +1,4 @@
-//! The pace of calls to Fortnox: at most 25 in any 5 s for one tenant, whatever processes make them, shared between reads and writes.
+//! The pace of calls to Fortnox: at most 25 in any 5 s for one tenant, over all processes, shared between reads and writes.
 //!
 //! A call takes one of its organisation's 25 slots in the database before it is made, and gives it back after it has ended. The slot is
 //! free again a window later. Since a call reaches Fortnox between the two, no window at Fortnox holds more than 25. A slot whose process

@@ -20,7 +20,7 @@ use crate::{
     voucher::token_in,
 };
 
-/// How long after it was sent a voucher that nobody works on and Fortnox has not got is given up.
+/// How long after it was sent a voucher is given up that no job goes on with and Fortnox has not got.
 const GIVEN_UP: TimeDelta = TimeDelta::hours(1);
 /// The most problems that are named.
 const NAMED: usize = 200;

@@ -73,7 +73,7 @@ pub(crate) async fn send(
     })
 }
 
-/// A voucher of ours among those that the series has got since ours was sent, on whatever day.
+/// A voucher of ours among those that the series has got since ours was sent, of any day.
 async fn among_others(
     books: &Books<'_>,
     step: &Step,

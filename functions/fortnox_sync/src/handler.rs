@@ -23,7 +23,7 @@ use crate::{
 /// The most that the body of an import holds, in bytes: a thousand numbers of the longest kind.
 const MAX_IMPORT: usize = 256 * 1024;
 
-/// Answers whatever woke the function.
+/// Answers a request, a batch of the queue, or a tick.
 ///
 /// # Errors
 /// None towards HTTP and the queue; to the schedule, if every part of its work failed.

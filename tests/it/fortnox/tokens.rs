@@ -1,6 +1,6 @@
 //! Tokens: one renewal at a time, stored before it is used, and an end that says what a person has to do.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io::Write, process::Stdio, sync::Arc, time::Duration};
 
 use integration_tests::{
     TestApp,
@@ -19,19 +19,21 @@ use shared::{
     tokens::{TokenError, Tokens},
 };
 
+use tokio::io::AsyncWriteExt;
+
 use super::connect;
 
 /// How many processes want a token at once.
 const PROCESSES: usize = 50;
 
-/// What a process of its own has: a connection, a client, a cache of secrets.
-pub(super) fn process(app: &TestApp, url: &str, patience: Duration) -> Tokens<Arc<Fortnox>> {
+/// What the environment of a process says.
+fn settings(app: &TestApp, url: &str) -> BTreeMap<String, String> {
     let fortnox = &app.stack.sandbox.fortnox;
     let key = std::fs::read_to_string(app.stack.logs.parent().unwrap().join("integration.key")).unwrap();
     let at = format!("http://{}", app.stack.sandbox.addresses.fortnox);
     let secret = fortnox.client_secret().get();
     let id = fortnox.client_id();
-    let env = Env::from_iter([
+    [
         ("DATABASE_URL", url),
         ("DATABASE_MODE", "transaction_pooler"),
         ("INTEGRATION_KEY", key.trim()),
@@ -39,7 +41,18 @@ pub(super) fn process(app: &TestApp, url: &str, patience: Duration) -> Tokens<Ar
         ("FORTNOX_CLIENT_SECRET", secret.as_str()),
         ("FORTNOX_AUTH_URL", at.as_str()),
         ("FORTNOX_API_URL", at.as_str()),
-    ]);
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// What a process of its own has: a connection, a client, a cache of secrets.
+pub(super) fn process(app: &TestApp, url: &str, patience: Duration) -> Tokens<Arc<Fortnox>> {
+    of(&settings(app, url), patience)
+}
+
+fn of(settings: &BTreeMap<String, String>, patience: Duration) -> Tokens<Arc<Fortnox>> {
+    let env = Env::from_iter(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let secrets = Arc::new(Secrets::from_env(&env).unwrap());
     Tokens {
         db: Database::from_env(&env, Arc::clone(&secrets)).unwrap(),
@@ -48,6 +61,43 @@ pub(super) fn process(app: &TestApp, url: &str, patience: Duration) -> Tokens<Ar
         clock: chrono::Utc::now,
         patience,
     }
+}
+
+/// Fifty processes want a token at the same moment. What each has: `token …` or `error …`.
+async fn fifty(app: &TestApp, url: &str) -> Vec<String> {
+    let settings = serde_json::to_string(&settings(app, url)).unwrap();
+    let mut processes = Vec::new();
+    for _ in 0..PROCESSES {
+        let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["fortnox::tokens::a_process_of_its_own", "--exact", "--ignored", "--nocapture"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        processes.push(command.spawn().unwrap());
+    }
+    // All have started before the first is given what it takes to begin.
+    for process in &mut processes {
+        let mut input = process.stdin.take().unwrap();
+        input.write_all(format!("{settings}\n").as_bytes()).await.unwrap();
+    }
+    let ended = futures::future::join_all(processes.into_iter().map(|process| process.wait_with_output())).await;
+    let said = ended.into_iter().map(|output| String::from_utf8(output.unwrap().stdout).unwrap());
+    said.map(|said| {
+        let line = said.lines().find(|line| line.starts_with("token ") || line.starts_with("error "));
+        line.unwrap_or_else(|| panic!("a process said {said}")).to_owned()
+    })
+    .collect()
+}
+
+#[tokio::test]
+#[ignore = "the tests below start it, as a process of its own"]
+async fn a_process_of_its_own() {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    let settings: BTreeMap<String, String> = serde_json::from_str(&line).unwrap();
+    let said = match of(&settings, Duration::from_secs(60)).access(NORD).await {
+        Ok(token) => format!("token {}", token.expose()),
+        Err(error) => format!("error {error:?}"),
+    };
+    writeln!(std::io::stdout(), "\n{said}").unwrap();
 }
 
 /// A connected organisation whose access token is about to end.
@@ -82,11 +132,8 @@ async fn of_fifty_processes_that_need_a_token_at_once_one_asks_and_all_have_the_
     let Some((pooler, _home)) = pooler(&app.db, 4).await else { return };
     let company = connected(&app).await;
     let before = app.stack.sandbox.fortnox.refresh_tokens(company);
-    let asked = futures::future::join_all((0..PROCESSES).map(|_| {
-        let tokens = process(&app, &pooler.url, Duration::from_secs(60));
-        tokio::spawn(async move { tokens.access(NORD).await.map(|token| token.expose().to_owned()) })
-    }));
-    let mut had: Vec<String> = asked.await.into_iter().map(|token| token.unwrap().unwrap()).collect();
+    let mut had = fifty(&app, &pooler.url).await;
+    assert!(had.iter().all(|said| said.starts_with("token ")), "{had:?}");
     had.dedup();
     assert_eq!(had.len(), 1, "they have different tokens");
     assert_eq!(renewals(&app), 1);
@@ -96,6 +143,20 @@ async fn of_fifty_processes_that_need_a_token_at_once_one_asks_and_all_have_the_
     ends_in(&app, "1 second").await;
     process(&app, &pooler.url, Duration::from_secs(60)).access(NORD).await.unwrap();
     assert_eq!((renewals(&app), app.db.count("select token_version::bigint from org_integrations").await), (2, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_fifty_processes_whose_pair_was_issued_and_lost_none_goes_on_asking() {
+    let app = TestApp::start().await;
+    let Some((pooler, _home)) = pooler(&app.db, 4).await else { return };
+    connected(&app).await;
+    app.stack.sandbox.fortnox.lose_next_token_answer();
+    let had = fifty(&app, &pooler.url).await;
+    assert!(had.iter().all(|said| said.starts_with("error ")), "{had:?}");
+    assert!(had.iter().filter(|said| said.contains("Reconnect")).count() >= PROCESSES - 1, "{had:?}");
+    // The one that was lost, and the one that was refused, which says that it was.
+    assert_eq!(renewals(&app), 2);
+    assert_eq!(app.db.text("select status from org_integrations").await, "reconnect");
 }
 
 #[tokio::test(flavor = "multi_thread")]
