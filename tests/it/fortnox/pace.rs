@@ -61,7 +61,7 @@ async fn paced(app: &TestApp, window: Duration) -> i64 {
     let company = fortnox.create_company("Nordic Interiors AB", "556677-8899");
     assert_eq!(connect(app, &OLGA, company).await, "connected", "{}", app.logs());
     app.db
-        .run("update org_integrations set expires_at = now() + interval '1 day'; update fortnox_call_slots set free_at = '-infinity'")
+        .run("update org_integrations set expires_at = now() + interval '1 day'; update fortnox_call_slots set free_at = '-infinity', side = null")
         .await;
     // Its token lasts an hour.
     fortnox.advance(60);
