@@ -333,13 +333,13 @@ begin
     ),
     looked_at as (
         update public.fortnox_sync_state s set reconcile_after = (v_night + interval '1 day') at time zone 'Europe/Stockholm'
-          from due d where s.org_id = d.org_id returning s.org_id
+         where s.org_id = any (array(select d.org_id from due d)) returning s.org_id
     )
     insert into public.jobs (org_id, job_type, payload, unique_key)
-    select l.org_id, 'accounting_reconcile', jsonb_build_object('do', 'reconcile'), v_night::date::text
-      from looked_at l
-      join public.org_integrations i on i.org_id = l.org_id and i.provider = 'fortnox' and i.status = 'connected'
-     where (select true from public.accounting_executions e where e.org_id = l.org_id and e.external_tenant_id = i.external_tenant_id limit 1)
+    select i.org_id, 'accounting_reconcile', jsonb_build_object('do', 'reconcile'), v_night::date::text
+      from public.org_integrations i
+     where i.provider = 'fortnox' and i.status = 'connected' and i.org_id = any (array(select l.org_id from looked_at l))
+       and (select true from public.accounting_executions e where e.org_id = i.org_id and e.external_tenant_id = i.external_tenant_id limit 1)
     on conflict (org_id, job_type, unique_key) where unique_key is not null do nothing;
     get diagnostics v_queued = row_count;
     return v_queued;

@@ -536,13 +536,13 @@ begin
     ),
     looked_at as (
         update public.fortnox_sync_state s set payments_after = v_quarter + interval '15 minutes'
-          from due d where s.org_id = d.org_id returning s.org_id
+         where s.org_id = any (array(select d.org_id from due d)) returning s.org_id
     )
     insert into public.jobs (org_id, job_type, payload, unique_key)
-    select l.org_id, 'accounting_payments', jsonb_build_object('do', 'payments'), v_quarter::text
-      from looked_at l
-      join public.org_integrations i on i.org_id = l.org_id and i.provider = 'fortnox' and i.status = 'connected'
-     where (select true from public.template_question_accounting m where m.org_id = l.org_id and m.event = 'payment' limit 1)
+    select i.org_id, 'accounting_payments', jsonb_build_object('do', 'payments'), v_quarter::text
+      from public.org_integrations i
+     where i.provider = 'fortnox' and i.status = 'connected' and i.org_id = any (array(select l.org_id from looked_at l))
+       and (select true from public.template_question_accounting m where m.org_id = i.org_id and m.event = 'payment' limit 1)
     on conflict (org_id, job_type, unique_key) where unique_key is not null do nothing;
     get diagnostics v_queued = row_count;
     return v_queued;

@@ -48,6 +48,9 @@ fn ended(table: &str) -> Value {
         // A copy is no longer as it was written: it is stamped again.
         "audit_log" => json!({ "digest": null }),
         "approvals" => json!({ "status": "refused", "decided_at": "2026-01-01T00:00:00Z" }),
+        "fortnox_sync_state" => {
+            json!({ "reconcile_after": "2100-01-01T00:00:00Z", "payments_after": "2100-01-01T00:00:00Z" })
+        }
         "jobs" => json!({ "status": "succeeded", "finished_at": "2026-01-01T00:00:00Z" }),
         "agent_limits" => json!({ "scope": "user", "scope_id": "00000000-0000-7000-8000-0000000000fe" }),
         "outbox" => json!({ "delivered_at": "2026-01-01T00:00:00Z" }),
