@@ -72,8 +72,10 @@ comment on function app.notify_of_job() is 'Tells the person who asked for a job
 -- Approvals that nobody must overlook: approved and not executed, and executed with no known outcome.
 create function app.count_approvals(out overdue bigint, out unknown bigint)
     language sql stable security definer set search_path = '' as $$
-    select count(*) filter (where a.status = 'overdue'), count(*) filter (where a.status = 'unknown')
-      from public.approvals a where a.status in ('overdue', 'unknown')
+    select count(*) filter (where a.status = 'overdue'),
+           -- An execution that began a quarter of an hour ago and has no outcome yet was cut off.
+           count(*) filter (where a.status = 'unknown' or a.status = 'executing' and a.began_at < now() - interval '15 minutes')
+      from public.approvals a where a.status in ('overdue', 'unknown', 'executing')
 $$;
 comment on function app.count_approvals() is 'How many approvals of all organisations are approved and not executed, and how many have no known outcome.';
 
@@ -83,7 +85,7 @@ grant execute on function app.count_approvals() to spine_service;
 reset role;
 set local role spine_owner;
 
-create index approvals_red_idx on public.approvals (status) where status in ('overdue', 'unknown');
+create index approvals_red_idx on public.approvals (status) where status in ('overdue', 'unknown', 'executing');
 create trigger approvals_notify_insert after insert on public.approvals
     for each row when (new.status = 'proposed') execute function app.notify_of_approval();
 create trigger approvals_notify_update after update of status on public.approvals

@@ -220,12 +220,16 @@ $$;
 
 -- Executing a voucher ------------------------------------------------------------------------------------------------------------
 
--- What there is to do about an approved voucher: `begin` it; `send` it again, of which it is certain that Fortnox has not got it; `search` for
+-- What there is to do about an approved voucher: `begin` it; nothing yet, if another of its series is in flight (`busy`); `send` it again, of which it is certain that Fortnox has not got it; `search` for
 -- it, since that is not certain; nothing, if it `ended` or is not approved.
 create function app.accounting_write_state(p_id uuid, out step text, out status text, out series text, out voucher_date date, out year_id bigint,
                                            out token text, out next_number bigint, out sent_at timestamptz, out external_tenant_id text)
     language sql stable security definer set search_path = '' as $$
-    select case when a.status in ('approved', 'overdue') then 'begin'
+    select case when a.status in ('approved', 'overdue') and exists (
+                    select from public.accounting_executions o
+                     where o.org_id = a.org_id and o.external_tenant_id = w.external_tenant_id and o.series = w.payload ->> 'series'
+                       and o.ended_at is null and o.approval_id <> a.id) then 'busy'
+                when a.status in ('approved', 'overdue') then 'begin'
                 when a.status not in ('executing', 'unknown') or e.approval_id is null then 'ended'
                 when e.sent_at is null then 'send' else 'search' end,
            a.status, w.payload ->> 'series', (w.payload ->> 'date')::date, (w.payload ->> 'year_id')::bigint, w.token, e.next_number, e.sent_at,
@@ -296,7 +300,8 @@ begin
         return false;
     end if;
     if p_outcome = 'unsent' then
-        update public.accounting_executions x set sent_at = null where x.approval_id = p_id;
+        -- One that was sent before may appear yet: it is searched for again.
+        update public.accounting_executions x set sent_at = null where x.approval_id = p_id and x.attempts = 1;
         return true;
     end if;
     if not app.end_execution(p_id, p_outcome, case p_outcome when 'executed' then format('%s %s, year %s', e.series, p_number, e.year_id) when 'failed' then p_code end) then

@@ -19,6 +19,7 @@ create table public.unproposed_vouchers (
     client_id     uuid        not null,
     submission_id uuid,
     problems      jsonb       not null,
+    payment       jsonb,
     created_at    timestamptz not null default now(),
     updated_at    timestamptz not null default now(),
     primary key (org_id, source_key),
@@ -31,6 +32,8 @@ create table public.unproposed_vouchers (
 );
 comment on table public.unproposed_vouchers is
     'What a voucher could not be proposed for, and what is missing: [{"code","account",…}]. It goes when it can be.';
+comment on column public.unproposed_vouchers.payment is 'The invoice that was paid: {"number","customer","paid_on","total_ore","reference"}. It is tried again for thirty days.';
+create index unproposed_vouchers_payment_idx on public.unproposed_vouchers (org_id, updated_at) where payment is not null;
 create index unproposed_vouchers_org_id_client_id_idx on public.unproposed_vouchers (org_id, client_id);
 create index unproposed_vouchers_org_id_submission_id_idx on public.unproposed_vouchers (org_id, submission_id);
 
@@ -74,6 +77,10 @@ create policy accounting_payment_reads_service_insert on public.accounting_payme
 create policy accounting_payment_reads_service_update on public.accounting_payment_reads for update to spine_service
     using (org_id = (select app.service_org()));
 grant insert, update on public.accounting_payment_reads to spine_service;
+create policy accounting_payment_reads_definer_select on public.accounting_payment_reads for select to spine_definer using (true);
+create policy accounting_payment_reads_definer_delete on public.accounting_payment_reads for delete to spine_definer using (true);
+grant select, delete on public.accounting_payment_reads to spine_definer;
+grant update (customer_number, can_write) on public.client_accounting to spine_definer;
 
 alter table public.data_ownership no force row level security;
 insert into public.data_ownership (table_name, column_name, owner) values
@@ -301,7 +308,8 @@ create function app.mapped_lines(p_org uuid, p_submission uuid, p_event text, p_
     language sql stable set search_path = '' as $$
     with answers as (
         select m.id, m.question_id, m.account::integer as account, m.side, m.vat_code, m.voucher_series as series, m.cost_center,
-               replace(replace(replace(a.value #>> '{}', ' ', ''), chr(160), ''), ',', '.') as amount
+               case jsonb_typeof(a.value) when 'number' then trim_scale(a.value::numeric)::text
+                    else replace(replace(replace(a.value #>> '{}', ' ', ''), chr(160), ''), ',', '.') end as amount
           from public.submissions s
           join public.template_questions q on q.org_id = s.org_id and q.template_id = s.template_id
           join public.template_question_accounting m on m.org_id = q.org_id and m.question_id = q.id and m.event = p_event
@@ -309,7 +317,7 @@ create function app.mapped_lines(p_org uuid, p_submission uuid, p_event text, p_
          where s.org_id = p_org and s.id = p_submission and a.value not in ('null', '""', '[]')
     ),
     amounts as (
-        select x.*, case when x.amount ~ '^-?[0-9]{1,12}(\.[0-9]{1,2})?0*$' then x.amount::numeric * 100 end as ore,
+        select x.*, case when x.amount ~ '^-?[0-9]{1,11}(\.[0-9]{1,2})?$' then x.amount::numeric * 100 end as ore,
                case x.vat_code when 'MP1' then 25 when 'MP2' then 12 when 'MP3' then 6 end as percent
           from answers x
     ),
@@ -344,8 +352,9 @@ create function app.mapped_lines(p_org uuid, p_submission uuid, p_event text, p_
 $$;
 
 -- Proposes what a submission is mapped to, a voucher for each series, in the name of the person who approved the submission. What could not be
--- proposed is kept with what is missing. The submission is locked.
-create function app.propose_from_submission(p_org uuid, p_submission uuid, p_event text, p_source text, p_day date, p_proposer uuid)
+-- proposed is kept with what is missing. By hand, one that was refused or failed is proposed again. The submission is locked.
+create function app.propose_from_submission(p_org uuid, p_submission uuid, p_event text, p_source text, p_day date, p_proposer uuid,
+                                            p_by_hand boolean, p_payment jsonb)
     returns jsonb language plpgsql volatile set search_path = '' as $$
 declare
     s          public.submissions;
@@ -379,7 +388,10 @@ begin
             v_key := p_source || ' ' || v_series;
             if exists (select from public.accounting_writes w join public.approvals a on a.org_id = w.org_id and a.subject_id = w.id
                         where w.org_id = p_org and w.source_key = v_key
+                          -- Numbers of invoices are a company's own.
+                          and (p_event <> 'payment' or w.external_tenant_id = v_tenant)
                           and (a.status in ('approved', 'overdue', 'executing', 'unknown', 'executed')
+                               or a.status in ('refused', 'failed') and not p_by_hand
                                or a.status = 'proposed' and a.expires_at > clock_timestamp())) then
                 v_already := v_already + 1;
                 continue;
@@ -417,14 +429,15 @@ begin
     if v_problems = '[]' then
         delete from public.unproposed_vouchers u where u.org_id = p_org and u.source_key = p_source;
     else
-        insert into public.unproposed_vouchers (org_id, source_key, client_id, submission_id, problems)
-        values (p_org, p_source, s.client_id, s.id, v_problems)
-        on conflict (org_id, source_key) do update set problems = excluded.problems;
+        insert into public.unproposed_vouchers (org_id, source_key, client_id, submission_id, problems, payment)
+        values (p_org, p_source, s.client_id, s.id, v_problems, p_payment)
+        on conflict (org_id, source_key) do update
+           set problems = excluded.problems, client_id = excluded.client_id, submission_id = excluded.submission_id;
     end if;
     return jsonb_build_object('proposed', v_proposed, 'already', v_already, 'problems', v_problems);
 end
 $$;
-comment on function app.propose_from_submission(uuid, uuid, text, text, date, uuid) is
+comment on function app.propose_from_submission(uuid, uuid, text, text, date, uuid, boolean, jsonb) is
     'Proposes what a submission is mapped to, and keeps what could not be proposed with what is missing. {"proposed","already","problems"}';
 
 create function app.propose_on_approval() returns trigger
@@ -433,7 +446,7 @@ begin
     -- Without a company there is nothing that could be missing.
     if exists (select from public.org_integrations i where i.org_id = new.org_id and i.provider = 'fortnox') then
         perform app.propose_from_submission(new.org_id, new.submission_id, 'approval', 'submission ' || new.submission_id || ' approval',
-                                            (now() at time zone 'Europe/Stockholm')::date, new.reviewer_id);
+                                            (now() at time zone 'Europe/Stockholm')::date, new.reviewer_id, false, null);
     end if;
     return null;
 end
@@ -467,58 +480,104 @@ begin
     end if;
     -- In the name of the person who approved it. A person who asks for it again does not become the proposer, and may approve the voucher.
     return app.propose_from_submission(v_org, s.id, 'approval', 'submission ' || s.id || ' approval',
-                                       (s.reviewed_at at time zone 'Europe/Stockholm')::date, app.reviewer_of(v_org, s.id));
+                                       (s.reviewed_at at time zone 'Europe/Stockholm')::date, app.reviewer_of(v_org, s.id), true, null);
 end
 $$;
 comment on function public.propose_submission_vouchers(uuid) is
     'Proposes the vouchers of an approved submission, where that was not possible when it was approved. {"proposed","already","problems"}';
 
--- Proposes the vouchers of an invoice that was paid, for the submission that it refers to, or for the one submission of the client whose
--- vouchers have its total. proposed, already, problems, unmatched, not_mapped or other_customer.
+-- Proposes the vouchers of an invoice that was paid, for the one submission of the client whose vouchers have its total and that no other
+-- invoice has paid: the one that the invoice refers to, if it refers to one. What is not proposed is kept, and tried again. proposed, already,
+-- problems, unmatched or other_customer.
 create function app.propose_payment_vouchers(p_number text, p_customer text, p_paid_on date, p_total_ore bigint, p_reference text) returns text
     language plpgsql volatile security definer set search_path = '' as $$
 declare
     v_org      uuid := app.service_org();
     v_source   text := 'invoice ' || p_number || ' payment';
+    v_tenant   text;
     v_clients  uuid[];
     v_found    uuid[];
     v_year     bigint;
     v_outcome  jsonb;
+    v_payment  jsonb := jsonb_build_object('number', p_number, 'customer', p_customer, 'paid_on', p_paid_on, 'total_ore', p_total_ore, 'reference', p_reference);
 begin
     if current_setting('role') <> 'spine_service' or v_org is null then
         raise exception 'the system reads payments, in one organisation' using errcode = 'insufficient_privilege';
     end if;
-    if exists (select from public.accounting_writes w join public.approvals a on a.org_id = w.org_id and a.subject_id = w.id
-                where w.org_id = v_org and w.source_key like v_source || ' %' and a.status <> 'expired') then
-        return 'already';
-    end if;
+    select i.external_tenant_id into v_tenant from public.org_integrations i where i.org_id = v_org and i.provider = 'fortnox';
     v_clients := array(select c.client_id from public.client_accounting c
                         where c.org_id = v_org and c.provider = 'fortnox' and c.customer_number = p_customer);
     if cardinality(v_clients) = 0 then
         return 'other_customer';
     end if;
-    v_year := app.fortnox_year(v_org, p_paid_on);
-    select array_agg(m.id) into v_found
-      from (select s.id from public.submissions s
+    -- What was proposed for it before was proposed for this one.
+    v_found := array(select distinct w.submission_id from public.accounting_writes w
+                      where w.org_id = v_org and w.external_tenant_id = v_tenant and starts_with(w.source_key, v_source || ' ')
+                        and w.submission_id is not null limit 1);
+    if cardinality(v_found) = 0 then
+        v_year := app.fortnox_year(v_org, p_paid_on);
+        v_found := array(
+            select s.id from public.submissions s
              where s.org_id = v_org and s.client_id = any (v_clients) and s.status = 'approved'
-               and case when p_reference ~ '^(sp-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then s.id = regexp_replace(p_reference, '^sp-', '')::uuid
-                        else exists (select from public.template_questions q
-                                       join public.template_question_accounting t on t.org_id = q.org_id and t.question_id = q.id and t.event = 'payment'
-                                      where q.org_id = v_org and q.template_id = s.template_id)
-                             and not exists (select from public.accounting_writes w
-                                              where w.org_id = v_org and w.submission_id = s.id and w.source_key like 'invoice % payment %')
-                             and (select sum(l.ore) from app.mapped_lines(v_org, s.id, 'payment', v_year) l
-                                   where l.side = 'debit' and l.problem is null) = p_total_ore end
-             limit 2) m;
-    if coalesce(cardinality(v_found), 0) <> 1 then
+               and (lower(p_reference) ~ '^(sp-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$') is not true
+                or s.org_id = v_org and s.client_id = any (v_clients) and s.status = 'approved'
+               and s.id::text = regexp_replace(lower(p_reference), '^sp-', '')
+             limit 1000);
+        v_found := array(
+            select f.id from unnest(v_found) f (id)
+             where not exists (select from public.accounting_writes w join public.approvals a on a.org_id = w.org_id and a.subject_id = w.id
+                                where w.org_id = v_org and w.submission_id = f.id and w.source_key like 'invoice % payment %'
+                                  and a.status not in ('expired', 'refused', 'failed'))
+               and (select sum(l.ore) from app.mapped_lines(v_org, f.id, 'payment', v_year) l where l.side = 'debit' and l.problem is null) = p_total_ore
+             limit 2);
+    end if;
+    if cardinality(v_found) <> 1 then
+        insert into public.unproposed_vouchers (org_id, source_key, client_id, problems, payment)
+        values (v_org, v_source, v_clients[1], '[{"code": "payment_unmatched"}]', v_payment)
+        on conflict (org_id, source_key) do update set problems = excluded.problems;
         return 'unmatched';
     end if;
-    v_outcome := app.propose_from_submission(v_org, v_found[1], 'payment', v_source, p_paid_on, app.reviewer_of(v_org, v_found[1]));
-    return case when v_outcome -> 'problems' <> '[]' then 'problems' when v_outcome -> 'proposed' <> '[]' then 'proposed'
-                when v_outcome -> 'already' <> '0' then 'already' else 'not_mapped' end;
+    v_outcome := app.propose_from_submission(v_org, v_found[1], 'payment', v_source, p_paid_on, app.reviewer_of(v_org, v_found[1]), false, v_payment);
+    return case when v_outcome -> 'problems' <> '[]' then 'problems' when v_outcome -> 'proposed' <> '[]' then 'proposed' else 'already' end;
 end
 $$;
 comment on function app.propose_payment_vouchers(text, text, date, bigint, text) is 'Proposes the vouchers of an invoice that was paid. What came of it.';
+
+-- Tries again what could not be proposed for invoices that were paid within thirty days. How many.
+create function app.retry_payment_vouchers(p_most integer) returns integer
+    language plpgsql volatile security definer set search_path = '' as $$
+declare
+    v_org     uuid := app.service_org();
+    v_payment jsonb;
+    v_tried   integer := 0;
+begin
+    if current_setting('role') <> 'spine_service' or v_org is null then
+        raise exception 'the system reads payments, in one organisation' using errcode = 'insufficient_privilege';
+    end if;
+    delete from public.unproposed_vouchers u where u.org_id = v_org and u.payment is not null and u.created_at < now() - interval '30 days';
+    for v_payment in select u.payment from public.unproposed_vouchers u
+                      where u.org_id = v_org and u.payment is not null order by u.updated_at limit least(p_most, 1000) loop
+        perform app.propose_payment_vouchers(v_payment ->> 'number', v_payment ->> 'customer', (v_payment ->> 'paid_on')::date,
+                                             (v_payment ->> 'total_ore')::bigint, v_payment ->> 'reference');
+        v_tried := v_tried + 1;
+    end loop;
+    return v_tried;
+end
+$$;
+comment on function app.retry_payment_vouchers(integer) is 'Tries again what could not be proposed for invoices that were paid. How many.';
+
+-- Numbers of customers, leave to write to their books and payments that were read are of one company. With another, people begin again.
+create function app.forget_company() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+begin
+    update public.client_accounting c set customer_number = null, can_write = false
+     where c.org_id = new.org_id and c.provider = new.provider and (c.can_write or c.customer_number is not null);
+    delete from public.accounting_payment_reads r where r.org_id = new.org_id;
+    delete from public.unproposed_vouchers u where u.org_id = new.org_id and u.payment is not null;
+    return null;
+end
+$$;
+grant execute on function app.forget_company() to spine_owner;
 
 -- Queues a look at payments in connected organisations that have mapped vouchers to them, once in each quarter of an hour.
 create function app.queue_payment_reads(p_most integer) returns integer
@@ -604,12 +663,16 @@ comment on function public.check_accounting_mappings(uuid) is
     'What a template''s mappings lack in the books of this year as they were read last: {"year_id","problems":[{"code","question_id","account",…}]}.';
 
 grant execute on function public.propose_submission_vouchers(uuid), public.check_accounting_mappings(uuid) to authenticated, spine_caller;
-grant execute on function app.propose_payment_vouchers(text, text, date, bigint, text), app.queue_payment_reads(integer) to spine_service;
+grant execute on function app.propose_payment_vouchers(text, text, date, bigint, text), app.queue_payment_reads(integer), app.retry_payment_vouchers(integer)
+    to spine_service;
 
 reset role;
 revoke create on schema public from spine_definer;
 set local role spine_owner;
 
+create trigger org_integrations_forget_company after update of external_tenant_id on public.org_integrations
+    for each row when (old.external_tenant_id is not null and new.external_tenant_id is distinct from old.external_tenant_id)
+    execute function app.forget_company();
 create trigger submission_reviews_propose after insert on public.submission_reviews
     for each row when (new.decision = 'approved') execute function app.propose_on_approval();
 

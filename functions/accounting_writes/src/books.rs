@@ -49,7 +49,7 @@ impl<'a> Books<'a> {
             Err(TokenError::Store(error)) => Err(error.into()),
             Err(error) => {
                 tracing::warn!(%error, "there is no access token");
-                Err(Stop::Retry(Failure::new("fortnox_unavailable", "Fortnox gives no access token now.")))
+                Err(later(state, Failure::new("fortnox_unavailable", "Fortnox gives no access token now.")))
             }
         }
     }
@@ -83,7 +83,8 @@ impl<'a> Books<'a> {
     /// Reads.
     pub(crate) async fn get(&self, side: Side, path: &str, query: &[(&str, &str)]) -> Result<Value, Stop> {
         let fortnox = &self.state.fortnox;
-        self.call(side, async |token| fortnox.get(token, path, query).await).await?.map_err(unread)
+        let read = self.call(side, async |token| fortnox.get(token, path, query).await).await?;
+        read.map_err(|error| unread(self.state, error))
     }
 
     /// The number that a series gives next in a year.
@@ -129,7 +130,7 @@ impl<'a> Books<'a> {
         match self.call(Side::Write, async |token| fortnox.get(token, &path, &query).await).await? {
             Ok(read) => Ok(read["Voucher"]["Description"].as_str().map(str::to_owned)),
             Err(FortnoxError::Refused { status: 404, .. }) => Ok(None),
-            Err(error) => Err(unread(error)),
+            Err(error) => Err(unread(self.state, error)),
         }
     }
 }
@@ -146,18 +147,22 @@ pub(crate) fn waits(state: &State, reason: &str) -> Stop {
     Stop::Snooze { until, why: json!({ "reason": reason, "until": until }), failure: None, counts: false }
 }
 
+/// Another attempt, which is none that counts: what a person approved outlasts an outage, as long as the approval holds.
+fn later(state: &State, failure: Failure) -> Stop {
+    let until = (state.clock)() + TimeDelta::seconds(30 + i64::from(rand::random::<u16>() % 30));
+    let why = json!({ "reason": failure.code, "until": until });
+    Stop::Snooze { until, why, failure: Some(failure), counts: false }
+}
+
 /// A read that failed: nothing has happened, and another attempt may help.
-fn unread(error: FortnoxError) -> Stop {
+fn unread(state: &State, error: FortnoxError) -> Stop {
     tracing::warn!(%error, "Fortnox could not be read");
     match error {
-        FortnoxError::Refused { status, code, .. } if status != 429 => {
+        FortnoxError::Refused { status, code, .. } => {
             let detail = format!("Fortnox refused to be read: {status}, code {code}.");
-            Stop::Retry(Failure::new("fortnox_read_refused", detail))
+            later(state, Failure::new("fortnox_read_refused", detail))
         }
-        _ => Stop::Retry(Failure {
-            retry_after: Some(Duration::from_secs(5)),
-            ..Failure::new("fortnox_unavailable", "Fortnox does not answer now.")
-        }),
+        _ => later(state, Failure::new("fortnox_unavailable", "Fortnox does not answer now.")),
     }
 }
 

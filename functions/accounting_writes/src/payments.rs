@@ -19,8 +19,10 @@ use uuid::Uuid;
 use crate::{books::Books, state::State};
 
 const PAGE: &str = "500";
-/// How many pages one look reads: what is left is read by the next.
-const PAGES: u32 = 20;
+/// The most pages that one look reads.
+const PAGES: u32 = 200;
+/// How many payments that could not be proposed are tried again in each look.
+const RETRIED: i32 = 200;
 /// How far back the first look goes.
 const FIRST: Days = Days::new(30);
 /// How far back each look goes beyond the last. Fortnox writes times in Swedish time, to the minute.
@@ -50,10 +52,11 @@ pub(crate) async fn read(state: &State, org_id: Uuid, deadline: Instant) -> Resu
         invoices.extend(items.iter().filter_map(paid));
         let pages = integer(&read["MetaInformation"]["@TotalPages"]).ok_or_else(malformed)?;
         if i64::from(page) >= pages {
-            break;
+            return Ok(Paid { invoices, read_until: begun });
         }
     }
-    Ok(Paid { invoices, read_until: begun })
+    let detail = "More invoices were paid since the last look than one look reads; nothing was proposed for them.";
+    Err(Stop::failed("fortnox_too_many_payments", detail))
 }
 
 /// An invoice that was paid, if what a list says of it is enough.
@@ -76,6 +79,7 @@ pub(crate) async fn propose(tx: &mut ServiceTx, org_id: Uuid, paid: &Paid) -> Re
         let outcome = accounting::propose_payment(tx, invoice).await?;
         outcomes[&outcome] = json!(outcomes[&outcome].as_i64().unwrap_or_default() + 1);
     }
+    accounting::retry_payments(tx, RETRIED).await?;
     accounting::keep_payments_read_until(tx, org_id, paid.read_until).await?;
     Ok(json!({ "invoices": paid.invoices.len(), "outcomes": outcomes }))
 }

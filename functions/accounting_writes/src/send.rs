@@ -1,6 +1,6 @@
 //! One approved voucher, from its intent to a number at Fortnox.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -24,6 +24,8 @@ use crate::{
 const FIRST_LOOK: TimeDelta = TimeDelta::seconds(3);
 /// How long after it the voucher may still appear. Only then is one that is not there sent again.
 const MAY_APPEAR: TimeDelta = TimeDelta::minutes(2);
+/// What a request and the writing down of its answer may take. With less time left nothing is sent.
+const SENDING: Duration = Duration::from_secs(20);
 /// How many vouchers of others are looked at one by one. A series that has more of them since is left to the night's comparison.
 const OTHERS: i64 = 50;
 
@@ -39,6 +41,10 @@ pub(crate) async fn send(
         return Err(Stop::failed("voucher_invalid", "What was approved is no voucher."));
     };
     let books = Books::open(state, held.job.org_id, deadline).await?;
+    // Another company's books say nothing of a voucher that was sent to the first, and are not what was approved.
+    if books.company() != step.company {
+        return Err(books::waits(state, "fortnox_other_company"));
+    }
     let now = (state.clock)();
     let searched = step.step == "search";
     if searched {
@@ -56,21 +62,32 @@ pub(crate) async fn send(
     if searched && let Some(found) = among_others(&books, step, series, year_id, next).await? {
         return Ok(Sent::Executed(found));
     }
-    let voucher = match begin(state, held, approval_id, next, searched).await? {
-        Ok(voucher) => voucher,
-        Err(code) => return refused(state, &step.step, code),
-    };
-    if !voucher.balances() {
-        return Ok(Sent::Failed("voucher_unbalanced".to_owned(), String::new()));
+    // The slot first: from the intent to the request no time passes.
+    let mut not_begun = None;
+    let posted = books.call(Side::Write, async |token| {
+        let begun = if deadline.saturating_duration_since(Instant::now()) < SENDING {
+            Err(no_time(state))
+        } else {
+            begin(state, held, approval_id, next, searched).await
+        };
+        match begun {
+            Ok(Ok(voucher)) => {
+                let (year, body) = (voucher.year_id.to_string(), voucher.body(&step.token));
+                state.fortnox.post(token, "/3/vouchers", &[("financialyear", &year)], &body).await
+            }
+            other => {
+                not_begun = Some(other);
+                Ok(Value::Null)
+            }
+        }
+    });
+    let posted = posted.await?;
+    match not_begun {
+        None => Ok(what_came(posted)),
+        Some(Ok(Err(code))) => refused(state, &step.step, code),
+        Some(Err(stop)) => Err(stop),
+        Some(Ok(Ok(_))) => Err(no_time(state)),
     }
-    let (year, body) = (voucher.year_id.to_string(), voucher.body(&step.token));
-    let (fortnox, query) = (&state.fortnox, [("financialyear", year.as_str())]);
-    let posted = books.call(Side::Write, async |token| fortnox.post(token, "/3/vouchers", &query, &body).await).await;
-    Ok(match posted {
-        Ok(outcome) => what_came(outcome),
-        // No slot was had, so that nothing was sent.
-        Err(_) => Sent::Unsent,
-    })
 }
 
 /// A voucher of ours among those that the series has got since ours was sent, of any day.
@@ -113,8 +130,12 @@ async fn begin(
             if let Some(refused) = begun.refused {
                 return Ok(Err(refused));
             }
-            let voucher = serde_json::from_value(begun.payload.unwrap_or_default());
-            voucher.map(Ok).map_err(|_| Stop::failed("voucher_invalid", "What was approved is no voucher."))
+            let voucher: Result<Voucher, _> = serde_json::from_value(begun.payload.unwrap_or_default());
+            match voucher {
+                Ok(voucher) if voucher.balances() => Ok(Ok(voucher)),
+                // Then the intent is taken back with the transaction.
+                _ => Err(Stop::failed("voucher_invalid", "What was approved is no voucher that balances.")),
+            }
         })
         .await
 }
@@ -122,17 +143,18 @@ async fn begin(
 /// Why a voucher is not sent. Where an execution had begun, it ends; where not, a person can change what stands in its way.
 fn refused(state: &State, step: &str, code: String) -> Result<Sent, Stop> {
     match code.as_str() {
-        "series_busy" => Err(Stop::Snooze {
-            until: (state.clock)() + TimeDelta::milliseconds(500 + i64::from(rand::random::<u16>() % 1500)),
-            why: json!({ "reason": "series_busy" }),
-            failure: None,
-            counts: false,
-        }),
+        "series_busy" => Err(busy(state)),
         "not_approved" => Err(Stop::Cancelled),
         "writing_not_allowed" | "not_connected" if step == "begin" => Err(books::waits(state, &code)),
         _ if step == "begin" => Err(Stop::Failed(not_sent(&code))),
         _ => Ok(Sent::Failed(code, String::new())),
     }
+}
+
+/// Another voucher of the series is in flight.
+pub(crate) fn busy(state: &State) -> Stop {
+    let until = (state.clock)() + TimeDelta::milliseconds(500 + i64::from(rand::random::<u16>() % 1500));
+    Stop::Snooze { until, why: json!({ "reason": "series_busy" }), failure: None, counts: false }
 }
 
 /// Why what was approved is not sent, by the database's code.
@@ -148,6 +170,12 @@ fn not_sent(code: &str) -> Failure {
         _ => ("approval_not_found", "There is no such approval."),
     };
     Failure::new(code, detail)
+}
+
+/// Another worker goes on at once.
+fn no_time(state: &State) -> Stop {
+    let why = json!({ "reason": "no_time_left" });
+    Stop::Snooze { until: (state.clock)(), why, failure: None, counts: false }
 }
 
 fn waits_until(until: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), Stop> {

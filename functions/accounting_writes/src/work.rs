@@ -70,6 +70,7 @@ impl Work for Writes<'_> {
             None => Err(Stop::failed("approval_not_found", "There is no such approval.")),
             // Refused or expired since, or a comparison has settled it.
             Some(step) if step.step == "ended" => Err(Stop::Cancelled),
+            Some(step) if step.step == "busy" => Err(send::busy(self.0)),
             Some(step) => Ok(Plan::Write(approval_id, Box::new(step))),
         }
     }
@@ -130,7 +131,8 @@ impl Writes<'_> {
             run_after: self.now() + AGAIN,
             waiting: Some(json!({ "reason": reason })),
             error: None,
-            counts: true,
+            // What a person approved outlasts an outage; the approval's expiry bounds it.
+            counts: false,
         };
         match sent {
             Sent::Executed(number) => End::Succeeded {

@@ -10,7 +10,7 @@ use crate::db::{DirectoryTx, ServiceTx};
 /// What there is to do about an approved voucher.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// `begin`, `send` again, `search` for it, or `ended`.
+    /// `begin`, `busy` while another of its series is in flight, `send` again, `search` for it, or `ended`.
     pub step: String,
     /// The approval's status.
     pub status: String,
@@ -295,6 +295,15 @@ pub async fn propose_payment(tx: &mut ServiceTx, invoice: &PaidInvoice) -> Resul
         invoice.reference
     );
     Ok(outcome.fetch_one(tx.conn()?).await?)
+}
+
+/// Tries again what could not be proposed for invoices that were paid. How many.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn retry_payments(tx: &mut ServiceTx, most: i32) -> Result<i32, StoreError> {
+    let tried = sqlx::query_scalar!(r#"select app.retry_payment_vouchers($1) as "tried!""#, most);
+    Ok(tried.fetch_one(tx.conn()?).await?)
 }
 
 /// Queues a look at payments where vouchers are mapped to them, four times an hour. How many.

@@ -256,6 +256,42 @@ async fn what_is_missing_is_reported_and_the_review_stands_and_it_is_proposed_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_no_amount_is_named_and_keeps_no_review_from_being_made() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    books(&db).await;
+    form(&db).await;
+    mapped(
+        &db,
+        &[
+            (FEE, "'approval', '1510', 'debit', null, 'SP', null"),
+            (FEE, "'approval', '5010', 'credit', null, 'SP', null"),
+        ],
+    )
+    .await;
+    for (answer, code) in [
+        // A thousand or one and a quarter: not for us to guess.
+        (json!("1,250"), "answer_not_an_amount"),
+        (json!("1.000"), "answer_not_an_amount"),
+        (json!(12.345), "answer_not_an_amount"),
+        (json!(1e30), "answer_not_an_amount"),
+        (json!("123456789012"), "answer_not_an_amount"),
+        (json!(true), "answer_not_an_amount"),
+        (json!({ "amount": 1 }), "answer_not_an_amount"),
+        (json!("12345678901.25"), ""),
+        (json!(250.10), ""),
+        (json!("250,1"), ""),
+    ] {
+        let submission = handed_in(&db, &[(FEE, answer.clone())]).await;
+        review(&db, &CLEO, submission).await;
+        assert_eq!(proposed(&db, submission).await.as_array().unwrap().len(), usize::from(code.is_empty()), "{answer}");
+        let named = format!(
+            "select coalesce(max(problems -> 0 ->> 'code'), '') from unproposed_vouchers where submission_id = '{submission}'"
+        );
+        assert_eq!(db.text(&named).await, code, "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_expired_proposal_of_a_submission_does_not_stand_in_the_way_of_the_next() {
     let db = TestDatabase::new(Server::Postgres18).await;
     books(&db).await;
@@ -348,7 +384,10 @@ async fn an_invoice_that_was_paid_proposes_for_the_submission_that_it_refers_to_
         (pay(1, "1", 10_000, None), "proposed"),
         (pay(1, "1", 10_000, None), "already"),
         (pay(2, "1", 10_000, None), "unmatched"),
-        (pay(3, "1", 77, Some(&named)), "proposed"),
+        (pay(3, "1", 77, Some(&named)), "unmatched"),
+        (pay(3, "1", 20_000, Some(&named)), "proposed"),
+        // Another invoice for the same is not what was paid.
+        (pay(6, "1", 20_000, Some(&named)), "unmatched"),
         // Now one is left.
         (pay(4, "1", 20_000, Some("order 17")), "proposed"),
         (pay(5, "1", 20_000, Some("01900000-0000-7000-8000-00000000ffff")), "unmatched"),
@@ -360,6 +399,28 @@ async fn an_invoice_that_was_paid_proposes_for_the_submission_that_it_refers_to_
             .await;
     assert_eq!(keys, ["invoice 1 payment SP", "invoice 3 payment SP", "invoice 4 payment SP"]);
     assert_eq!(call(&db, &Actor::service(BRICK), &pay(1, "1", 10_000, None)).await, json!("unmatched"));
+    // What was refused is not proposed again by itself; what expired is, for the same submission.
+    for (status, outcome) in [("refused", "already"), ("failed", "already"), ("expired", "proposed")] {
+        let first = "select id from approvals order by created_at limit 1";
+        arrange(
+            &db,
+            &format!(
+                "update approvals set status = '{status}', began_at = now(), decided_at = now() where id = ({first})"
+            ),
+        )
+        .await;
+        assert_eq!(call(&db, &system, &pay(1, "1", 10_000, None)).await, json!(outcome), "{status}");
+    }
+    assert_eq!(proposed(&db, submissions[0]).await.as_array().unwrap().len(), 2);
+    // What is unmatched is kept, and tried again when its submission is there.
+    assert_eq!(call(&db, &system, &pay(9, "1", 30_000, None)).await, json!("unmatched"));
+    let late = handed_in(&db, &[(FEE, json!(300))]).await;
+    review(&db, &CLEO, late).await;
+    call(&db, &system, "app.retry_payment_vouchers(100)").await;
+    assert_eq!(proposed(&db, late).await[0]["source_key"], "invoice 9 payment SP");
+    let kept = unproposed(&db).await;
+    let kept: Vec<&str> = kept.as_array().unwrap().iter().map(|row| row["source_key"].as_str().unwrap()).collect();
+    assert!(!kept.contains(&"invoice 9 payment") && kept.contains(&"invoice 5 payment"), "{kept:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -259,6 +259,27 @@ async fn what_ended_while_fortnox_did_not_answer_is_not_sent_again() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voucher_that_may_be_in_one_company_is_not_looked_for_in_another() {
+    let app = TestApp::start().await;
+    let company = office(&app).await;
+    app.stack.sandbox.fortnox.lose_next_voucher_answer();
+    let id = approved(&app, &voucher()).await;
+    let other = app.stack.sandbox.fortnox.create_company("Another AB", "556600-1122");
+    assert_eq!(connect(&app, &OLGA, other).await, "connected", "{}", app.logs());
+    // Customers' numbers and leave to write are of the first company.
+    let open = "select count(*) from client_accounting where can_write or customer_number is not null";
+    assert_eq!(app.db.count(open).await, 0);
+    sent_ago(&app, "121 seconds").await;
+    again(&app).await;
+    assert_eq!((status(&app, id).await.as_str(), posts(&app)), ("unknown", 1), "{}", app.logs());
+    // Connected with the first again, it is found there.
+    assert_eq!(connect(&app, &OLGA, company).await, "connected", "{}", app.logs());
+    again(&app).await;
+    assert_eq!((status(&app, id).await.as_str(), posts(&app)), ("executed", 1), "{}", app.logs());
+    assert_eq!(written(&app, other), []);
+}
+
 /// What Fortnox refuses when it has come that far, since the books changed after they were read.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fortnox_refuses_is_reported_with_its_words_and_nothing_is_half_written() {

@@ -155,10 +155,12 @@ fn judge_voucher(seen: &Value) -> Result<String> {
     let (vouchers, debit, credit) = (count(seen, "vouchers")?, count(seen, "debit")?, count(seen, "credit")?);
     ensure!(vouchers == 1 && number == 1 && series == "SP", "it was not written once: {seen}");
     ensure!(seen["found_by_token"] == true && seen["year_id"] == year, "it is not what was approved: {seen}");
+    let token = text(seen, "token")?;
+    ensure!(token.len() == 15 && token.starts_with("sp-"), "its token is none: {seen}");
     ensure!(debit == credit && debit == 1_250_050, "it does not balance: {seen}");
     Ok(format!(
         "proposed by a consultant, approved by an owner, written once: {series} {number}, year {year}, {}; {debit} öre on both sides",
-        text(seen, "token")?
+        token
     ))
 }
 
