@@ -63,13 +63,13 @@ fn of(settings: &BTreeMap<String, String>, patience: Duration) -> Tokens<Arc<For
     }
 }
 
-/// Fifty processes want a token at the same moment. What each has: `token …` or `error …`.
-async fn fifty(app: &TestApp, url: &str) -> Vec<String> {
+/// Fifty processes of the operating system begin at the same moment to do what the test of this name does. What each says.
+pub(super) async fn fifty(app: &TestApp, url: &str, test: &str) -> Vec<String> {
     let settings = serde_json::to_string(&settings(app, url)).unwrap();
     let mut processes = Vec::new();
     for _ in 0..PROCESSES {
         let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["fortnox::tokens::a_process_of_its_own", "--exact", "--ignored", "--nocapture"]);
+        command.args([test, "--exact", "--ignored", "--nocapture"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         processes.push(command.spawn().unwrap());
     }
@@ -81,23 +81,34 @@ async fn fifty(app: &TestApp, url: &str) -> Vec<String> {
     let ended = futures::future::join_all(processes.into_iter().map(|process| process.wait_with_output())).await;
     let said = ended.into_iter().map(|output| String::from_utf8(output.unwrap().stdout).unwrap());
     said.map(|said| {
-        let line = said.lines().find(|line| line.starts_with("token ") || line.starts_with("error "));
+        let line = said.lines().find_map(|line| line.strip_prefix("said "));
         line.unwrap_or_else(|| panic!("a process said {said}")).to_owned()
     })
     .collect()
 }
 
-#[tokio::test]
-#[ignore = "the tests below start it, as a process of its own"]
-async fn a_process_of_its_own() {
+/// What a process of its own has, as the one that started it says.
+pub(super) fn started() -> Tokens<Arc<Fortnox>> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
-    let settings: BTreeMap<String, String> = serde_json::from_str(&line).unwrap();
-    let said = match of(&settings, Duration::from_secs(60)).access(NORD).await {
+    of(&serde_json::from_str(&line).unwrap(), Duration::from_secs(60))
+}
+
+pub(super) fn say(what: &str) {
+    let mut out = std::io::stdout();
+    writeln!(out, "\nsaid {what}").unwrap();
+}
+
+/// Wants a token.
+const WANTS_A_TOKEN: &str = "fortnox::tokens::a_process_that_wants_a_token";
+
+#[tokio::test]
+#[ignore = "the tests below start it, as a process of its own"]
+async fn a_process_that_wants_a_token() {
+    say(&match started().access(NORD).await {
         Ok(token) => format!("token {}", token.expose()),
         Err(error) => format!("error {error:?}"),
-    };
-    writeln!(std::io::stdout(), "\n{said}").unwrap();
+    });
 }
 
 /// A connected organisation whose access token is about to end.
@@ -132,7 +143,7 @@ async fn of_fifty_processes_that_need_a_token_at_once_one_asks_and_all_have_the_
     let Some((pooler, _home)) = pooler(&app.db, 4).await else { return };
     let company = connected(&app).await;
     let before = app.stack.sandbox.fortnox.refresh_tokens(company);
-    let mut had = fifty(&app, &pooler.url).await;
+    let mut had = fifty(&app, &pooler.url, WANTS_A_TOKEN).await;
     assert!(had.iter().all(|said| said.starts_with("token ")), "{had:?}");
     had.dedup();
     assert_eq!(had.len(), 1, "they have different tokens");
@@ -151,7 +162,7 @@ async fn of_fifty_processes_whose_pair_was_issued_and_lost_none_goes_on_asking()
     let Some((pooler, _home)) = pooler(&app.db, 4).await else { return };
     connected(&app).await;
     app.stack.sandbox.fortnox.lose_next_token_answer();
-    let had = fifty(&app, &pooler.url).await;
+    let had = fifty(&app, &pooler.url, WANTS_A_TOKEN).await;
     assert!(had.iter().all(|said| said.starts_with("error ")), "{had:?}");
     assert!(had.iter().filter(|said| said.contains("Reconnect")).count() >= PROCESSES - 1, "{had:?}");
     // The one that was lost, and the one that was refused, which says that it was.
