@@ -306,3 +306,40 @@ async fn several_are_decided_one_by_one() {
     }
     still.unchanged().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_intent_lets_a_voucher_be_sent_once_and_again_only_after_a_search() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    books(&db).await;
+    let id = proposed(&db).await;
+    let anna = Actor::person(&ANNA);
+    let digest = digest(&db, &anna, id).await;
+    call(&db, &anna, &approve(id, &digest)).await;
+    let system = Actor::service(NORD);
+    let begin = async |searched: bool| {
+        let begun =
+            format!("(select coalesce(b.refused, b.token) from app.begin_accounting_write('{id}', 1, {searched}) b)");
+        call(&db, &system, &begun).await.as_str().unwrap().to_owned()
+    };
+    let end = async |outcome: &str| {
+        let number = if outcome == "executed" { "1" } else { "null" };
+        call(&db, &system, &format!("app.end_accounting_write('{id}', '{outcome}', {number}, null, null)")).await
+    };
+    assert!(begin(false).await.starts_with("sp-"));
+    assert_eq!(begin(false).await, "not_approved", "it was sent");
+    // It is certain that it was not.
+    assert_eq!(end("unsent").await, json!(true));
+    assert!(begin(false).await.starts_with("sp-"));
+    // A second time that is not certain: the first may appear yet.
+    assert_eq!(end("unsent").await, json!(true));
+    assert_eq!(begin(false).await, "not_approved");
+    assert_eq!(end("unknown").await, json!(true));
+    assert_eq!(begin(false).await, "not_approved");
+    assert!(begin(true).await.starts_with("sp-"));
+    assert_eq!(end("executed").await, json!(true));
+    for searched in [false, true] {
+        assert_eq!(begin(searched).await, "not_approved", "it is done");
+    }
+    assert_eq!(end("failed").await, json!(false));
+    assert_eq!(status(&db, id).await, "executed");
+}
