@@ -103,7 +103,7 @@ async fn killed_at_any_exchange_a_worker_leaves_one_voucher_and_a_connection_tha
     }
     assert!(killed > 8, "{killed} were killed");
     // Where it was killed between the issue of a pair and its storage, and only there.
-    assert!(reconnected <= 3, "{reconnected} of {killed}");
+    assert!(reconnected * 10 <= killed.max(30), "{reconnected} of {killed}");
     let connected = format!("select count(*) from org_integrations where org_id = '{NORD}' and status = 'connected'");
     assert_eq!(app.db.count(&connected).await, 1);
 }
