@@ -241,7 +241,7 @@ create or replace function app.wait_is_over(p_org uuid, p_type text, p_wait json
         when 'limit' then
             (p_wait #>> '{limit,version}') is distinct from
             app.limit_in_force(p_org, p_wait #>> '{limit,agent}', p_wait ->> 'scope', p_wait #>> '{limit,scope_id}', p_wait #>> '{limit,period}')
-            -- Made to wait before versions were told.
+            -- Made to wait before versions were named.
             or p_wait #> '{limit,version}' is null
         when 'paused' then
             app.setting(case p_type when 'render' then 'renders.enabled' when 'insight' then 'insights.enabled'

@@ -221,7 +221,7 @@ exception when others then
     return null;
 end
 $$;
-comment on function app.broadcast_notifications() is 'Tells each person''s private topic which notifications came or were read: ids and no contents.';
+comment on function app.broadcast_notifications() is 'Names on each person''s private topic which notifications came or were read: ids and no contents.';
 revoke execute on function app.broadcast_notifications() from public;
 grant execute on function app.broadcast_notifications() to spine_owner;
 

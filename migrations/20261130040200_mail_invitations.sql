@@ -151,12 +151,12 @@ begin
     if not found or i.email is distinct from lower(app.claim('email')) then
         perform app.refuse('PT404', 'invitation_not_found', 'There is no such invitation for your address.');
     end if;
-    -- Whoever was removed since is not let in by the invitation they once used.
+    -- A person who was removed since is not let in by the invitation they once used.
     if (case when i.accepted_at is null then i.expires_at <= now()
              else i.accepted_by is distinct from v_user or not app.belongs(v_user, i.org_id) end) then
         perform app.refuse('PT409', 'invitation_ended', 'This invitation was used or is too old; ask for a new one.');
     end if;
-    -- An invitation is worth what whoever gave it is: nothing, once they have left.
+    -- An invitation ends when the person who gave it has left.
     if i.accepted_at is null and not (exists (select from public.org_members m where m.org_id = i.org_id and m.user_id = i.invited_by)
                                       or i.kind = 'client_user' and exists (
                                           select from public.org_consultants m

@@ -29,7 +29,7 @@ begin
 end
 $$;
 comment on function app.notify_of_approval() is
-    'Tells those who may decide what waits or is overdue, and who proposed and approved what failed or may have.';
+    'Notifies those who may decide what waits or is overdue, and who proposed and approved what failed or may have.';
 
 create function app.notify_of_connection() returns trigger
     language plpgsql security definer set search_path = '' as $$
@@ -41,7 +41,7 @@ begin
     return null;
 end
 $$;
-comment on function app.notify_of_connection() is 'Tells those who manage connections that one needs a person.';
+comment on function app.notify_of_connection() is 'Notifies those who manage connections that one needs a person.';
 
 create function app.notify_of_limit() returns trigger
     language plpgsql security definer set search_path = '' as $$
@@ -57,7 +57,7 @@ begin
     return null;
 end
 $$;
-comment on function app.notify_of_limit() is 'Tells those who see limits that one is near or reached, when app.warn_of_limits has found so.';
+comment on function app.notify_of_limit() is 'Notifies those who see limits that one is near or reached, when app.warn_of_limits has found so.';
 
 create function app.notify_of_job() returns trigger
     language plpgsql security definer set search_path = '' as $$
@@ -67,7 +67,7 @@ begin
     return null;
 end
 $$;
-comment on function app.notify_of_job() is 'Tells the person who asked for a job that it failed.';
+comment on function app.notify_of_job() is 'Notifies the person who asked for a job that it failed.';
 
 -- Approvals that nobody must overlook: approved and not executed, and executed with no known outcome.
 create function app.count_approvals(out overdue bigint, out unknown bigint)
