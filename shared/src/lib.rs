@@ -41,6 +41,7 @@ pub mod queue;
 pub mod schedule;
 pub mod seal;
 pub mod secrets;
+pub mod social;
 pub mod state;
 pub mod store;
 pub mod telemetry;

@@ -20,6 +20,7 @@ pub mod prices;
 pub mod provider_calls;
 pub mod renders;
 pub mod settings;
+pub mod social;
 pub mod templates;
 
 use sqlx::postgres::PgDatabaseError;

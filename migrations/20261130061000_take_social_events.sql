@@ -1,0 +1,168 @@
+-- Take what Meta and TikTok deliver, queue the work on it and the reading of accounts, and share the pace of calls.
+--
+-- Locks:   none on tables.
+-- Rollout: expand.
+-- Undo:    drop the functions; create or replace app.wait_is_over as 20261130050000 has it.
+
+set local role spine_definer;
+
+-- Stores entries of one delivered body: one row for each entry and each organisation that has connected the entry's account, and one job for
+-- each organisation that works on them. An entry that was stored before is not stored again. Rows are written in one order everywhere, so that
+-- two deliveries of the same entries do not wait for each other. For each organisation: its job, whether its worker is to be woken,
+-- and how many entries are new; a row without organisation counts the entries that belong to none.
+create function app.take_social_events(p_provider text, p_digest bytea, p_accounts text[], p_types text[], p_raws bytea[])
+    returns table (org_id uuid, job_id uuid, is_due boolean, stored bigint)
+    language plpgsql volatile security definer set search_path = '' as $$
+#variable_conflict use_column
+begin
+    if current_setting('role') <> 'spine_service' then
+        raise exception 'the system stores deliveries' using errcode = 'insufficient_privilege';
+    end if;
+    return query
+    with entry as materialized (
+        select e.place, e.account, e.type, e.raw, encode(sha256(e.raw), 'hex') as digest
+          from unnest(p_accounts, p_types, p_raws) with ordinality e (account, type, raw, place)),
+    owner as materialized (
+        select a.platform_id as account, a.org_id, a.id from public.social_accounts a
+         where a.platform = any (case p_provider when 'meta' then array['instagram', 'facebook'] when 'tiktok' then array['tiktok'] end)
+           and a.platform_id = any (p_accounts) and a.status <> 'disconnected'),
+    stored as (
+        insert into public.webhook_events (provider, event_id, org_id, raw, event_type, object_id, body_digest)
+        select p_provider, e.digest || ':' || o.org_id, o.org_id, e.raw, e.type, e.account, p_digest
+          from entry e join (select distinct w.account, w.org_id from owner w) o on o.account = e.account
+         order by 2
+        on conflict (provider, event_id) do nothing
+        returning org_id),
+    counted as (select s.org_id, count(*) as stored from stored s group by s.org_id),
+    -- A job that is open is only locked until this commits: its worker looks for entries after that, and once more as it ends.
+    queued as (
+        insert into public.jobs as j (org_id, job_type, unique_key)
+        select c.org_id, 'social_events', 'inbox' from counted c order by 1
+        on conflict (org_id, job_type, unique_key) where unique_key is not null
+        do update set status = 'queued', attempts = 0, run_after = now(), finished_at = null, last_error = null, result = null, progress = null,
+                      wait_reason = null, cancel_requested_at = null
+           where j.status in ('succeeded', 'failed', 'cancelled')
+        returning j.org_id, j.id)
+    select c.org_id, q.id, q.id is not null, c.stored from counted c left join queued q on q.org_id = c.org_id
+    union all
+    select null, null, false, count(*) from entry e where not exists (select from owner o where o.account = e.account) having count(*) > 0;
+end
+$$;
+comment on function app.take_social_events(text, bytea, text[], text[], bytea[]) is
+    'Stores entries of a body that Meta or TikTok delivered, for each organisation its own, and queues the work on them.';
+
+-- The job that reads an account: queued, whether it was or had ended; one at a time. Null where the account is not one that can be read.
+-- For a person who may answer, and for the system.
+create function app.admit_social_fetch(p_account uuid) returns uuid
+    language plpgsql volatile security definer set search_path = '' as $$
+declare
+    v_org   uuid := app.current_org_id();
+    v_actor uuid := case when current_setting('role') = 'spine_caller' then app.uid() end;
+    v_job   uuid;
+begin
+    if v_org is null or not (current_setting('role') = 'spine_service'
+                             or current_setting('role') = 'spine_caller' and app.may('social:answer')) then
+        raise exception 'this asks for social:answer' using errcode = 'insufficient_privilege';
+    end if;
+    -- One that fails is tried again then; one that ends says itself when the next is due.
+    update public.social_accounts a set wanted_at = clock_timestamp(), fetch_after = now() + interval '15 minutes'
+     where a.org_id = v_org and a.id = p_account and a.status = 'active';
+    if not found then
+        return null;
+    end if;
+    insert into public.jobs as j (org_id, job_type, payload, unique_key, created_by)
+    values (v_org, 'social_fetch', jsonb_build_object('account_id', p_account), p_account::text, v_actor)
+    on conflict (org_id, job_type, unique_key) where unique_key is not null
+    do update set status = 'queued', attempts = 0, run_after = now(), finished_at = null, last_error = null, result = null, progress = null,
+                  wait_reason = null, cancel_requested_at = null, created_by = excluded.created_by
+       where j.status in ('succeeded', 'failed', 'cancelled');
+    select j.id into v_job from public.jobs j where j.org_id = v_org and j.job_type = 'social_fetch' and j.unique_key = p_account::text;
+    return v_job;
+end
+$$;
+comment on function app.admit_social_fetch(uuid) is 'Queues the reading of a social account, once until it has ended.';
+
+-- Accounts that are to be read. Ids alone.
+create function app.due_social_fetches(p_now timestamptz, p_most integer) returns table (org_id uuid, account_id uuid)
+    language sql stable security definer set search_path = '' as $$
+    select a.org_id, a.id from public.social_accounts a
+     where a.status = 'active' and a.fetch_after <= p_now order by a.fetch_after limit least(p_most, 1000)
+$$;
+comment on function app.due_social_fetches(timestamptz, integer) is 'Which social accounts are to be read now.';
+
+-- Deletes what was delivered before a time and worked on. A platform sends again for three days at most.
+create function app.forget_social_events(p_before timestamptz, p_most integer) returns bigint
+    language sql volatile security definer set search_path = '' as $$
+    with old as (
+        select e.id from public.webhook_events e
+         where e.provider in ('meta', 'tiktok') and e.status <> 'received' and e.received_at < p_before
+         order by e.received_at limit least(p_most, 10000)),
+    gone as (delete from public.webhook_events e using old o where e.id = o.id returning 1)
+    select count(*) from gone
+$$;
+comment on function app.forget_social_events(timestamptz, integer) is
+    'Deletes deliveries of Meta and TikTok that were worked on, so that a message deleted there is not kept here. How many.';
+
+-- How long a call is to wait. It takes its turn: the next one of the same account follows `p_gap_ms` later. No turn is taken where the wait would be
+-- longer than `p_most_ms`.
+create function app.take_social_turn(p_platform text, p_account text, p_gap_ms integer, p_most_ms integer, out wait_ms integer, out why text)
+    language plpgsql volatile security definer set search_path = '' as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_app public.social_pace;
+    v_at  timestamptz;
+begin
+    if current_setting('role') <> 'spine_service' then
+        raise exception 'the system calls platforms' using errcode = 'insufficient_privilege';
+    end if;
+    select * into v_app from public.social_pace p where p.platform = p_platform and p.scope = 'app';
+    insert into public.social_pace (platform, scope) values (p_platform, 'account:' || p_account) on conflict do nothing;
+    select greatest(v_now, p.next_at, v_app.next_at), p.why into v_at, why
+      from public.social_pace p where p.platform = p_platform and p.scope = 'account:' || p_account for update;
+    -- Time went on while this waited for its turn at the row.
+    v_now := clock_timestamp();
+    v_at := greatest(v_at, v_now);
+    wait_ms := ceil(extract(epoch from v_at - v_now) * 1000);
+    if v_app.next_at >= v_at then
+        why := v_app.why;
+    end if;
+    if wait_ms <= p_most_ms then
+        update public.social_pace p set next_at = v_at + make_interval(secs => p_gap_ms / 1000.0), why = null
+         where p.platform = p_platform and p.scope = 'account:' || p_account;
+    end if;
+end
+$$;
+comment on function app.take_social_turn(text, text, integer, integer) is 'How long a call to a platform is to wait, over all who call for the application and the account.';
+
+-- Has the application, or one account, rest for some time. A longer rest stays.
+create function app.rest_from_social(p_platform text, p_account text, p_rest_ms integer, p_why text) returns void
+    language sql volatile security definer set search_path = '' as $$
+    insert into public.social_pace as p (platform, scope, next_at, why)
+    select p_platform, coalesce('account:' || p_account, 'app'), clock_timestamp() + make_interval(secs => least(p_rest_ms, 86400000) / 1000.0), left(p_why, 100)
+     where current_setting('role') = 'spine_service'
+    on conflict (platform, scope) do update set next_at = excluded.next_at, why = excluded.why where p.next_at < excluded.next_at
+$$;
+comment on function app.rest_from_social(text, text, integer, text) is 'Has the application, or one account, rest from a platform.';
+
+create or replace function app.wait_is_over(p_org uuid, p_type text, p_wait jsonb) returns boolean
+    language sql stable set search_path = '' as $$
+    select case p_wait ->> 'reason'
+        when 'limit' then
+            (p_wait #>> '{limit,version}') is distinct from
+            app.limit_in_force(p_org, p_wait #>> '{limit,agent}', p_wait ->> 'scope', p_wait #>> '{limit,scope_id}', p_wait #>> '{limit,period}')
+            -- Made to wait before versions were named.
+            or p_wait #> '{limit,version}' is null
+        when 'paused' then
+            app.setting(case when p_type = 'render' then 'renders.enabled' when p_type = 'insight' then 'insights.enabled'
+                             when p_type = 'lead_assign' then 'leads.enabled' when p_type like 'accounting\_%' then 'accounting.enabled'
+                             when p_type like 'fortnox\_%' then 'fortnox.enabled' when p_type like 'social\_%' then 'social.enabled' end) = 'true'
+        else false
+    end
+$$;
+
+grant execute on function app.take_social_events(text, bytea, text[], text[], bytea[]), app.due_social_fetches(timestamptz, integer),
+    app.forget_social_events(timestamptz, integer), app.take_social_turn(text, text, integer, integer),
+    app.rest_from_social(text, text, integer, text) to spine_service;
+grant execute on function app.admit_social_fetch(uuid) to spine_caller, spine_service;
+
+reset role;

@@ -1,0 +1,518 @@
+//! The social inbox: accounts, what platforms deliver for them, messages in threads, posts and figures.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::{
+    db::{DirectoryTx, ServiceTx, Tx},
+    social::{Facts, Item, Kind, MAX_ID, Message, Observation},
+};
+
+/// An account, with its tokens as they are sealed.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Its id.
+    pub id: Uuid,
+    /// `instagram`, `facebook` or `tiktok`.
+    pub platform: String,
+    /// Its id at the platform.
+    pub platform_id: String,
+    /// What it is called there.
+    pub username: String,
+    /// `instagram_login`, `facebook_login`, `tiktok_display` or `tiktok_business`.
+    pub api: String,
+    /// `active`, `needs_reconsent` or `disconnected`.
+    pub status: String,
+    /// The access token, sealed.
+    pub access_token: Option<String>,
+    /// The scopes that were granted.
+    pub scopes: Vec<String>,
+    /// When the last reading that went well began.
+    pub fetched_at: Option<DateTime<Utc>>,
+}
+
+/// The account, held until the transaction ends, so that it is not disconnected meanwhile.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn hold_account(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid) -> Result<Option<Account>, StoreError> {
+    let account = sqlx::query_as!(
+        Account,
+        "select id, platform, platform_id, username, api, status, access_token, scopes, fetched_at
+           from public.social_accounts where org_id = $1 and id = $2 for share",
+        org_id,
+        account_id
+    );
+    Ok(account.fetch_optional(tx.conn()?).await?)
+}
+
+/// The organisation's account with an id of the platform that `provider` delivers for.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn hold_account_of(
+    tx: &mut ServiceTx,
+    org_id: Uuid,
+    provider: &str,
+    platform_id: &str,
+) -> Result<Option<Account>, StoreError> {
+    let account = sqlx::query_as!(
+        Account,
+        "select id, platform, platform_id, username, api, status, access_token, scopes, fetched_at
+           from public.social_accounts
+          where org_id = $1 and platform = any (case $2 when 'meta' then array['instagram', 'facebook'] else array['tiktok'] end) and platform_id = $3
+          order by platform limit 1 for share",
+        org_id,
+        provider,
+        platform_id
+    );
+    Ok(account.fetch_optional(tx.conn()?).await?)
+}
+
+/// What came of merging observations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Merged {
+    /// Items that are new in the inbox.
+    pub new: usize,
+    /// Items that changed.
+    pub changed: usize,
+    /// Observations that were left out: an id too long, or a time that no message has.
+    pub left_out: usize,
+}
+
+/// Merges observations of one account's items into the inbox. The account must be held by this transaction.
+///
+/// Items are locked in one order, and read after they are locked, so that deliveries and readings of the same items at the same time lose
+/// nothing of each other.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn merge(
+    tx: &mut ServiceTx,
+    org_id: Uuid,
+    account_id: Uuid,
+    observations: &[Observation],
+    now: DateTime<Utc>,
+) -> Result<Merged, StoreError> {
+    let mut merged = Merged::default();
+    let mut by_item: BTreeMap<&str, Vec<&Observation>> = BTreeMap::new();
+    for seen in observations {
+        if fits(seen) {
+            by_item.entry(&seen.platform_id).or_default().push(seen);
+        } else {
+            merged.left_out += 1;
+        }
+    }
+    if by_item.is_empty() {
+        return Ok(merged);
+    }
+    let ids: Vec<String> = by_item.keys().map(|id| (*id).to_owned()).collect();
+    let mut stored = lock_items(tx, org_id, account_id, &ids).await?;
+    let mut changes = Vec::new();
+    for (id, all) in by_item {
+        let Some(stored) = stored.remove(id) else { continue };
+        let mut item = stored.item.clone();
+        all.iter().for_each(|seen| item.merge(seen));
+        if item == stored.item {
+            continue;
+        }
+        if !item.is_in_time(now) {
+            merged.left_out += all.len();
+            continue;
+        }
+        match (&stored.item.message, &item.message) {
+            (None, Some(_)) => merged.new += 1,
+            (Some(_), _) => merged.changed += 1,
+            (None, None) => {}
+        }
+        changes.push(Change { platform_id: id.to_owned(), stored, item });
+    }
+    if !changes.is_empty() {
+        write(tx, org_id, account_id, &changes).await?;
+    }
+    Ok(merged)
+}
+
+/// Whether every id of an observation can be stored.
+fn fits(seen: &Observation) -> bool {
+    let ids = [Some(&seen.platform_id), seen.sender_id.as_ref(), seen.parent_id.as_ref(), seen.media_id.as_ref()];
+    !seen.platform_id.is_empty() && ids.into_iter().flatten().all(|id| id.len() <= MAX_ID && !id.contains('\0'))
+}
+
+/// An item as it is stored.
+#[derive(Debug)]
+struct Stored {
+    message_id: Uuid,
+    received_at: Option<DateTime<Utc>>,
+    item: Item,
+}
+
+/// An item that changed.
+#[derive(Debug)]
+struct Change {
+    platform_id: String,
+    stored: Stored,
+    item: Item,
+}
+
+async fn lock_items(
+    tx: &mut ServiceTx,
+    org_id: Uuid,
+    account_id: Uuid,
+    ids: &[String],
+) -> Result<BTreeMap<String, Stored>, StoreError> {
+    // Nothing is updated: a row that is there is only locked.
+    sqlx::query!(
+        "insert into public.social_message_keys as k (org_id, account_id, platform_id)
+         select $1, $2, x.id from unnest($3::text[]) x (id) order by x.id
+         on conflict (org_id, account_id, platform_id) do update set facts = k.facts where false",
+        org_id,
+        account_id,
+        ids
+    )
+    .execute(tx.conn()?)
+    .await?;
+    let rows = sqlx::query!(
+        r#"select k.platform_id, k.message_id, k.facts, k.received_at,
+                  m.message_type as "message_type?", m.direction as "direction?", m.thread_id, m.content, m.attachments as "attachments?",
+                  m.sender_id, m.sender_name, m.parent_id, m.media_id, m.edited_at
+             from public.social_message_keys k
+             left join public.social_messages m on m.org_id = k.org_id and m.id = k.message_id and m.received_at = k.received_at
+            where k.org_id = $1 and k.account_id = $2 and k.platform_id = any ($3)"#,
+        org_id,
+        account_id,
+        ids
+    )
+    .fetch_all(tx.conn()?)
+    .await?;
+    let mut items = BTreeMap::new();
+    for row in rows {
+        let facts: Facts =
+            serde_json::from_value(row.facts).map_err(|error| StoreError::Unreadable { what: "facts", error })?;
+        let kind = row.message_type.as_deref().and_then(Kind::of);
+        let message = match (kind, row.received_at, row.attachments) {
+            (Some(kind), Some(received_at), Some(attachments)) => Some(Message {
+                kind,
+                outgoing: row.direction.as_deref() == Some("out"),
+                thread_id: row.thread_id.unwrap_or_default(),
+                received_at,
+                content: row.content,
+                attachments: serde_json::from_value(attachments)
+                    .map_err(|error| StoreError::Unreadable { what: "attachments", error })?,
+                sender_id: row.sender_id,
+                sender_name: row.sender_name,
+                parent_id: row.parent_id,
+                media_id: row.media_id,
+                edited_at: row.edited_at,
+            }),
+            _ => None,
+        };
+        let stored = Stored { message_id: row.message_id, received_at: row.received_at, item: Item { facts, message } };
+        items.insert(row.platform_id, stored);
+    }
+    Ok(items)
+}
+
+/// Writes threads, then messages, whose triggers count in them, then what is known of each item.
+async fn write(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid, changes: &[Change]) -> Result<(), StoreError> {
+    let shown: Vec<(&Change, &Message)> =
+        changes.iter().filter_map(|change| Some((change, change.item.message.as_ref()?))).collect();
+    if !shown.is_empty() {
+        keep_threads(tx, org_id, account_id, &shown).await?;
+        let mut months: Vec<String> = Vec::new();
+        for (_, message) in &shown {
+            let month = message.received_at.format("%Y-%m-01T00:00:00Z").to_string();
+            if !months.contains(&month) {
+                months.push(month);
+            }
+        }
+        sqlx::query!(
+            "select app.ensure_social_month(m::timestamptz) from unnest($1::text[]) m order by m",
+            &months as &[String]
+        )
+        .fetch_all(tx.conn()?)
+        .await?;
+    }
+    let rows = Value::Array(shown.iter().map(|(change, message)| row_of(change, message)).collect());
+    // A message that has another time may move to another month.
+    sqlx::query!(
+        "with x as (select * from jsonb_to_recordset($3) x (id uuid, is_new boolean, was_at timestamptz, platform_id text, message_type text,
+                        direction text, thread_id text, received_at timestamptz, content text, attachments jsonb, sender_id text,
+                        sender_name text, parent_id text, media_id text, reactions jsonb, hidden boolean, edited_at timestamptz,
+                        seen_at timestamptz, deleted_at timestamptz)),
+              new as (
+                insert into public.social_messages (id, org_id, account_id, platform_id, message_type, direction, thread_id, received_at, content,
+                        attachments, sender_id, sender_name, parent_id, media_id, reactions, hidden, edited_at, seen_at, deleted_at)
+                select x.id, $1, $2, x.platform_id, x.message_type, x.direction, x.thread_id, x.received_at, x.content, x.attachments,
+                       x.sender_id, x.sender_name, x.parent_id, x.media_id, x.reactions, x.hidden, x.edited_at, x.seen_at, x.deleted_at
+                  from x where x.is_new)
+         update public.social_messages m
+            set message_type = x.message_type, direction = x.direction, thread_id = x.thread_id, received_at = x.received_at,
+                content = x.content, attachments = x.attachments, sender_id = x.sender_id, sender_name = x.sender_name,
+                parent_id = x.parent_id, media_id = x.media_id, reactions = x.reactions, hidden = x.hidden, edited_at = x.edited_at,
+                seen_at = x.seen_at, deleted_at = x.deleted_at
+           from x where not x.is_new and m.org_id = $1 and m.id = x.id and m.received_at = x.was_at",
+        org_id,
+        account_id,
+        rows
+    )
+    .execute(tx.conn()?)
+    .await?;
+    let facts: Vec<Value> = changes
+        .iter()
+        .map(|change| {
+            let at = change.item.message.as_ref().map(|message| message.received_at);
+            json!({ "platform_id": change.platform_id, "facts": change.item.facts, "received_at": at })
+        })
+        .collect();
+    sqlx::query!(
+        "update public.social_message_keys k set facts = x.facts, received_at = x.received_at
+           from jsonb_to_recordset($3) x (platform_id text, facts jsonb, received_at timestamptz)
+          where k.org_id = $1 and k.account_id = $2 and k.platform_id = x.platform_id",
+        org_id,
+        account_id,
+        Value::Array(facts)
+    )
+    .execute(tx.conn()?)
+    .await?;
+    // A comment that proved to answer another leaves the thread that it would have begun.
+    let left: Vec<String> = shown
+        .iter()
+        .filter_map(|(change, message)| {
+            let before = change.stored.item.message.as_ref()?;
+            (before.thread_id != message.thread_id).then(|| before.thread_id.clone())
+        })
+        .collect();
+    if !left.is_empty() {
+        sqlx::query!(
+            "delete from public.social_threads where org_id = $1 and account_id = $2 and thread_id = any ($3) and message_count = 0",
+            org_id,
+            account_id,
+            &left
+        )
+        .execute(tx.conn()?)
+        .await?;
+    }
+    Ok(())
+}
+
+fn row_of(change: &Change, message: &Message) -> Value {
+    let facts = &change.item.facts;
+    json!({
+        "id": change.stored.message_id,
+        "is_new": change.stored.item.message.is_none(),
+        "was_at": change.stored.received_at,
+        "platform_id": change.platform_id,
+        "message_type": message.kind.name(),
+        "direction": if message.outgoing { "out" } else { "in" },
+        "thread_id": message.thread_id,
+        "received_at": message.received_at,
+        "content": message.content,
+        "attachments": message.attachments,
+        "sender_id": message.sender_id,
+        "sender_name": message.sender_name,
+        "parent_id": message.parent_id,
+        "media_id": message.media_id,
+        "reactions": facts.reactions(),
+        "hidden": facts.hidden(),
+        "edited_at": message.edited_at,
+        "seen_at": facts.seen_at(),
+        "deleted_at": facts.gone_at(),
+    })
+}
+
+/// Makes the threads of messages, and names who is on their other side. They are locked in one order.
+async fn keep_threads(
+    tx: &mut ServiceTx,
+    org_id: Uuid,
+    account_id: Uuid,
+    shown: &[(&Change, &Message)],
+) -> Result<(), StoreError> {
+    #[derive(Default)]
+    struct Thread<'a> {
+        kind: &'static str,
+        media_id: Option<&'a str>,
+        // When the name was given, the name, the id.
+        named: Option<(DateTime<Utc>, Option<&'a str>, Option<&'a str>)>,
+    }
+    let mut threads: BTreeMap<&str, Thread<'_>> = BTreeMap::new();
+    for (change, message) in shown {
+        if let Some(before) = &change.stored.item.message
+            && before.thread_id != message.thread_id
+        {
+            // Locked with the others, since the message leaves it.
+            threads.entry(&before.thread_id).or_default();
+        }
+        let thread = threads.entry(&message.thread_id).or_default();
+        thread.kind = match message.kind {
+            Kind::Message | Kind::StoryReply => "message",
+            Kind::Comment | Kind::Reply => "comment",
+            Kind::Mention if message.thread_id.starts_with("mention:") => "mention",
+            Kind::Mention => "comment",
+        };
+        thread.media_id = thread.media_id.max(message.media_id.as_deref());
+        let at = change.item.facts.named_at().unwrap_or_default();
+        if message.names_counterpart() && (message.sender_id.is_some() || message.sender_name.is_some()) {
+            let name = (at, message.sender_name.as_deref(), message.sender_id.as_deref());
+            thread.named = thread.named.max(Some(name));
+        }
+    }
+    let rows: Vec<Value> = threads
+        .iter()
+        .map(|(id, thread)| {
+            let (at, name, with) = thread.named.map_or((None, None, None), |(at, name, with)| (Some(at), name, with));
+            let kind = if thread.kind.is_empty() { "comment" } else { thread.kind };
+            json!({ "id": id, "kind": kind, "media_id": thread.media_id, "at": at, "name": name, "with": with })
+        })
+        .collect();
+    sqlx::query!(
+        r#"insert into public.social_threads as t (org_id, account_id, thread_id, kind, counterpart_id, counterpart_name, named_at, media_id)
+         select $1, $2, x.id, x.kind, x."with", x.name, x.at, x.media_id
+           from jsonb_to_recordset($3) x (id text, kind text, media_id text, at timestamptz, name text, "with" text) order by x.id
+         on conflict (org_id, account_id, thread_id) do update
+            set counterpart_id = greatest(t.counterpart_id, excluded.counterpart_id),
+                counterpart_name = case when excluded.counterpart_name is not null
+                                         and (excluded.named_at, excluded.counterpart_name) >= (coalesce(t.named_at, '-infinity'), coalesce(t.counterpart_name, ''))
+                                        then excluded.counterpart_name else t.counterpart_name end,
+                named_at = greatest(t.named_at, excluded.named_at),
+                media_id = greatest(t.media_id, excluded.media_id)
+          where (t.counterpart_id, t.named_at, t.media_id)
+                is distinct from (greatest(t.counterpart_id, excluded.counterpart_id), greatest(t.named_at, excluded.named_at),
+                                  greatest(t.media_id, excluded.media_id))
+             or excluded.counterpart_name is distinct from t.counterpart_name and excluded.named_at = t.named_at"#,
+        org_id,
+        account_id,
+        Value::Array(rows)
+    )
+    .execute(tx.conn()?)
+    .await?;
+    Ok(())
+}
+
+/// Queues the reading of an account, or finds the job that is open. For a person in their own name, or the system. None where the account
+/// is not one that can be read.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn admit_fetch(tx: &mut Tx, account_id: Uuid) -> Result<Option<Uuid>, StoreError> {
+    Ok(sqlx::query_scalar!("select app.admit_social_fetch($1)", account_id).fetch_one(tx.conn()?).await?)
+}
+
+/// An account that is to be read.
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
+    /// Its organisation.
+    pub org_id: Uuid,
+    /// The account.
+    pub account_id: Uuid,
+}
+
+/// Accounts that are to be read now, `most` at most.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn due_fetches(tx: &mut DirectoryTx, now: DateTime<Utc>, most: i32) -> Result<Vec<Due>, StoreError> {
+    let due = sqlx::query_as!(
+        Due,
+        r#"select org_id as "org_id!", account_id as "account_id!" from app.due_social_fetches($1, $2)"#,
+        now,
+        most
+    );
+    Ok(due.fetch_all(tx.conn()?).await?)
+}
+
+/// What a reading of an account came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Fetched<'a> {
+    /// When it began.
+    pub began_at: DateTime<Utc>,
+    /// The code of what went wrong, if not all went well.
+    pub error: Option<&'a str>,
+    /// When the next is due, unless one was asked for after this one began.
+    pub next_at: DateTime<Utc>,
+}
+
+/// Ends the reading of an account.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn end_fetch(
+    tx: &mut ServiceTx,
+    org_id: Uuid,
+    account_id: Uuid,
+    fetched: &Fetched<'_>,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update public.social_accounts
+            set fetched_at = case when $4::text is null then $3 else fetched_at end, fetch_error = $4,
+                fetch_after = case when wanted_at > $3 then now() else $5 end
+          where org_id = $1 and id = $2",
+        org_id,
+        account_id,
+        fetched.began_at,
+        fetched.error,
+        fetched.next_at
+    )
+    .execute(tx.conn()?)
+    .await?;
+    Ok(())
+}
+
+/// How long a call is to wait, and for what.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    /// How long.
+    pub wait: Duration,
+    /// Why, where it is not only the calls before it.
+    pub why: Option<String>,
+}
+
+/// Takes the next turn of an account of the platform, over all who call it: the one after it follows `gap` later. Where the wait is longer than
+/// `most`, no turn was taken.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn take_turn(
+    tx: &mut DirectoryTx,
+    platform: &str,
+    platform_id: &str,
+    gap: Duration,
+    most: Duration,
+) -> Result<Turn, StoreError> {
+    let turn = sqlx::query!(
+        "select wait_ms, why from app.take_social_turn($1, $2, $3, $4)",
+        platform,
+        platform_id,
+        milliseconds(gap),
+        milliseconds(most)
+    )
+    .fetch_one(tx.conn()?)
+    .await?;
+    let wait = u64::try_from(turn.wait_ms.unwrap_or_default()).unwrap_or_default();
+    Ok(Turn { wait: Duration::from_millis(wait), why: turn.why })
+}
+
+/// Has the application rest from a platform, or from one account of it.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn rest(
+    tx: &mut DirectoryTx,
+    platform: &str,
+    platform_id: Option<&str>,
+    rest: Duration,
+    why: &str,
+) -> Result<(), StoreError> {
+    sqlx::query!("select app.rest_from_social($1, $2, $3, $4)", platform, platform_id, milliseconds(rest), why)
+        .execute(tx.conn()?)
+        .await?;
+    Ok(())
+}
+
+fn milliseconds(time: Duration) -> i32 {
+    i32::try_from(time.as_millis()).unwrap_or(i32::MAX)
+}
