@@ -105,15 +105,24 @@ pub const FORTNOX: Queue = Queue {
     oldest: Duration::from_mins(30),
 };
 
+/// The queue of readings of social accounts.
+pub const SOCIAL: Queue = Queue {
+    name: "social",
+    variable: "SOCIAL_QUEUE_URL",
+    resource: "Social",
+    alarm: "social",
+    oldest: Duration::from_mins(30),
+};
+
 /// All queues.
-pub const QUEUES: [Queue; 5] = [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING];
+pub const QUEUES: [Queue; 6] = [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING, SOCIAL];
 
 /// How long a function behind the HTTP API may take, which gives up after 30 s.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 16] = [
+pub const FUNCTIONS: [Function; 18] = [
     Function {
         name: "AccountingWritesHttp",
         routes: &["/v1/approvals", "/v1/accounting"],
@@ -152,6 +161,25 @@ pub const FUNCTIONS: [Function; 16] = [
         concurrency: 2,
         alarm: "leads-worker",
         ..function("assign_leads", 6)
+    },
+    Function {
+        name: "FetchSocialUpdatesHttp",
+        routes: &["/v1/social/accounts"],
+        sends: &[SOCIAL],
+        alarm: "social-fetch-http",
+        ..function("fetch_social_updates", 6)
+    },
+    Function {
+        name: "FetchSocialUpdatesWorker",
+        jobs: &["social_fetch"],
+        queue: Some(SOCIAL),
+        switch: Some("social.enabled"),
+        sends: &[SOCIAL],
+        schedule: Some(Schedule { name: "social", every: EVERY_MINUTE }),
+        timeout: Duration::from_secs(120),
+        concurrency: 4,
+        alarm: "social-fetch-worker",
+        ..function("fetch_social_updates", 6)
     },
     Function {
         name: "FortnoxOauthCallback",

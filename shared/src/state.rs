@@ -16,7 +16,7 @@ use crate::objects::Objects;
 use crate::queue::Queue;
 use crate::{
     auth::Authenticator,
-    clients::{fortnox::Fortnox, stripe::Stripe},
+    clients::{fortnox::Fortnox, instagram::Instagram, stripe::Stripe, tiktok::TikTok},
     config::{ConfigError, Env},
     db::{Clock, Database},
     pace::Pace,
@@ -134,6 +134,22 @@ impl Parts {
     /// [`ConfigError`].
     pub fn fortnox(&self) -> Result<Fortnox, ConfigError> {
         Fortnox::from_env(&self.env, Arc::clone(&self.secrets))
+    }
+
+    /// Instagram's API.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn instagram(&self) -> Result<Instagram, ConfigError> {
+        Instagram::from_env(&self.env)
+    }
+
+    /// TikTok's two interfaces.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn tiktok(&self) -> Result<TikTok, ConfigError> {
+        TikTok::from_env(&self.env)
     }
 
     /// The pace of calls to Fortnox, through `db`.

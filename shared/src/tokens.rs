@@ -151,13 +151,37 @@ impl TokenKeys {
         Ok(self.open(org_id, "refresh_token", sealed)?.expose_secret().to_owned().into())
     }
 
+    /// Seals the access token of a social account.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn seal_of_account(&self, org_id: Uuid, token: &str) -> Result<String, SealError> {
+        self.current.seal(&account_aad(org_id), token.as_bytes())
+    }
+
+    /// Opens the access token of a social account.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn open_of_account(&self, org_id: Uuid, sealed: &str) -> Result<SecretString, SealError> {
+        self.open_at(&account_aad(org_id), sealed)
+    }
+
     fn open(&self, org_id: Uuid, column: &str, sealed: &str) -> Result<SecretString, SealError> {
-        let opened = match (self.current.open(&aad(org_id, column), sealed), &self.previous) {
-            (Err(SealError::Refused), Some(previous)) => previous.open(&aad(org_id, column), sealed),
+        self.open_at(&aad(org_id, column), sealed)
+    }
+
+    fn open_at(&self, aad: &Aad<'_>, sealed: &str) -> Result<SecretString, SealError> {
+        let opened = match (self.current.open(aad, sealed), &self.previous) {
+            (Err(SealError::Refused), Some(previous)) => previous.open(aad, sealed),
             (outcome, _) => outcome,
         };
         Ok(String::from_utf8(opened?).map_err(|_| SealError::Malformed)?.into())
     }
+}
+
+const fn account_aad(org_id: Uuid) -> Aad<'static> {
+    Aad { org_id, table: "social_accounts", column: "access_token", key_version: 1 }
 }
 
 fn aad(org_id: Uuid, column: &str) -> Aad<'_> {

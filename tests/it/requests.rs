@@ -25,6 +25,9 @@ const SUBMISSION: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_00
 /// A lead that nobody has.
 pub(crate) const LEAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0001);
 
+/// A social account that is connected.
+const ACCOUNT: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0003);
+
 /// The routes of the table in docs/FEATURES.md, each with the methods it takes.
 pub(crate) fn routes() -> BTreeMap<String, BTreeSet<Method>> {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/FEATURES.md")).unwrap();
@@ -71,6 +74,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
     app.stack.insights.pause();
     app.stack.queue("accounting").unwrap().pause();
     app.stack.fortnox.pause();
+    app.stack.social.pause();
     let upload = app.upload(&token, &small_photo()).await;
     let render = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await.expect(202);
     let id = render["id"].as_str().unwrap();
@@ -84,6 +88,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
              update render_requests set status = 'failed' where id = '{id}';
              insert into lead_capacity (org_id, user_id, max_open) values ('{NORD}', '{}', 1000);
              insert into leads (id, org_id, client_name) values ('{LEAD}', '{NORD}', 'Lead');
+             insert into social_accounts (id, org_id, platform, platform_id, username) values ('{ACCOUNT}', '{NORD}', 'instagram', '1', 'nord');
              insert into org_integrations (org_id, provider, status, external_tenant_id) values ('{NORD}', 'fortnox', 'connected', '1');
              update organizations set stripe_customer_id = '{customer}' where id = '{NORD}'",
             render["job"]["id"].as_str().unwrap(),
@@ -158,6 +163,12 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
         ask(
             "/v1/fortnox/connection/disconnect",
             "/v1/fortnox/connection/disconnect".to_owned(),
+            None,
+            json!({ "again": true }),
+        ),
+        ask(
+            "/v1/social/accounts/{id}/fetch",
+            format!("/v1/social/accounts/{ACCOUNT}/fetch"),
             None,
             json!({ "again": true }),
         ),
@@ -258,6 +269,9 @@ pub(crate) fn all(asks: &[Ask]) -> Vec<(Method, String, Option<Value>)> {
             "/v1/jobs/{id}" => job.to_owned(),
             "/v1/approvals/{id}" => approval.to_owned(),
             "/v1/accounting/templates/{id}/problems" => route.replace("{id}", &SUBMISSION.to_string()),
+            "/v1/social/accounts/{id}/analytics" => {
+                format!("/v1/social/accounts/{ACCOUNT}/analytics?metric=reach&from=2026-11-29&to=2026-11-30")
+            }
             other => other.replace("{id}", &LEAD.to_string()).replace("{table_name}", "leads"),
         };
         (Method::GET, path, None)

@@ -15,12 +15,16 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use operator::documents;
 pub use operator::documents::prepare as prepare_documents;
 use sandbox::{Calls, Canned, Sandbox, Wire, WireFault, anthropic, gemini, mail, secrets, storage, stripe};
-use shared::{documents::Collection, secrets::Secret};
+use shared::{
+    documents::Collection,
+    seal::{Aad, SealingKey},
+    secrets::Secret,
+};
 use tokio::net::TcpListener;
 use url::Url;
 
 use crate::{
-    functions::{FORTNOX, FUNCTIONS, Function, INSIGHTS, LEADS, QUEUES, RENDERS},
+    functions::{FORTNOX, FUNCTIONS, Function, INSIGHTS, LEADS, QUEUES, RENDERS, SOCIAL},
     gateway::Gateway,
     lambda::{Environment, InvokeError, Lambda},
     queue::{Consumer, Endpoint, Queue},
@@ -72,6 +76,8 @@ pub struct Stack {
     pub insights: Arc<Queue>,
     /// The queue of readings of Fortnox.
     pub fortnox: Arc<Queue>,
+    /// The queue of readings of social accounts.
+    pub social: Arc<Queue>,
     /// The functions, by resource.
     pub functions: Vec<Arc<Lambda>>,
     /// What functions reach, each through a wire that can be spoilt.
@@ -80,6 +86,8 @@ pub struct Stack {
     pub environment: Environment,
     /// Opens what the functions sealed, 32 bytes in base64.
     pub audit_key: String,
+    /// Seals tokens of connections, 32 bytes in base64.
+    pub integration_key: String,
     /// Logs of the functions, a file each.
     pub logs: PathBuf,
     _gateway: Gateway,
@@ -105,6 +113,7 @@ impl Stack {
         let leads = named(LEADS.name).context(missing)?;
         let insights = named(INSIGHTS.name).context(missing)?;
         let fortnox = named(FORTNOX.name).context(missing)?;
+        let social = named(SOCIAL.name).context(missing)?;
         let endpoint = Endpoint::start(queues.clone()).await?;
         let listener = TcpListener::bind(("127.0.0.1", config.port))
             .await
@@ -239,10 +248,12 @@ impl Stack {
             leads,
             insights,
             fortnox,
+            social,
             functions,
             wires,
             environment,
             audit_key,
+            integration_key,
             logs,
             _gateway: gateway,
             _consumers: consumers,
@@ -353,6 +364,24 @@ impl Stack {
     /// [`InvokeError`].
     pub async fn nightly_insights(&self) -> Result<serde_json::Value, InvokeError> {
         self.tick("insights").await
+    }
+
+    /// The access token of a social account, sealed as functions open it.
+    ///
+    /// # Errors
+    /// If the stack's key is none.
+    pub fn seal_account_token(&self, org_id: uuid::Uuid, token: &str) -> Result<String> {
+        let key = SealingKey::from_secret(&self.integration_key.clone().into())?;
+        let place = Aad { org_id, table: "social_accounts", column: "access_token", key_version: 1 };
+        Ok(key.seal(&place, token.as_bytes())?)
+    }
+
+    /// One tick of the schedule that looks after social accounts. What it did, as it says itself.
+    ///
+    /// # Errors
+    /// [`InvokeError`].
+    pub async fn look_after_social(&self) -> Result<serde_json::Value, InvokeError> {
+        self.tick("social").await
     }
 
     /// One tick of the schedule that compares billing with Stripe. What it did, as it says itself.

@@ -5,7 +5,10 @@ pub mod claude;
 pub mod fortnox;
 #[cfg(feature = "ai")]
 pub mod gemini;
+pub mod instagram;
+pub mod social;
 pub mod stripe;
+pub mod tiktok;
 #[cfg(feature = "ai")]
 mod wire;
 

@@ -21,6 +21,10 @@ pub mod provider_calls;
 pub mod renders;
 pub mod settings;
 pub mod social;
+pub mod social_accounts;
+pub mod social_figures;
+pub mod social_posts;
+pub mod social_reading;
 pub mod templates;
 
 use sqlx::postgres::PgDatabaseError;

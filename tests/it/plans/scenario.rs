@@ -21,6 +21,7 @@ pub(super) async fn everything(app: &TestApp) {
     insights(app).await;
     agent_actions(app).await;
     crate::fortnox::scenario(app).await;
+    crate::social_fetch::scenario(app).await;
     crate::notifications::scenario(app).await;
     billing(app).await;
     reconciliation(app).await;

@@ -185,8 +185,8 @@ impl Reader<'_> {
             return Err(Refusal::parameter(message));
         }
         let day = |at: i64| DateTime::from_timestamp(at, 0).unwrap_or_default().date_naive();
-        let first = day(since);
-        let count = (day(until - 1) - first).num_days() + 1;
+        // Days of another time zone stand for those that they share their noon with.
+        let (first, count) = (day(since + DAY / 2), (until - since + DAY / 2) / DAY);
         Ok((0..count).map(|after| first + TimeDelta::days(after)).collect())
     }
 }

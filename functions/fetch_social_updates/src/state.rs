@@ -1,0 +1,45 @@
+//! What one cold start builds. Nothing here connects to anything before it is used.
+
+use std::sync::Arc;
+
+use shared::{
+    auth::Authenticator,
+    clients::{instagram::Instagram, tiktok::TikTok},
+    db::{Clock, Database},
+    functions::SOCIAL,
+    lambda,
+    queue::Queue,
+    secrets::Secrets,
+    state::Parts,
+};
+
+/// Everything the function holds between events; no per-request data.
+#[derive(Debug)]
+pub struct State {
+    pub(crate) auth: Authenticator,
+    pub(crate) clock: Clock,
+    pub(crate) db: Database,
+    pub(crate) instagram: Instagram,
+    pub(crate) queue: Queue,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) tiktok: TikTok,
+}
+
+impl State {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// Names the variable that is missing or wrong.
+    pub fn from_env() -> Result<Self, lambda::Error> {
+        let parts = Parts::from_process()?;
+        Ok(Self {
+            auth: parts.auth()?,
+            clock: parts.clock,
+            db: parts.db()?,
+            instagram: parts.instagram()?,
+            queue: parts.queue(SOCIAL.variable)?,
+            tiktok: parts.tiktok()?,
+            secrets: parts.secrets,
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! The job: one reading of one account.
+
+use std::time::Instant;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use shared::{
+    db::{Database, ServiceTx},
+    jobs::End,
+    store::{
+        StoreError,
+        social::{self, Fetched},
+        social_reading,
+    },
+    tokens::{TokenError, TokenKeys},
+    worker::{Failure, Finish, Stop, Work},
+};
+use uuid::Uuid;
+
+use crate::{
+    job::{Done, Held, Payload, Plan, Stream},
+    reading::{Reading, Unread},
+    state::State,
+};
+
+/// How often an account is read: every fifteen minutes, a fifth more or less.
+const EVERY_S: i64 = 15 * 60;
+
+/// Works on readings.
+pub(crate) struct Readings<'a>(pub(crate) &'a State);
+
+impl Work for Readings<'_> {
+    type Payload = Payload;
+    type Plan = Plan;
+    type Done = Done;
+
+    const NAME: &'static str = "fetch_social_updates";
+    const JOB_TYPES: &'static [&'static str] = &["social_fetch"];
+    const SWITCH: Option<&'static str> = Some("social.enabled");
+    const LEASE: TimeDelta = TimeDelta::minutes(2);
+
+    fn db(&self) -> &Database {
+        &self.0.db
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        (self.0.clock)()
+    }
+
+    async fn prepare(&self, tx: &mut ServiceTx, held: &Held) -> Result<Plan, Stop> {
+        let (org_id, account_id) = (held.job.org_id, held.payload.account_id);
+        let account = social::hold_account(tx, org_id, account_id).await?;
+        let account = account.ok_or_else(disconnected)?;
+        may_be_read(&account.status)?;
+        Ok(Plan { begun: social_reading::begin(tx, org_id, account_id).await?, account })
+    }
+
+    async fn work(&self, held: &Held, plan: &Plan, deadline: Instant) -> Result<Done, Stop> {
+        let sealed = plan.account.access_token.as_deref().ok_or_else(reconsent)?;
+        let keys = TokenKeys::fetch(&self.0.secrets).await.map_err(|error| match error {
+            error @ TokenError::Secret(_) => Stop::Unavailable(Box::new(error)),
+            error => unreadable(&error),
+        })?;
+        let token = keys.open_of_account(held.job.org_id, sealed).map_err(|error| unreadable(&error))?;
+        let reading = Reading { state: self.0, held, plan, token, deadline };
+        let mut done = Done::default();
+        let mut moved = false;
+        for stream in Stream::ALL {
+            match plan.begun.streams.get(stream.name()) {
+                None => continue,
+                Some(Some(why)) => {
+                    done.left_out.insert(stream.name(), why.clone());
+                    continue;
+                }
+                Some(None) => {}
+            }
+            if plan.is_served(stream) {
+                done.read.insert(stream.name(), plan.cursor(stream).result);
+                continue;
+            }
+            // Boxed, since all streams within each other are more than the compiler will lay out.
+            match Box::pin(reading.read(stream)).await {
+                Ok(result) => {
+                    moved = true;
+                    done.read.insert(stream.name(), result);
+                }
+                // The others would be kept waiting as well.
+                Err(Unread::Away) if !moved => return Err(Stop::Retry(away())),
+                Err(Unread::Away) => {
+                    done.failed.insert(stream.name(), "platform_unavailable");
+                    break;
+                }
+                Err(Unread::Stream(code)) => {
+                    tracing::warn!(stream = stream.name(), code, "something of a social account was not read");
+                    done.failed.insert(stream.name(), code);
+                }
+                Err(Unread::Refused(error)) => {
+                    tracing::warn!(stream = stream.name(), %error, "something of a social account was refused");
+                    done.failed.insert(stream.name(), crate::reading::code(&error));
+                }
+                Err(Unread::Stop(stop)) => return Err(stop),
+            }
+        }
+        if !moved && done.read.is_empty() && done.failed.values().any(|code| *code == "platform_failed") {
+            return Err(Stop::Retry(away()));
+        }
+        Ok(done)
+    }
+
+    async fn finish(&self, tx: &mut ServiceTx, held: &Held, plan: &Plan, done: &Done) -> Result<Finish, Stop> {
+        held.lock(tx).await?;
+        let began_at = plan.begun.began_at;
+        let fetched = Fetched { began_at, error: done.error(), next_at: next_at(held.payload.account_id, self.now()) };
+        social::end_fetch(tx, held.job.org_id, held.payload.account_id, &fetched).await?;
+        Ok(Finish { end: End::Succeeded { result: done.result(began_at), tokens: 0 }, used: None })
+    }
+
+    async fn stopped(&self, tx: &mut ServiceTx, held: &Held, end: &End) -> Result<(), StoreError> {
+        let now = self.now();
+        let next_at = next_at(held.payload.account_id, now);
+        let error = match end {
+            End::Failed { error } => error["code"].as_str().unwrap_or("failed"),
+            End::Cancelled => "cancelled",
+            _ => return Ok(()),
+        };
+        let fetched = Fetched { began_at: now, error: Some(error), next_at };
+        social::end_fetch(tx, held.job.org_id, held.payload.account_id, &fetched).await
+    }
+}
+
+/// When an account is to be read next. Its id spreads accounts over time.
+fn next_at(account_id: Uuid, now: DateTime<Utc>) -> DateTime<Utc> {
+    let spread = i64::try_from(account_id.as_u128() % 361).unwrap_or_default();
+    now + TimeDelta::seconds(EVERY_S * 4 / 5 + spread)
+}
+
+/// Whether an account of this status can be read.
+pub(crate) fn may_be_read(status: &str) -> Result<(), Stop> {
+    match status {
+        "active" => Ok(()),
+        "needs_reconsent" => Err(reconsent()),
+        _ => Err(disconnected()),
+    }
+}
+
+pub(crate) fn disconnected() -> Stop {
+    Stop::failed("account_disconnected", "The account is not connected any more.")
+}
+
+pub(crate) fn reconsent() -> Stop {
+    Stop::failed("social_reconsent", "The platform refuses the account's token; a person must connect it again.")
+}
+
+pub(crate) fn away() -> Failure {
+    Failure::new("platform_unavailable", "The platform did not answer as it should.")
+}
+
+fn unreadable(error: &impl std::fmt::Display) -> Stop {
+    tracing::error!(%error, "a token cannot be opened");
+    Stop::failed("token_unreadable", "The stored token cannot be opened; connect the account again.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_read_every_twelve_to_eighteen_minutes_each_at_its_own_time() {
+        let now = Utc::now();
+        let waits: Vec<i64> =
+            (0..1000_u128).map(|id| (next_at(Uuid::from_u128(id), now) - now).num_seconds()).collect();
+        assert_eq!((waits.iter().min(), waits.iter().max()), (Some(&720), Some(&1080)));
+    }
+}

@@ -1,0 +1,213 @@
+//! Posts and comments: pages that shift, replies, deletions, and an account that is disconnected meanwhile.
+
+use integration_tests::TestApp;
+use sandbox::{
+    Calls, Fault, Gate,
+    instagram::{Call, MediaKind},
+    tiktok,
+};
+use serde_json::{Value, json};
+
+use super::{business, display, inbox, instagram, read, succeeded};
+
+/// Reads everything there is to read once, of each platform.
+pub(super) async fn every_statement(app: &TestApp) {
+    let (account, at) = instagram(app).await;
+    let world = &app.stack.sandbox.instagram;
+    let (eva, media) = (world.add_person("eva", None), world.publish(&at.id, MediaKind::Image, Some("soffa")).unwrap());
+    let comment = world.comment(&media, &eva, "fin", None).unwrap();
+    let said = world.message(&at.id, &eva, "hej").unwrap();
+    for _ in 0..21 {
+        world.message(&at.id, &eva, "mer").unwrap();
+    }
+    succeeded(app, account).await;
+    world.advance(5);
+    world.delete_comment(&comment).unwrap();
+    let _gone_already = world.unsend(&said);
+    succeeded(app, account).await;
+    world.delete_media(&media).unwrap();
+    succeeded(app, account).await;
+    world.revoke_tokens_in(&at.id, 0);
+    read(app, account).await;
+    let (account, at) = business(app).await;
+    let world = &app.stack.sandbox.tiktok;
+    let (video, eva) = (world.publish(&at.open_id, "stol").unwrap(), world.add_person("eva"));
+    world.comment(&video, &eva, "fin", None).unwrap();
+    succeeded(app, account).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn comments_and_replies_of_every_page_are_read_and_only_where_their_count_changed() {
+    let app = TestApp::start().await;
+    let (account, at) = instagram(&app).await;
+    let world = &app.stack.sandbox.instagram;
+    let eva = world.add_person("eva", None);
+    let media = world.publish(&at.id, MediaKind::Image, Some("soffa")).unwrap();
+    let other = world.publish(&at.id, MediaKind::Reel, None).unwrap();
+    for number in 0..55 {
+        world.comment(&media, &eva, &format!("c{number}"), None).unwrap();
+    }
+    let first = world.comment(&other, &eva, "vad kostar den?", None).unwrap();
+    world.advance(1);
+    world.own_comment(&at.id, &other, "1200 kr", Some(&first)).unwrap();
+    for number in 0..60 {
+        world.comment(&other, &eva, &format!("r{number}"), Some(&first)).unwrap();
+    }
+    world.hide_comment(&first, true).unwrap();
+    world.advance(5);
+    let result = succeeded(&app, account).await;
+    assert_eq!((&result["media"]["listed"], &result["media"]["new"]), (&json!(2), &json!(2)), "{result}");
+    assert_eq!((&result["comments"]["posts"], &result["comments"]["new"]), (&json!(2), &json!(117)), "{result}");
+    let thread = format!(
+        "select message_count || ' ' || unread_count || ' ' || media_id from social_threads where thread_id = 'comment:{first}'"
+    );
+    assert_eq!(app.db.text(&thread).await, format!("62 61 {other}"));
+    let own = "select direction || ' ' || message_type || ' ' || hidden from social_messages where content = '1200 kr'";
+    assert_eq!(app.db.text(own).await, "out reply false");
+    assert_eq!(app.db.text("select hidden::text from social_messages where content = 'vad kostar den?'").await, "true");
+
+    // Nothing changed: no comment is asked for.
+    let asked = world.requests().len();
+    assert_eq!(succeeded(&app, account).await["comments"]["posts"], 0);
+    assert!(!world.requests()[asked..].iter().any(|request| request.path.ends_with("/comments")));
+    // A day later recent posts are looked at all the same: what is hidden now changed no count.
+    app.db.run("update social_media set comments_at = comments_at - interval '25 hours'").await;
+    world.hide_comment(&first, false).unwrap();
+    world.advance(5);
+    let result = succeeded(&app, account).await;
+    assert_eq!((&result["comments"]["posts"], &result["comments"]["changed"]), (&json!(2), &json!(1)), "{result}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comment_and_a_post_that_are_gone_are_found_missing_and_those_that_are_only_not_listed_are_not() {
+    let app = TestApp::start().await;
+    let (account, at) = instagram(&app).await;
+    let world = &app.stack.sandbox.instagram;
+    let eva = world.add_person("eva", None);
+    let media = world.publish(&at.id, MediaKind::Image, Some("soffa")).unwrap();
+    let gone = world.publish(&at.id, MediaKind::Image, Some("stol")).unwrap();
+    let first = world.comment(&media, &eva, "a", None).unwrap();
+    world.advance(1);
+    world.comment(&media, &eva, "b", None).unwrap();
+    world.advance(1);
+    world.comment(&media, &eva, "c", None).unwrap();
+    world.advance(5);
+    succeeded(&app, account).await;
+    assert_eq!(inbox(&app).await, "a b c");
+    world.delete_comment(&first).unwrap();
+    world.delete_media(&gone).unwrap();
+    world.advance(5);
+    let result = succeeded(&app, account).await;
+    assert_eq!((&result["comments"]["missing"], &result["media"]["deleted"]), (&json!(1), &json!(1)), "{result}");
+    assert_eq!(inbox(&app).await, "-! b c");
+    let confirmed = world.requests();
+    assert!(confirmed.iter().any(|request| request.path.ends_with(&format!("/{first}")) && request.status == 400));
+
+    // A list that is empty for once: each is asked for by itself, and is there.
+    world.comment(&media, &eva, "d", None).unwrap();
+    world.advance(5);
+    world.arrange(Call::Comments, Fault::Slow(std::time::Duration::ZERO), Calls::Number(1));
+    succeeded(&app, account).await;
+    assert_eq!(inbox(&app).await, "-! b c d");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_shifted_while_it_was_read_is_read_once_more() {
+    let app = TestApp::start().await;
+    let (account, at) = business(&app).await;
+    let world = &app.stack.sandbox.tiktok;
+    let (video, eva) = (world.publish(&at.open_id, "stol").unwrap(), world.add_person("eva"));
+    let mut ids = Vec::new();
+    for number in 0..35 {
+        world.advance(1);
+        ids.push(world.comment(&video, &eva, &format!("c{number}"), None).unwrap());
+    }
+    world.advance(5);
+    // The first page is answered and not let go before one of it is deleted: the next begins after one that nobody read.
+    let gate = Gate::default();
+    world.arrange(tiktok::Call::Comments, Fault::Held(gate.clone()), Calls::Number(1));
+    let token = app.token(&integration_tests::people::OLGA);
+    app.post(&format!("/v1/social/accounts/{account}/fetch"), &token, &Value::Null).await.expect(202);
+    world.held_times(1).await;
+    world.delete_comment(&ids[30]).unwrap();
+    gate.open();
+    app.stack.social.drained().await;
+    assert_eq!(app.db.count("select count(*) from social_messages").await, 35, "{}", app.logs());
+    let again = app.db.text("select result #>> '{read,comments,read_again}' from jobs where job_type = 'social_fetch'");
+    assert_eq!(again.await, "1");
+    // What was deleted meanwhile is found by the next reading: the count is another.
+    world.advance(5);
+    assert_eq!(succeeded(&app, account).await["comments"]["missing"], 1);
+    assert_eq!(app.db.text("select platform_id from social_messages where deleted_at is not null").await, ids[30]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tiktok_comments_have_their_status_their_replies_and_large_ids() {
+    let app = TestApp::start().await;
+    let (account, at) = business(&app).await;
+    let world = &app.stack.sandbox.tiktok;
+    let (video, eva) = (world.publish(&at.open_id, "stol").unwrap(), world.add_person("eva"));
+    let first = world.comment(&video, &eva, "vad kostar den?", None).unwrap();
+    world.advance(1);
+    world.own_comment(&video, "900 kr", Some(&first)).unwrap();
+    world.advance(1);
+    let hidden = world.comment(&video, &eva, "fy", None).unwrap();
+    world.hide_comment(&hidden).unwrap();
+    world.advance(5);
+    let result = succeeded(&app, account).await;
+    assert_eq!((&result["comments"]["new"], &result["media"]["new"]), (&json!(3), &json!(1)), "{result}");
+    let rows = "select string_agg(message_type || ' ' || direction || ' ' || hidden || ' ' || thread_id, ', ' order by received_at) from social_messages";
+    let wanted =
+        format!("comment in false comment:{first}, reply out false comment:{first}, comment in true comment:{hidden}");
+    assert_eq!(app.db.text(rows).await, wanted);
+    assert!(first.parse::<u64>().unwrap() > 1 << 53, "{first}");
+    world.delete_comment(&hidden).unwrap();
+    world.advance(5);
+    assert_eq!(succeeded(&app, account).await["comments"]["missing"], 1);
+    assert_eq!(inbox(&app).await, "vad kostar den? 900 kr -!");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_display_interface_gives_posts_and_totals_and_nothing_else() {
+    let app = TestApp::start().await;
+    let (account, at) = display(&app).await;
+    let world = &app.stack.sandbox.tiktok;
+    for number in 0..25 {
+        world.publish(&at.open_id, &format!("v{number}")).unwrap();
+    }
+    world.set_followers(&at.open_id, 4321).unwrap();
+    let job = read(&app, account).await;
+    let read = &job["result"]["read"];
+    assert_eq!(
+        (&read["media"]["listed"], &read["comments"], &read["messages"]),
+        (&json!(25), &Value::Null, &Value::Null),
+        "{job}"
+    );
+    let followers =
+        "select value::text from social_analytics where metric_type = 'follower_count' and media_id is null";
+    assert_eq!(app.db.text(followers).await, "4321");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_kept_of_an_account_that_is_disconnected_while_it_is_read() {
+    let app = TestApp::start().await;
+    let (account, at) = instagram(&app).await;
+    let world = &app.stack.sandbox.instagram;
+    let eva = world.add_person("eva", None);
+    let media = world.publish(&at.id, MediaKind::Image, None).unwrap();
+    world.comment(&media, &eva, "hemligt", None).unwrap();
+    let gate = Gate::default();
+    world.arrange(Call::Comments, Fault::Held(gate.clone()), Calls::Number(1));
+    let token = app.token(&integration_tests::people::OLGA);
+    let admitted = app.post(&format!("/v1/social/accounts/{account}/fetch"), &token, &Value::Null).await.expect(202);
+    world.held_times(1).await;
+    app.db.run("update social_accounts set status = 'disconnected', access_token = null").await;
+    gate.open();
+    app.stack.social.drained().await;
+    let job = app.get(admitted["job"]["href"].as_str().unwrap(), &token).await.expect(200);
+    assert_eq!((&job["status"], &job["error"]["code"]), (&json!("failed"), &json!("account_disconnected")), "{job}");
+    assert_eq!(inbox(&app).await, "");
+    assert_eq!(app.db.text("select fetch_error from social_accounts").await, "account_disconnected");
+    let again = app.post(&format!("/v1/social/accounts/{account}/fetch"), &token, &Value::Null).await;
+    again.expect_error(409, "account_disconnected");
+}
