@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     Instagram, MediaKind,
-    events::What,
+    events::{Event, What},
     world::{Account, Comment, Media, Person, SCOPES, Token, WEBHOOK_FIELDS, World, new_id},
 };
 
@@ -303,6 +303,14 @@ impl Instagram {
         let below = |other: &&mut Comment| other.parent.as_deref() == Some(comment);
         world.comments.values_mut().filter(below).for_each(|answer| answer.deleted = true);
         Ok(())
+    }
+
+    /// Appends an entry as it is given, whatever it holds, to be delivered like any other.
+    pub fn push_entry(&self, entry: Value) {
+        let mut world = self.world();
+        let (account, at) = (entry["id"].as_str().unwrap_or_default().to_owned(), world.now());
+        world.outbox.push(Event { account, at, what: What::Entry(entry) });
+        self.hooks.changed.notify_one();
     }
 
     /// The entries of all webhooks so far, delivered or not, the oldest first.

@@ -36,12 +36,15 @@ pub(super) enum What {
     Comment(Value),
     /// A mention in a comment on somebody else's medium, which is a comment of its own under Instagram Login.
     Mention(Value),
+    /// An entry as it is given.
+    Entry(Value),
 }
 
 impl Event {
     /// The entry that it becomes.
     pub(super) fn entry(&self, flavour: Flavour) -> Value {
         match (&self.what, flavour) {
+            (What::Entry(entry), _) => entry.clone(),
             (What::Messaging(messaging), _) => messaging_entry(&self.account, self.at, messaging.clone()),
             (What::Mention(value), Flavour::FacebookLogin) => {
                 let mut mention = json!({ "media_id": value["media"]["id"] });

@@ -262,6 +262,12 @@ impl Instagram {
         })
     }
 
+    /// The id of the conversation with a person.
+    #[must_use]
+    pub fn conversation(&self, account: &str, person: &str) -> Option<String> {
+        self.world().accounts.get(account)?.with(person).map(|conversation| conversation.id.clone())
+    }
+
     /// Whether the conversation with a person is in the request folder, whose threads are not listed after 30 days of silence.
     pub fn set_request(&self, account: &str, person: &str, request: bool) -> Result<()> {
         let mut world = self.world();

@@ -280,6 +280,12 @@ impl TikTok {
         })
     }
 
+    /// Appends an event as it is given, whatever it is, to be delivered like any other.
+    pub fn push_event(&self, platform: Platform, open_id: &str, event: &str, content: Value) {
+        self.world().append(platform, event, open_id, content);
+        self.hooks.changed.notify_one();
+    }
+
     fn video(&self, video: &str, act: impl FnOnce(&mut Video)) -> Result<()> {
         act(self.world().videos.get_mut(video).with_context(|| format!("there is no video {video}"))?);
         Ok(())

@@ -180,6 +180,7 @@ async fn conversations_come_with_their_messages_and_the_twenty_newest_can_be_rea
     let answer = app.get(&format!("me/conversations?platform=instagram&fields={fields}")).await;
     assert_eq!(answer.rows().len(), 2);
     let talk = &answer.rows()[0];
+    assert_eq!(app.instagram.conversation(&app.account.id, &app.person).as_deref(), Some(id(talk)));
     assert_eq!(talk["updated_time"], "2026-06-15T10:00:01+0000");
     let (us, them) =
         (json!({ "id": app.account.id, "username": "gronskar" }), json!({ "id": app.person, "username": "eva.berg" }));

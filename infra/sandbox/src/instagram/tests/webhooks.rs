@@ -232,6 +232,16 @@ async fn what_is_taken_is_not_delivered_and_may_share_entries() {
 }
 
 #[tokio::test]
+async fn an_entry_is_sent_as_it_is_given() {
+    let (app, endpoint) = both().await;
+    app.instagram.message(&app.account.id, &app.person, "hej").unwrap();
+    let odd = json!({ "id": "1", "time": "soon", "field": "story_insights", "value": null });
+    app.instagram.push_entry(odd.clone());
+    app.instagram.deliver_with(Delivery { batch: 2, ..Delivery::default() }).await;
+    assert_eq!(entries(&endpoint.got()[0])[1], odd);
+}
+
+#[tokio::test]
 async fn events_go_out_by_themselves_and_failures_again() {
     let (app, endpoint) = both().await;
     endpoint.answer(&[503]);

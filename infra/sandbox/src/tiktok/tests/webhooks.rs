@@ -107,6 +107,8 @@ async fn posts_and_the_end_of_an_authorization_are_sent_by_platform_a() {
     assert_eq!(content(&events[0]), post);
     assert_eq!(events[1]["event"], "post.publish.no_longer_publicaly_available");
     assert_eq!((&events[2]["event"], content(&events[2])), (&json!("authorization.removed"), json!({ "reason": 1 })));
+    app.tiktok.push_event(Platform::Display, us, "video.publish.completed", json!({ "share_id": "video.1" }));
+    assert_eq!(content(&app.tiktok.events()[3]), json!({ "share_id": "video.1" }));
     assert_eq!(events.len(), 3, "there are no webhooks without an authorization");
 }
 
