@@ -75,7 +75,7 @@ pub async fn keep_cursor(
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into public.social_cursors (org_id, account_id, stream, cursor, synced_at) values ($1, $2, $3, $4, $5)
-         on conflict (account_id, stream) do update set cursor = excluded.cursor, synced_at = excluded.synced_at",
+         on conflict (org_id, account_id, stream) do update set cursor = excluded.cursor, synced_at = excluded.synced_at",
         org_id,
         account_id,
         stream,

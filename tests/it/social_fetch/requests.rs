@@ -36,8 +36,8 @@ async fn an_account_of_another_organisation_is_not_there() {
     assert!(app.stack.sandbox.instagram.requests().is_empty());
     // Nor is it a client's, and an agent asks for nothing.
     let uma = app.token(&UMA);
-    app.post(&format!("/v1/social/accounts/{account}/fetch"), &uma, &Value::Null).await.expect_error(403, "forbidden");
-    app.get("/v1/social/accounts", &uma).await.expect_error(403, "forbidden");
+    app.post(&format!("/v1/social/accounts/{account}/fetch"), &uma, &Value::Null).await.expect_error(403, "permission_missing");
+    app.get("/v1/social/accounts", &uma).await.expect_error(403, "permission_missing");
     let _ = DORA;
 }
 
