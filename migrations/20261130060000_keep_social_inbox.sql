@@ -127,9 +127,9 @@ alter table public.social_analytics
     add constraint social_analytics_place_key unique nulls not distinct (org_id, account_id, metric_type, recorded_at, media_id),
     add constraint social_analytics_media_id_check check (length(media_id) between 1 and 500);
 comment on table public.social_analytics is
-    'A figure of an account or of one of its posts for a day of the organisation, as the platform gives it. What it does not give has no row.';
+    'A figure of an account or of one of its posts for a day of UTC, as the platform gives it. What it does not give has no row.';
 comment on column public.social_analytics.media_id is 'The post. Null: the account.';
-comment on column public.social_analytics.recorded_at is 'When the day began, in the organisation''s time zone.';
+comment on column public.social_analytics.recorded_at is 'When the day began, in UTC.';
 create index social_analytics_org_id_media_id_idx on public.social_analytics (org_id, account_id, media_id, recorded_at) where media_id is not null;
 
 -- Threads --------------------------------------------------------------------------------------------------------------------
@@ -394,12 +394,26 @@ begin
     return null;
 end
 $$;
-grant execute on function app.count_new_messages(), app.count_changed_messages(), app.count_removed_messages() to spine_owner;
+create function app.notify_of_social_account() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+begin
+    -- The time says which loss it is: an account that is connected again and lost again is another.
+    perform app.notify_holders(new.org_id, 'integrations:manage', 'connection_needs_person',
+                               jsonb_build_object('account_id', new.id, 'provider', new.platform, 'status', new.status),
+                               new.id || ':' || extract(epoch from now()));
+    return null;
+end
+$$;
+comment on function app.notify_of_social_account() is 'Notifies those who manage connections that a social account must be connected again.';
+grant execute on function app.count_new_messages(), app.count_changed_messages(), app.count_removed_messages(),
+    app.notify_of_social_account() to spine_owner;
 revoke execute on function app.count_in_threads(jsonb) from public;
 
 reset role;
 set local role spine_owner;
 
+create trigger social_accounts_notify after update of status on public.social_accounts
+    for each row when (new.status = 'needs_reconsent' and old.status = 'active') execute function app.notify_of_social_account();
 create function app.stamp_thread_closing() returns trigger
     language plpgsql set search_path = '' as $$
 begin

@@ -236,6 +236,9 @@ fn invitation(mail: &Mail<'_>) -> Option<String> {
 fn provider(subject: &Value) -> &'static str {
     match subject["provider"].as_str() {
         Some("fortnox") => "Fortnox",
+        Some("instagram") => "Instagram",
+        Some("facebook") => "Facebook",
+        Some("tiktok") => "TikTok",
         _ => "another system",
     }
 }
