@@ -287,7 +287,8 @@ mod tests {
     }
 
     const META: &str = "meta_app_secret_test";
-    const META_BODY: &str = r#"{"object":"instagram","entry":[{"id":"17841400000000000","time":1700000000,"messaging":[]}]}"#;
+    const META_BODY: &str =
+        r#"{"object":"instagram","entry":[{"id":"17841400000000000","time":1700000000,"messaging":[]}]}"#;
     const META_GOOD: &str = "91c5d94b3a953830abbaa20fccc7ad3d63604738a70f56e35e4833eff532dd26";
 
     #[track_caller]
@@ -297,7 +298,10 @@ mod tests {
 
     #[test]
     fn metas_vectors_are_accepted_escaped_and_raw_each_as_its_own_bytes() {
-        let escaped = (br#"{"text":"\u00e4\u00f6\u00e5"}"#.as_slice(), "e8473264b157ecd8822805025b2053c005e31cccc7bab366668976639f9023a7");
+        let escaped = (
+            br#"{"text":"\u00e4\u00f6\u00e5"}"#.as_slice(),
+            "e8473264b157ecd8822805025b2053c005e31cccc7bab366668976639f9023a7",
+        );
         let raw = (r#"{"text":"äöå"}"#.as_bytes(), "3cf2cc384e3f2ca536bda1a87f301f3fa90775b005d3b9cff36e6be32cd17eaa");
         for (body, signature) in [(META_BODY.as_bytes(), META_GOOD), escaped, raw] {
             let header = format!("sha256={signature}");
@@ -313,7 +317,10 @@ mod tests {
     fn metas_header_is_one_sha256_in_lower_case_and_nothing_else() {
         check_meta(&format!("sha256={META_GOOD}"), Ok(0));
         assert_eq!(verify_meta(None, META_BODY.as_bytes(), &[META]), Err(SignatureError::NotSigned));
-        assert_eq!(verify_meta(Some(&format!("sha256={META_GOOD}")), META_BODY.as_bytes(), &[]), Err(SignatureError::Mismatch));
+        assert_eq!(
+            verify_meta(Some(&format!("sha256={META_GOOD}")), META_BODY.as_bytes(), &[]),
+            Err(SignatureError::Mismatch)
+        );
         check_meta("", Err(SignatureError::NotSigned));
         check_meta(META_GOOD, Err(SignatureError::Malformed));
         check_meta(&format!("sha256={}", META_GOOD.to_uppercase()), Err(SignatureError::Malformed));
@@ -331,7 +338,11 @@ mod tests {
         let body = r#"{"client_key":"bwo2m45353a6k85","event":"authorization.removed","create_time":1700000000,"user_openid":"act.example","content":"{\"reason\": 1}"}"#;
         let good = "79053b3d4d5bdf3039c76d87dfe72e80fee286d3560118c061e5c2806cbc470a";
         let check = |header: &str, now: i64, wanted: Result<usize, SignatureError>| {
-            assert_eq!(verify_tiktok(Some(header), body.as_bytes(), &[TIKTOK], now, [1000, 300]), wanted, "{header} at {now}");
+            assert_eq!(
+                verify_tiktok(Some(header), body.as_bytes(), &[TIKTOK], now, [1000, 300]),
+                wanted,
+                "{header} at {now}"
+            );
         };
         let header = format!("t={AT},s={good}");
         check(&header, AT, Ok(0));

@@ -48,6 +48,7 @@ mod routes;
 mod rules;
 mod schema;
 mod social;
+mod social_inbox;
 mod stripe;
 mod supabase;
 mod template;

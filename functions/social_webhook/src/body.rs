@@ -109,7 +109,10 @@ mod tests {
     fn tiktoks_event_is_one_entry_with_all_its_bytes() {
         let body = br#"{"client_key":"k","event":"im_receive_msg","create_time":1,"user_openid":"o","content":"{}"}"#;
         let split = split_tiktok(body).unwrap();
-        assert_eq!(split.entries, [Entry { account: "o".to_owned(), event_type: "im_receive_msg".to_owned(), raw: body }]);
+        assert_eq!(
+            split.entries,
+            [Entry { account: "o".to_owned(), event_type: "im_receive_msg".to_owned(), raw: body }]
+        );
         assert_eq!(split_tiktok(br#"{"event":1,"user_openid":"o"}"#).unwrap().malformed, 1);
         assert_eq!(split_tiktok(br#"{"event":"x"}"#), None);
     }

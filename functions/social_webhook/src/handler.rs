@@ -124,7 +124,11 @@ async fn receive(state: &State, request: &HttpRequest, provider: &Provider) -> R
     }
     verify(state, request, provider, now).await?;
     let Some(Split { entries, malformed }) = (provider.split)(&request.body) else {
-        tracing::error!(provider = provider.name, bytes = request.body.len(), "a delivery is not of the shape that is known");
+        tracing::error!(
+            provider = provider.name,
+            bytes = request.body.len(),
+            "a delivery is not of the shape that is known"
+        );
         count(now, provider, "unparsed", 1);
         return Ok(Reply::ok(json!({ "received": true, "stored": 0 })));
     };
@@ -159,12 +163,7 @@ async fn receive(state: &State, request: &HttpRequest, provider: &Provider) -> R
 }
 
 /// Checks the signature. Secrets that were just reset may not be known yet, so they are fetched again once.
-async fn verify(
-    state: &State,
-    request: &HttpRequest,
-    provider: &Provider,
-    now: DateTime<Utc>,
-) -> Result<(), ApiError> {
+async fn verify(state: &State, request: &HttpRequest, provider: &Provider, now: DateTime<Utc>) -> Result<(), ApiError> {
     let header = request.headers.get(provider.header).and_then(|value| value.to_str().ok());
     let mut secrets = state.secrets.get(provider.secrets).await.map_err(unavailable)?;
     for again in [false, true] {

@@ -49,7 +49,8 @@ pub(crate) fn read(account: &str, entry: &Value, read: &mut Read) {
 }
 
 fn change(account: &str, at: Option<i64>, part: &Value, read: &mut Read) {
-    let (Some(field), Some(value), Some(at)) = (part.get("field").and_then(Value::as_str), part.get("value"), at) else {
+    let (Some(field), Some(value), Some(at)) = (part.get("field").and_then(Value::as_str), part.get("value"), at)
+    else {
         read.unparsed += 1;
         return;
     };
@@ -60,7 +61,12 @@ fn change(account: &str, at: Option<i64>, part: &Value, read: &mut Read) {
             story(at, value, read);
             return;
         }
-        "messages" | "message_echoes" | "message_edit" | "message_reactions" | "messaging_postbacks" | "messaging_seen" => {
+        "messages"
+        | "message_echoes"
+        | "message_edit"
+        | "message_reactions"
+        | "messaging_postbacks"
+        | "messaging_seen" => {
             messaging(account, value, read);
             return;
         }
@@ -246,4 +252,3 @@ fn reacted(by: String, reaction: &Value) -> Reaction {
     let emoji = (!taken_back).then(emoji).map(|emoji| emoji.chars().take(40).collect());
     Reaction { by, emoji }
 }
-

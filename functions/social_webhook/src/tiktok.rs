@@ -13,7 +13,8 @@ pub(crate) fn read(account: &str, event: &Value, read: &mut Read) {
     let name = event.get("event").and_then(Value::as_str).unwrap_or_default();
     let at = event.get("create_time").and_then(time_of);
     // Content is parsed a second time.
-    let content = event.get("content").and_then(Value::as_str).and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let content =
+        event.get("content").and_then(Value::as_str).and_then(|text| serde_json::from_str::<Value>(text).ok());
     let seen = match (name, content, at) {
         ("authorization.removed", ..) => {
             read.revoked = true;

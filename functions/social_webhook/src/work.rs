@@ -184,7 +184,8 @@ impl Events<'_> {
                 outcome.error = Some("parts_unparsed".to_owned());
             }
             // Which of them it was that could not be kept: merged once more, nothing else changes.
-            if merged.left_out > 0 && social::merge(tx, org_id, account.id, &read.observations, now).await?.left_out > 0 {
+            if merged.left_out > 0 && social::merge(tx, org_id, account.id, &read.observations, now).await?.left_out > 0
+            {
                 outcome = Outcome { status: "unparsed", error: Some("parts_out_of_range".to_owned()), ..outcome };
             }
             done.push((outcome, std::mem::take(&mut new)));

@@ -86,8 +86,8 @@ pub struct Merged {
 
 /// Merges observations of one account's items into the inbox. The account must be held by this transaction.
 ///
-/// Items are locked in one order, and read after they are locked, so that deliveries and readings of the same items at the same time lose
-/// nothing of each other.
+/// The organisation's inbox is locked until the transaction ends, and items are read after that, so that deliveries, readings and people at
+/// the same time lose nothing of each other.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -165,11 +165,11 @@ async fn lock_items(
     account_id: Uuid,
     ids: &[String],
 ) -> Result<BTreeMap<String, Stored>, StoreError> {
-    // Nothing is updated: a row that is there is only locked.
+    sqlx::query!("select app.lock_inbox()").execute(tx.conn()?).await?;
     sqlx::query!(
-        "insert into public.social_message_keys as k (org_id, account_id, platform_id)
-         select $1, $2, x.id from unnest($3::text[]) x (id) order by x.id
-         on conflict (org_id, account_id, platform_id) do update set facts = k.facts where false",
+        "insert into public.social_message_keys (org_id, account_id, platform_id)
+         select $1, $2, x.id from unnest($3::text[]) x (id)
+         on conflict (org_id, account_id, platform_id) do nothing",
         org_id,
         account_id,
         ids
@@ -325,7 +325,7 @@ fn row_of(change: &Change, message: &Message) -> Value {
     })
 }
 
-/// Makes the threads of messages, and names who is on their other side. They are locked in one order.
+/// Makes the threads of messages, and names who is on their other side.
 async fn keep_threads(
     tx: &mut ServiceTx,
     org_id: Uuid,
@@ -341,12 +341,6 @@ async fn keep_threads(
     }
     let mut threads: BTreeMap<&str, Thread<'_>> = BTreeMap::new();
     for (change, message) in shown {
-        if let Some(before) = &change.stored.item.message
-            && before.thread_id != message.thread_id
-        {
-            // Locked with the others, since the message leaves it.
-            threads.entry(&before.thread_id).or_default();
-        }
         let thread = threads.entry(&message.thread_id).or_default();
         thread.kind = match message.kind {
             Kind::Message | Kind::StoryReply => "message",
@@ -365,8 +359,7 @@ async fn keep_threads(
         .iter()
         .map(|(id, thread)| {
             let (at, name, with) = thread.named.map_or((None, None, None), |(at, name, with)| (Some(at), name, with));
-            let kind = if thread.kind.is_empty() { "comment" } else { thread.kind };
-            json!({ "id": id, "kind": kind, "media_id": thread.media_id, "at": at, "name": name, "with": with })
+            json!({ "id": id, "kind": thread.kind, "media_id": thread.media_id, "at": at, "name": name, "with": with })
         })
         .collect();
     sqlx::query!(
