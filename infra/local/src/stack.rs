@@ -14,7 +14,9 @@ use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use operator::documents;
 pub use operator::documents::prepare as prepare_documents;
-use sandbox::{Calls, Canned, Sandbox, Wire, WireFault, anthropic, gemini, mail, secrets, storage, stripe};
+use sandbox::{
+    Calls, Canned, Sandbox, Wire, WireFault, anthropic, gemini, instagram, mail, secrets, storage, stripe, tiktok,
+};
 use shared::{documents::Collection, secrets::Secret};
 use tokio::net::TcpListener;
 use url::Url;
@@ -121,6 +123,8 @@ impl Stack {
             ("gemini", at.gemini),
             ("stripe", at.stripe),
             ("fortnox", at.fortnox),
+            ("instagram", at.instagram),
+            ("tiktok", at.tiktok),
             ("mail", at.mail),
             ("queue", endpoint.address),
         ] {
@@ -185,6 +189,10 @@ impl Stack {
             ("FORTNOX_CLIENT_ID", sandbox.fortnox.client_id()),
             ("FORTNOX_REDIRECT_URL", sandbox.fortnox.redirect_uri()),
             ("FORTNOX_RETURN_ORIGINS", "http://localhost:3000".to_owned()),
+            ("INSTAGRAM_GRAPH_URL", through("instagram")),
+            ("TIKTOK_API_URL", through("tiktok")),
+            ("TIKTOK_BUSINESS_URL", through("tiktok")),
+            ("TIKTOK_CLIENT_KEY", sandbox.tiktok.client_key()),
             ("MAIL_FROM", "Spine <no-reply@spine.example>".to_owned()),
             ("APP_URL", "http://localhost:3000".to_owned()),
             ("STORAGE_S3_ENDPOINT", through("storage")),
@@ -231,6 +239,8 @@ impl Stack {
             .collect();
         let gateway = Gateway::start(listener, functions.clone());
         sandbox.stripe.set_endpoint(&format!("{url}/webhooks/stripe"))?;
+        sandbox.instagram.set_endpoint(&format!("{url}/webhooks/meta"))?;
+        sandbox.tiktok.set_endpoint(&format!("{url}/webhooks/tiktok"))?;
         Ok(Self {
             url,
             sandbox,
@@ -288,6 +298,8 @@ impl Stack {
             "gemini" => Some(&self.sandbox.gemini),
             "stripe" => Some(&self.sandbox.stripe_script),
             "fortnox" => Some(&self.sandbox.fortnox_script),
+            "instagram" => Some(&self.sandbox.instagram_script),
+            "tiktok" => Some(&self.sandbox.tiktok_script),
             _ => None,
         };
         if fault == "none" {
@@ -403,6 +415,8 @@ fn answers(target: &str) -> Vec<(&'static str, Canned)> {
         "anthropic" => anthropic::faults(),
         "gemini" => gemini::faults(),
         "stripe" => stripe::faults(),
+        "instagram" => instagram::faults(),
+        "tiktok" => tiktok::faults(),
         _ => Vec::new(),
     }
 }

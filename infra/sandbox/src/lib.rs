@@ -1,5 +1,5 @@
 //! The outside world as real servers that speak the documented wire formats: Supabase Auth's key set and storage, AWS Secrets
-//! Manager, Anthropic, Gemini, Stripe, Fortnox, and a mail server.
+//! Manager, Anthropic, Gemini, Stripe, Fortnox, Instagram, TikTok, and a mail server.
 //!
 //! Keys are made per run. What is sent is recorded, the next answers can be told to be something else, and a [`Wire`] in front of
 //! any server spoils what passes.
@@ -13,15 +13,24 @@ pub mod anthropic;
 #[cfg(test)]
 mod ask;
 pub mod auth;
+mod clock;
+#[cfg(test)]
+mod endpoint;
+mod escaped;
 pub mod fortnox;
+mod front;
 pub mod gemini;
+mod hooks;
+pub mod instagram;
 pub mod mail;
 pub mod photo;
 mod plan;
+mod post;
 mod script;
 pub mod secrets;
 pub mod storage;
 pub mod stripe;
+pub mod tiktok;
 mod wire;
 
 use std::{
@@ -34,6 +43,8 @@ use anyhow::Result;
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 
+pub use front::{Fault, Recorded};
+pub use hooks::{Attempt, Delivery, Loses, Order, Prepared, Written};
 pub use plan::Calls;
 pub use script::{Canned, Gate, Script};
 pub use wire::{Moment, Tap, Verdict, Wire, WireFault};
@@ -87,6 +98,14 @@ pub struct Sandbox {
     pub fortnox: Arc<fortnox::Fortnox>,
     /// What Fortnox should answer next. What it was asked it knows itself.
     pub fortnox_script: Arc<Script>,
+    /// Accounts at Instagram, what people write to them, and their figures.
+    pub instagram: Arc<instagram::Instagram>,
+    /// What Instagram should answer next. What it was asked it knows itself.
+    pub instagram_script: Arc<Script>,
+    /// Accounts at TikTok, on either of its platforms.
+    pub tiktok: Arc<tiktok::TikTok>,
+    /// What TikTok should answer next. What it was asked it knows itself.
+    pub tiktok_script: Arc<Script>,
     /// Where all mail ends up.
     pub mailbox: Arc<mail::Mailbox>,
     /// The secret document.
@@ -114,6 +133,10 @@ pub struct Addresses {
     pub stripe: SocketAddr,
     /// Fortnox: OAuth and the API.
     pub fortnox: SocketAddr,
+    /// Instagram: what stands for `graph.instagram.com`.
+    pub instagram: SocketAddr,
+    /// TikTok: both platforms, `/v2/` and `/open_api/v1.3/`.
+    pub tiktok: SocketAddr,
     /// The mail server: SMTP.
     pub mail: SocketAddr,
 }
@@ -153,6 +176,20 @@ impl Sandbox {
         let fortnox_script = Arc::new(Script::default());
         servers.push(serve(fortnox_listener, fortnox::router(&fortnox, &fortnox_script)));
 
+        let instagram_listener = TcpListener::bind("127.0.0.1:0").await?;
+        let instagram_address = instagram_listener.local_addr()?;
+        let instagram = instagram::Instagram::new(instagram_address);
+        let instagram_script = Arc::new(Script::default());
+        servers.push(serve(instagram_listener, front::router(&instagram, &instagram_script)));
+        servers.push(tokio::spawn(Arc::clone(&instagram).run()));
+
+        let tiktok_listener = TcpListener::bind("127.0.0.1:0").await?;
+        let tiktok_address = tiktok_listener.local_addr()?;
+        let tiktok = tiktok::TikTok::new();
+        let tiktok_script = Arc::new(Script::default());
+        servers.push(serve(tiktok_listener, front::router(&tiktok, &tiktok_script)));
+        servers.push(tokio::spawn(Arc::clone(&tiktok).run()));
+
         let mail_listener = TcpListener::bind("127.0.0.1:0").await?;
         let mail_address = mail_listener.local_addr()?;
         let mailbox = Arc::new(mail::Mailbox::new());
@@ -183,6 +220,8 @@ impl Sandbox {
             gemini: addresses[3],
             stripe: stripe_address,
             fortnox: fortnox_address,
+            instagram: instagram_address,
+            tiktok: tiktok_address,
             mail: mail_address,
         };
         Ok(Self {
@@ -197,6 +236,10 @@ impl Sandbox {
             stripe_script,
             fortnox,
             fortnox_script,
+            instagram,
+            instagram_script,
+            tiktok,
+            tiktok_script,
             mailbox,
             secrets: store,
             addresses,

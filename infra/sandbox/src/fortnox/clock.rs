@@ -1,41 +1,6 @@
-//! What time it is at Fortnox, and what a clock in Sweden shows then.
+//! What a clock in Sweden shows.
 
-use std::time::Instant;
-
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Utc};
-
-/// A clock that can be set, moved on, and run faster or slower than true time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
-    /// The time shown at `since`, in milliseconds.
-    shown: i64,
-    since: Instant,
-    pace: f64,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self { shown: Utc::now().timestamp_millis(), since: Instant::now(), pace: 1.0 }
-    }
-}
-
-impl Clock {
-    /// Unix time in milliseconds.
-    pub(super) fn now(&self) -> i64 {
-        // Tests last for minutes: neither cast loses anything then.
-        #[expect(clippy::cast_possible_truncation, reason = "minutes in milliseconds fit")]
-        let passed = (self.since.elapsed().as_secs_f64() * 1000.0 * self.pace) as i64;
-        self.shown + passed
-    }
-
-    pub(super) fn set(&mut self, at: i64) {
-        *self = Self { shown: at, since: Instant::now(), ..*self };
-    }
-
-    pub(super) fn set_pace(&mut self, pace: f64) {
-        *self = Self { shown: self.now(), since: Instant::now(), pace };
-    }
-}
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeDelta, Timelike};
 
 /// The wall clock in Sweden, which is what `lastmodified` is compared with, as far as is known: UTC+1, and UTC+2 from the last Sunday of March to the last
 /// Sunday of October, 01:00 UTC each. An hour in autumn comes twice, as it does there.
@@ -71,15 +36,5 @@ mod tests {
         check("2026-10-25T00:59:59Z", "2026-10-25 02:59:00");
         check("2026-10-25T01:00:00Z", "2026-10-25 02:00:00");
         check("2026-12-31T23:30:00Z", "2027-01-01 00:30:00");
-    }
-
-    #[test]
-    fn a_clock_that_is_set_goes_on_at_its_pace() {
-        let mut clock = Clock::default();
-        clock.set_pace(0.0);
-        clock.set(1000);
-        let begun = Instant::now();
-        while begun.elapsed().as_millis() < 2 {}
-        assert_eq!(clock.now(), 1000);
     }
 }

@@ -49,8 +49,7 @@ pub use rest::Recorded;
 pub(crate) use rest::router;
 pub use world::OrgNumberSpelling;
 
-use crate::Key;
-use clock::Clock;
+use crate::{Key, clock::Clock};
 use grants::Grants;
 use limit::Limits;
 use oauth::Turned;

@@ -8,14 +8,13 @@ use serde_json::{Value, json};
 use super::{
     books::{CostCenter, Series, Voucher, Year},
     chart,
-    clock::Clock,
     customers::Customer,
     grants::Grants,
     invoices::Invoice,
     limit::Limits,
     refusal::Refusal,
 };
-use crate::Key;
+use crate::{Key, clock::Clock};
 
 /// All scopes that the sandbox knows.
 pub(super) const SCOPES: [&str; 6] =

@@ -5,38 +5,20 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use chrono::Utc;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{task::JoinSet, time::timeout};
 use url::Url;
 
 use super::{Stripe, lock, sign::sign};
+use crate::{Order, post};
 
 /// How long an endpoint may take. Not on our provider page, since Stripe does not say.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long automatic retries wait at first, and at most.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// The most an endpoint may say before its body.
-const MAX_HEAD: usize = 64 * 1024;
-
-/// In which order events are posted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// As they came about.
-    #[default]
-    InOrder,
-    /// The newest first.
-    Reversed,
-    /// As this seed has it, the copies among each other too.
-    Shuffled(u64),
-}
 
 /// Picks the events, by what would be posted, that Stripe loses: they are not posted, now or later.
 pub type Loses = Arc<dyn Fn(&Value) -> bool + Send + Sync>;
@@ -85,12 +67,7 @@ impl Stripe {
     /// # Errors
     /// If it is no http URL: the sandbox reaches nothing but this machine.
     pub fn set_endpoint(&self, url: &str) -> Result<()> {
-        let url: Url = url.parse().context("the endpoint is no URL")?;
-        let local = ["127.0.0.1", "localhost", "[::1]"];
-        ensure!(
-            url.scheme() == "http" && url.host_str().is_some_and(|host| local.contains(&host)),
-            "the endpoint is not on this machine"
-        );
+        let url = post::local(url)?;
         *lock(&self.endpoint) = Some(url);
         self.world().changed.notify_one();
         Ok(())
@@ -192,27 +169,12 @@ fn written(payload: &Value) -> Vec<u8> {
     format!("{payload:#}").into_bytes()
 }
 
-/// The status of the answer, if one came. What follows its head is of no interest, and redirects are not followed.
 async fn post(url: &Url, body: &[u8], signature: &str) -> Option<u16> {
-    timeout(PATIENCE, exchange(url, body, signature)).await.ok()?.ok()
-}
-
-async fn exchange(url: &Url, body: &[u8], signature: &str) -> Result<u16> {
-    let (host, port) = (url.host_str().context("no host")?, url.port_or_known_default().context("no port")?);
-    let mut stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
-    let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\nconnection: close\r\naccept: */*; q=0.5, application/xml\r\n\
-         user-agent: Stripe/1.0 (+https://stripe.com/docs/webhooks)\r\ncontent-type: application/json; charset=utf-8\r\n\
-         content-length: {}\r\nstripe-signature: {signature}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(&[head.as_bytes(), body].concat()).await?;
-    let mut answer = Vec::new();
-    while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
-        ensure!(answer.len() < MAX_HEAD && stream.read_buf(&mut answer).await? > 0, "no answer");
-    }
-    let head = String::from_utf8_lossy(&answer);
-    let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)).context("no status")?;
-    Ok(status.parse()?)
+    let headers = [
+        ("accept", "*/*; q=0.5, application/xml".to_owned()),
+        ("user-agent", "Stripe/1.0 (+https://stripe.com/docs/webhooks)".to_owned()),
+        ("content-type", "application/json; charset=utf-8".to_owned()),
+        ("stripe-signature", signature.to_owned()),
+    ];
+    post::post(url, &headers, body, PATIENCE).await
 }

@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 pub use billing::Outcome;
-pub use deliver::{Attempt, Delivery, Loses, Order};
+pub use deliver::{Attempt, Delivery, Loses};
 pub use invoices::{InvoiceFacts, InvoicePaymentFacts, InvoiceStatus, LineFacts};
 pub use objects::{
     CURRENT, CustomerFacts, ItemFacts, LEGACY, Metadata, PriceFacts, Shape, SubscriptionFacts, SubscriptionStatus,
@@ -44,6 +44,7 @@ pub use sessions::{CheckoutSessionFacts, MeterEvent, PortalSessionFacts};
 pub use sign::{sign, signature};
 pub use trigger::trigger_types;
 
+pub use crate::hooks::Order;
 use crate::{Canned, Key};
 use world::{Clock, World};
 

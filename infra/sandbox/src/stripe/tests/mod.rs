@@ -3,25 +3,16 @@ mod api;
 mod deliveries;
 mod shapes;
 
-use std::{
-    collections::VecDeque,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::{net::SocketAddr, sync::Arc};
 
-use axum::{
-    Router,
-    body::Bytes,
-    extract::State,
-    http::{HeaderMap, StatusCode},
-};
 use serde_json::Value;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::{Stripe, router, world::new_id};
 use crate::{
     Key, Script,
     ask::{Answer, call},
+    endpoint::Endpoint,
 };
 
 /// A Stripe whose clock stands still, and what asks it.
@@ -100,78 +91,4 @@ impl Answer {
         assert_eq!(self.body["error"]["type"], kind, "{}", self.text);
         assert_eq!(self.body["error"]["code"].as_str(), code, "{}", self.text);
     }
-}
-
-/// What an endpoint got.
-#[derive(Clone)]
-struct Got {
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Got {
-    fn header(&self, name: &str) -> &str {
-        self.headers[name].to_str().unwrap()
-    }
-
-    fn event(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap()
-    }
-
-    fn id(&self) -> String {
-        self.event()["id"].as_str().unwrap().to_owned()
-    }
-}
-
-#[derive(Default)]
-struct Inbox {
-    got: Mutex<Vec<Got>>,
-    answers: Mutex<VecDeque<u16>>,
-    count: watch::Sender<usize>,
-}
-
-/// An endpoint that answers 200, unless told otherwise.
-struct Endpoint {
-    url: String,
-    inbox: Arc<Inbox>,
-    server: JoinHandle<()>,
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
-
-impl Endpoint {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/webhooks/stripe?from=sandbox", listener.local_addr().unwrap());
-        let inbox = Arc::new(Inbox::default());
-        let server = crate::serve(listener, Router::new().fallback(receive).with_state(Arc::clone(&inbox)));
-        Self { url, inbox, server }
-    }
-
-    fn answer(&self, statuses: &[u16]) {
-        self.inbox.answers.lock().unwrap().extend(statuses);
-    }
-
-    fn got(&self) -> Vec<Got> {
-        self.inbox.got.lock().unwrap().clone()
-    }
-
-    fn ids(&self) -> Vec<String> {
-        self.got().iter().map(Got::id).collect()
-    }
-
-    async fn got_times(&self, times: usize) {
-        self.inbox.count.subscribe().wait_for(|count| *count >= times).await.unwrap();
-    }
-}
-
-async fn receive(State(inbox): State<Arc<Inbox>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    let status = inbox.answers.lock().unwrap().pop_front().unwrap_or(200);
-    inbox.got.lock().unwrap().push(Got { headers, body });
-    inbox.count.send_modify(|count| *count += 1);
-    StatusCode::from_u16(status).unwrap()
 }
