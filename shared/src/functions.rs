@@ -131,7 +131,7 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 18] = [
+pub const FUNCTIONS: [Function; 19] = [
     Function {
         name: "AccountingWritesHttp",
         routes: &["/v1/approvals", "/v1/accounting"],
@@ -235,6 +235,7 @@ pub const FUNCTIONS: [Function; 18] = [
         alarm: "insights-worker",
         ..function("generate_ai_insights", 6)
     },
+    Function { name: "Inbox", routes: &["/v1/inbox"], alarm: "inbox", ..function("inbox", 6) },
     Function { name: "Jobs", routes: &["/v1/jobs"], alarm: "jobs", ..function("jobs", 6) },
     Function {
         name: "RecordAgentAction",

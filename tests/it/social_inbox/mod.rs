@@ -3,6 +3,7 @@
 mod counted;
 mod interleaved;
 mod model;
+mod read;
 
 use std::sync::Arc;
 
