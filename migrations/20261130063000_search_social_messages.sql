@@ -18,11 +18,16 @@ create function public.search_social_messages(query text, most integer default 5
     language plpgsql stable security definer set search_path = '' as $$
 #variable_conflict use_column
 declare
-    v_org   uuid := app.current_org_id();
+    v_agent boolean := current_setting('role') = 'spine_agent';
+    v_org   uuid;
     v_words tsquery;
 begin
-    if v_org is null or not coalesce(case when current_setting('role') = 'spine_agent' then app.agent_may('social:read') else app.may('social:read') end, false) then
-        perform app.refuse('PT403', 'forbidden', 'This asks for social:read.');
+    if not v_agent then
+        perform app.signed_in();
+    end if;
+    v_org := app.current_org_id();
+    if v_org is null or not coalesce(case when v_agent then app.agent_may('social:read') else app.may('social:read') end, false) then
+        perform app.refuse('PT403', 'social_read_forbidden', 'Your role in this organisation does not allow social:read.');
     end if;
     -- Each word as the beginning of one, so that `soff` finds `soffan`.
     select string_agg(format('''%s'':*', replace(w.lexeme, '''', '''''')), ' & ')::tsquery into v_words

@@ -11,10 +11,12 @@ mod handler;
 mod json;
 mod meta;
 mod read;
+mod said;
 mod state;
 mod tiktok;
 mod work;
 
 pub use handler::handle;
-pub use read::{Read, read};
+pub use read::read;
+pub use said::Read;
 pub use state::State;

@@ -9,7 +9,7 @@ use shared::{
 
 use crate::{
     json::{member, text, time_of},
-    read::Read,
+    said::Read,
 };
 
 /// The most parts of an entry.

@@ -6,7 +6,7 @@ use shared::social::{Attachment, Kind, Life, Observation, Place, Precision, Thre
 
 use crate::{
     json::{member, text, time_of},
-    read::Read,
+    said::Read,
 };
 
 pub(crate) fn read(account: &str, event: &Value, read: &mut Read) {

@@ -20,10 +20,7 @@ use shared::{
 };
 use uuid::Uuid;
 
-use crate::{
-    read::{Read, read},
-    state::State,
-};
+use crate::{read::read, said::Read, state::State};
 
 /// How many entries one transaction takes.
 const PAGE: i64 = 50;
