@@ -40,7 +40,8 @@ pub enum Written {
     Raw,
 }
 
-/// Picks the events that are lost, by what would be posted of each: Instagram's entry, TikTok's body. They are not posted, now or later.
+/// Picks the events that are lost, by what would be posted of each: Instagram's entry, TikTok's body. They are not posted, now or
+/// later.
 pub type Loses = Arc<dyn Fn(&Value) -> bool + Send + Sync>;
 
 /// How events are posted.
