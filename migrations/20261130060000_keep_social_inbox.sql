@@ -127,9 +127,9 @@ alter table public.social_analytics
     add constraint social_analytics_place_key unique nulls not distinct (org_id, account_id, metric_type, recorded_at, media_id),
     add constraint social_analytics_media_id_check check (length(media_id) between 1 and 500);
 comment on table public.social_analytics is
-    'A figure of an account or of one of its posts for a day of the organisation, as the platform gives it. What it does not give has no row.';
+    'A figure of an account or of one of its posts for a day of UTC, as the platform gives it. What it does not give has no row.';
 comment on column public.social_analytics.media_id is 'The post. Null: the account.';
-comment on column public.social_analytics.recorded_at is 'When the day began, in the organisation''s time zone.';
+comment on column public.social_analytics.recorded_at is 'When the day began, in UTC.';
 create index social_analytics_org_id_media_id_idx on public.social_analytics (org_id, account_id, media_id, recorded_at) where media_id is not null;
 
 -- Threads --------------------------------------------------------------------------------------------------------------------
@@ -217,6 +217,8 @@ create function app.social_words(p_org uuid, p_text text) returns tsvector
     language sql immutable parallel safe set search_path = ''
     return array_to_tsvector(array['@' || p_org]) || to_tsvector('pg_catalog.simple', coalesce(p_text, ''));
 comment on function app.social_words(uuid, text) is 'Words of a message, and its organisation as one more word.';
+-- Writing a message computes what its index has.
+grant execute on function app.social_words(uuid, text) to authenticated, spine_service, spine_definer;
 create index social_messages_words_idx on public.social_messages using gin (app.social_words(org_id, content)) where content is not null;
 create index social_messages_unread_idx on public.social_messages (org_id, thread_id, received_at)
     where direction = 'in' and status = 'new' and deleted_at is null;
@@ -394,12 +396,46 @@ begin
     return null;
 end
 $$;
-grant execute on function app.count_new_messages(), app.count_changed_messages(), app.count_removed_messages() to spine_owner;
+create function app.notify_of_social_account() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+begin
+    -- The time says which loss it is: an account that is connected again and lost again is another.
+    perform app.notify_holders(new.org_id, 'integrations:manage', 'connection_needs_person',
+                               jsonb_build_object('account_id', new.id, 'provider', new.platform, 'status', new.status),
+                               new.id || ':' || extract(epoch from now()));
+    return null;
+end
+$$;
+comment on function app.notify_of_social_account() is 'Notifies those who manage connections that a social account must be connected again.';
+-- Who changes messages locks their rows and those of their threads, in whatever order a statement finds them. One of an organisation's writers
+-- at a time, each for a moment, so that no two wait for each other.
+create function app.lock_inbox() returns void
+    language sql volatile security definer set search_path = '' as $$
+    select pg_advisory_xact_lock(hashtextextended('spine inbox ' || app.current_org_id(), 0)) where app.current_org_id() is not null
+$$;
+comment on function app.lock_inbox() is 'Makes the inbox of the organisation this transaction''s alone to write until it ends.';
+create function app.lock_inbox_first() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+begin
+    perform app.lock_inbox();
+    return null;
+end
+$$;
+grant execute on function app.lock_inbox() to spine_service;
+grant execute on function app.lock_inbox_first() to spine_owner;
+grant execute on function app.count_new_messages(), app.count_changed_messages(), app.count_removed_messages(),
+    app.notify_of_social_account() to spine_owner;
 revoke execute on function app.count_in_threads(jsonb) from public;
 
 reset role;
 set local role spine_owner;
 
+create trigger social_messages_lock before update or delete on public.social_messages
+    for each statement execute function app.lock_inbox_first();
+create trigger social_threads_lock before update on public.social_threads
+    for each statement execute function app.lock_inbox_first();
+create trigger social_accounts_notify after update of status on public.social_accounts
+    for each row when (new.status = 'needs_reconsent' and old.status = 'active') execute function app.notify_of_social_account();
 create function app.stamp_thread_closing() returns trigger
     language plpgsql set search_path = '' as $$
 begin

@@ -105,6 +105,15 @@ pub const FORTNOX: Queue = Queue {
     oldest: Duration::from_mins(30),
 };
 
+/// The queue of what social platforms deliver.
+pub const SOCIAL_EVENTS: Queue = Queue {
+    name: "social-events",
+    variable: "SOCIAL_EVENTS_QUEUE_URL",
+    resource: "SocialEvents",
+    alarm: "social-events",
+    oldest: Duration::from_mins(15),
+};
+
 /// The queue of readings of social accounts.
 pub const SOCIAL: Queue = Queue {
     name: "social",
@@ -115,14 +124,14 @@ pub const SOCIAL: Queue = Queue {
 };
 
 /// All queues.
-pub const QUEUES: [Queue; 6] = [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING, SOCIAL];
+pub const QUEUES: [Queue; 7] = [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING, SOCIAL_EVENTS, SOCIAL];
 
 /// How long a function behind the HTTP API may take, which gives up after 30 s.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 18] = [
+pub const FUNCTIONS: [Function; 21] = [
     Function {
         name: "AccountingWritesHttp",
         routes: &["/v1/approvals", "/v1/accounting"],
@@ -245,12 +254,32 @@ pub const FUNCTIONS: [Function; 18] = [
         alarm: "insights-worker",
         ..function("generate_ai_insights", 6)
     },
+    Function { name: "Inbox", routes: &["/v1/inbox"], alarm: "inbox", ..function("inbox", 6) },
     Function { name: "Jobs", routes: &["/v1/jobs"], alarm: "jobs", ..function("jobs", 6) },
     Function {
         name: "RecordAgentAction",
         routes: &["/v1/agent-actions"],
         alarm: "agent-actions",
         ..function("record_agent_action", 10)
+    },
+    Function {
+        name: "SocialWebhookHttp",
+        routes: &["/webhooks/meta", "/webhooks/tiktok"],
+        sends: &[SOCIAL_EVENTS],
+        concurrency: 16,
+        alarm: "social-webhook-http",
+        ..function("social_webhook", 6)
+    },
+    Function {
+        name: "SocialWebhookWorker",
+        jobs: &["social_events"],
+        queue: Some(SOCIAL_EVENTS),
+        switch: Some("social.enabled"),
+        sends: &[SOCIAL_EVENTS, SOCIAL],
+        timeout: Duration::from_secs(60),
+        concurrency: 2,
+        alarm: "social-webhook-worker",
+        ..function("social_webhook", 6)
     },
     Function {
         name: "StripeWebhookHttp",

@@ -270,6 +270,14 @@ impl HttpResponse {
         Self::new(StatusCode::SEE_OTHER, headers, "text/plain; charset=utf-8", Vec::new())
     }
 
+    /// 200: text that a program asked for, and nothing else.
+    #[must_use]
+    pub fn plain(text: &str) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Self::new(StatusCode::OK, headers, "text/plain; charset=utf-8", text.as_bytes().to_vec())
+    }
+
     /// 200: a page for a person whom no app waits for. Texts of our own, with nothing that HTML would need to escape; `code` says the same to
     /// a program.
     #[must_use]

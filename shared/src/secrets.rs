@@ -53,11 +53,17 @@ pub enum Secret {
     IntegrationKey,
     /// Where mail is handed in, and the login: `smtp://` or `smtps://`.
     MailUrl,
+    /// Secrets that Meta signs deliveries with, with spaces between: the Meta app's and the Instagram app's, and another while one is reset.
+    MetaAppSecrets,
+    /// What Meta must name when it asks whether deliveries are wanted; several likewise.
+    MetaVerifyTokens,
+    /// Secrets that TikTok signs deliveries with, likewise.
+    TiktokClientSecrets,
 }
 
 impl Secret {
     /// Every one.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::DatabaseUrl,
         Self::MongodbUri,
         Self::SupabaseJwtSecret,
@@ -72,6 +78,9 @@ impl Secret {
         Self::FortnoxClientSecret,
         Self::IntegrationKey,
         Self::MailUrl,
+        Self::MetaAppSecrets,
+        Self::MetaVerifyTokens,
+        Self::TiktokClientSecrets,
     ];
 
     /// The environment variable's name.
@@ -92,6 +101,9 @@ impl Secret {
             Self::FortnoxClientSecret => "FORTNOX_CLIENT_SECRET",
             Self::IntegrationKey => "INTEGRATION_KEY",
             Self::MailUrl => "MAIL_URL",
+            Self::MetaAppSecrets => "META_APP_SECRETS",
+            Self::MetaVerifyTokens => "META_VERIFY_TOKENS",
+            Self::TiktokClientSecrets => "TIKTOK_CLIENT_SECRETS",
         }
     }
 

@@ -15,7 +15,7 @@ pub enum SignatureError {
     /// The header is not a list of `key=value`, is too long, or has no time, two, or one that is no number.
     #[error("header_malformed")]
     Malformed,
-    /// No signature of the scheme `v1`.
+    /// No signature of the scheme that counts.
     #[error("scheme_missing")]
     SchemeMissing,
     /// No signature matches with any secret.
@@ -48,27 +48,93 @@ pub fn verify_stripe(
     now_s: i64,
     tolerance_s: i64,
 ) -> Result<usize, SignatureError> {
+    verify_timed("v1", header, body, secrets, now_s, [tolerance_s, tolerance_s])
+}
+
+/// Checks `header` as TikTok's `Tiktok-Signature` of `body`: `t=<seconds>,s=<hex>`, made with one of `secrets`, at most
+/// `tolerance_s[0]` seconds before `now_s` and `tolerance_s[1]` after it. Which of the secrets it was, by index.
+///
+/// Otherwise as [`verify_stripe`].
+///
+/// # Errors
+/// [`SignatureError`].
+pub fn verify_tiktok(
+    header: Option<&str>,
+    body: &[u8],
+    secrets: &[&str],
+    now_s: i64,
+    tolerance_s: [i64; 2],
+) -> Result<usize, SignatureError> {
+    verify_timed("s", header, body, secrets, now_s, tolerance_s)
+}
+
+/// Checks `header` as Meta's `X-Hub-Signature-256` of `body`: `sha256=` and 64 lower-case hex digits, made with one of `secrets`. Which of
+/// the secrets it was, by index. No time is signed: what is sent again must be known by what it says.
+///
+/// Pass the raw bytes: Meta escapes every character beyond ASCII, and signs what it escaped.
+///
+/// # Errors
+/// [`SignatureError`].
+pub fn verify_meta(header: Option<&str>, body: &[u8], secrets: &[&str]) -> Result<usize, SignatureError> {
     let header = header.filter(|header| !header.is_empty()).ok_or(SignatureError::NotSigned)?;
-    let Signed { at, at_text, signatures } = parse(header)?;
+    let (scheme, value) = header.split_once('=').ok_or(SignatureError::Malformed)?;
+    if scheme != "sha256" {
+        return Err(SignatureError::SchemeMissing);
+    }
+    let signature = signature_of(value).ok_or(SignatureError::Malformed)?;
+    let made = |secret: &&str| matches(secret, &[body], &[signature]);
+    secrets.iter().position(made).ok_or(SignatureError::Mismatch)
+}
+
+/// Whether `given` is one of `tokens`. Compared in constant time.
+#[must_use]
+pub fn is_one_of(given: &str, tokens: &[&str]) -> bool {
+    let digest = |text: &str| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"token").ok()?;
+        mac.update(text.as_bytes());
+        Some(mac.finalize())
+    };
+    let given = digest(given);
+    given.is_some() && tokens.iter().any(|token| digest(token) == given)
+}
+
+/// Checks a header with a time, whose signatures of the text `<time>.<body>` stand under `scheme`.
+fn verify_timed(
+    scheme: &str,
+    header: Option<&str>,
+    body: &[u8],
+    secrets: &[&str],
+    now_s: i64,
+    [past, future]: [i64; 2],
+) -> Result<usize, SignatureError> {
+    let header = header.filter(|header| !header.is_empty()).ok_or(SignatureError::NotSigned)?;
+    let Signed { at, at_text, signatures } = parse(header, scheme)?;
     if signatures.is_empty() {
         return Err(SignatureError::SchemeMissing);
     }
-    let matching = secrets.iter().position(|secret| {
-        // HMAC takes keys of any length.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return false };
-        mac.update(at_text.as_bytes());
-        mac.update(b".");
-        mac.update(body);
-        let expected = mac.finalize();
-        // Compared in constant time.
-        signatures.iter().any(|signature| CtOutput::new((*signature).into()) == expected)
-    });
-    let matching = matching.ok_or(SignatureError::Mismatch)?;
+    let made = |secret: &&str| matches(secret, &[at_text.as_bytes(), b".", body], &signatures);
+    let matching = secrets.iter().position(made).ok_or(SignatureError::Mismatch)?;
     match now_s.saturating_sub(at) {
-        age if age > tolerance_s => Err(SignatureError::Stale),
-        age if age < -tolerance_s => Err(SignatureError::FromTheFuture),
+        age if age > past => Err(SignatureError::Stale),
+        age if age < -future => Err(SignatureError::FromTheFuture),
         _ => Ok(matching),
     }
+}
+
+/// Whether one of `signatures` is HMAC-SHA256 of all `parts` under `secret`. Compared in constant time.
+fn matches(secret: &str, parts: &[&[u8]], signatures: &[[u8; 32]]) -> bool {
+    // HMAC takes keys of any length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return false };
+    parts.iter().for_each(|part| mac.update(part));
+    let expected = mac.finalize();
+    signatures.iter().any(|signature| CtOutput::new((*signature).into()) == expected)
+}
+
+/// 64 lower-case hex digits. Upper case is none: no provider writes it.
+fn signature_of(value: &str) -> Option<[u8; 32]> {
+    let mut signature = [0; 32];
+    let lower = !value.bytes().any(|byte| byte.is_ascii_uppercase());
+    (lower && hex::decode_to_slice(value, &mut signature).is_ok()).then_some(signature)
 }
 
 struct Signed<'a> {
@@ -77,7 +143,7 @@ struct Signed<'a> {
     signatures: Vec<[u8; 32]>,
 }
 
-fn parse(header: &str) -> Result<Signed<'_>, SignatureError> {
+fn parse<'a>(header: &'a str, scheme: &str) -> Result<Signed<'a>, SignatureError> {
     if header.len() > MAX_HEADER {
         return Err(SignatureError::Malformed);
     }
@@ -92,13 +158,8 @@ fn parse(header: &str) -> Result<Signed<'_>, SignatureError> {
                     return Err(SignatureError::Malformed);
                 }
             }
-            // One that is no signature does not spoil another that is. Upper case is none: Stripe writes lower.
-            "v1" if !value.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-                let mut signature = [0; 32];
-                if hex::decode_to_slice(value, &mut signature).is_ok() {
-                    signatures.push(signature);
-                }
-            }
+            // One that is no signature does not spoil another that is.
+            key if key == scheme => signatures.extend(signature_of(value)),
             // Other schemes are never accepted: one could be weaker.
             _ => {}
         }
@@ -225,11 +286,92 @@ mod tests {
         check_age(1, 0, Err(SignatureError::Stale));
     }
 
+    const META: &str = "meta_app_secret_test";
+    const META_BODY: &str =
+        r#"{"object":"instagram","entry":[{"id":"17841400000000000","time":1700000000,"messaging":[]}]}"#;
+    const META_GOOD: &str = "91c5d94b3a953830abbaa20fccc7ad3d63604738a70f56e35e4833eff532dd26";
+
+    #[track_caller]
+    fn check_meta(header: &str, wanted: Result<usize, SignatureError>) {
+        assert_eq!(verify_meta(Some(header), META_BODY.as_bytes(), &[META]), wanted, "{header}");
+    }
+
+    #[test]
+    fn metas_vectors_are_accepted_escaped_and_raw_each_as_its_own_bytes() {
+        let escaped = (
+            br#"{"text":"\u00e4\u00f6\u00e5"}"#.as_slice(),
+            "e8473264b157ecd8822805025b2053c005e31cccc7bab366668976639f9023a7",
+        );
+        let raw = (r#"{"text":"äöå"}"#.as_bytes(), "3cf2cc384e3f2ca536bda1a87f301f3fa90775b005d3b9cff36e6be32cd17eaa");
+        for (body, signature) in [(META_BODY.as_bytes(), META_GOOD), escaped, raw] {
+            let header = format!("sha256={signature}");
+            assert_eq!(verify_meta(Some(&header), body, &["other", META]), Ok(1));
+            assert_eq!(verify_meta(Some(&header), &[body, b" "].concat(), &[META]), Err(SignatureError::Mismatch));
+        }
+        // The same text, but not the same bytes.
+        let header = format!("sha256={}", escaped.1);
+        assert_eq!(verify_meta(Some(&header), raw.0, &[META]), Err(SignatureError::Mismatch));
+    }
+
+    #[test]
+    fn metas_header_is_one_sha256_in_lower_case_and_nothing_else() {
+        check_meta(&format!("sha256={META_GOOD}"), Ok(0));
+        assert_eq!(verify_meta(None, META_BODY.as_bytes(), &[META]), Err(SignatureError::NotSigned));
+        assert_eq!(
+            verify_meta(Some(&format!("sha256={META_GOOD}")), META_BODY.as_bytes(), &[]),
+            Err(SignatureError::Mismatch)
+        );
+        check_meta("", Err(SignatureError::NotSigned));
+        check_meta(META_GOOD, Err(SignatureError::Malformed));
+        check_meta(&format!("sha256={}", META_GOOD.to_uppercase()), Err(SignatureError::Malformed));
+        check_meta(&format!("sha256={META_GOOD},sha256={META_GOOD}"), Err(SignatureError::Malformed));
+        check_meta(&format!("sha256= {META_GOOD}"), Err(SignatureError::Malformed));
+        check_meta("sha256=", Err(SignatureError::Malformed));
+        check_meta(&format!("sha1={}", &META_GOOD[..40]), Err(SignatureError::SchemeMissing));
+        check_meta(&format!("SHA256={META_GOOD}"), Err(SignatureError::SchemeMissing));
+        check_meta(&format!("sha256={}", "0".repeat(64)), Err(SignatureError::Mismatch));
+    }
+
+    #[test]
+    fn tiktoks_vector_is_accepted_within_its_time_and_no_other_scheme_is() {
+        const TIKTOK: &str = "tt_client_secret_test";
+        let body = r#"{"client_key":"bwo2m45353a6k85","event":"authorization.removed","create_time":1700000000,"user_openid":"act.example","content":"{\"reason\": 1}"}"#;
+        let good = "79053b3d4d5bdf3039c76d87dfe72e80fee286d3560118c061e5c2806cbc470a";
+        let check = |header: &str, now: i64, wanted: Result<usize, SignatureError>| {
+            assert_eq!(
+                verify_tiktok(Some(header), body.as_bytes(), &[TIKTOK], now, [1000, 300]),
+                wanted,
+                "{header} at {now}"
+            );
+        };
+        let header = format!("t={AT},s={good}");
+        check(&header, AT, Ok(0));
+        check(&header, AT + 1000, Ok(0));
+        check(&header, AT + 1001, Err(SignatureError::Stale));
+        check(&header, AT - 300, Ok(0));
+        check(&header, AT - 301, Err(SignatureError::FromTheFuture));
+        check(&format!("t={AT},v1={good}"), AT, Err(SignatureError::SchemeMissing));
+        check(&format!("t={},s={good}", AT + 1), AT, Err(SignatureError::Mismatch));
+        check(&format!("s={good}"), AT, Err(SignatureError::Malformed));
+        check(&format!("s={good},t={AT}"), AT, Ok(0));
+    }
+
+    #[test]
+    fn a_token_is_one_of_those_that_are_set_and_nothing_like_it() {
+        assert!(is_one_of("b", &["a", "b"]));
+        for given in ["", "c", "a b", "B", "b "] {
+            assert!(!is_one_of(given, &["a", "b"]), "{given:?}");
+        }
+        assert!(!is_one_of("", &[]));
+    }
+
     proptest::proptest! {
         #[test]
-        fn no_header_makes_it_panic_or_accept(header in ".{0,200}", noise in "[tv01=,a-f0-9]{0,200}") {
+        fn no_header_makes_it_panic_or_accept(header in ".{0,200}", noise in "[tsvha01256=,a-f0-9]{0,200}") {
             for header in [header, noise] {
                 proptest::prop_assert!(verify_stripe(Some(&header), BODY.as_bytes(), &[SECRET], AT, 300).is_err());
+                proptest::prop_assert!(verify_tiktok(Some(&header), BODY.as_bytes(), &[SECRET], AT, [300, 300]).is_err());
+                proptest::prop_assert!(verify_meta(Some(&header), BODY.as_bytes(), &[SECRET]).is_err());
             }
         }
     }

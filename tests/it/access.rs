@@ -74,6 +74,7 @@ async fn every_function_of_the_data_api_is_callable_by_those_it_is_declared_for_
         ("revoke_session", people),
         ("search_clients", &["authenticated", "spine_agent", "spine_caller", "spine_service"]),
         ("search_org_brain", &["authenticated", "spine_agent", "spine_caller", "spine_service"]),
+        ("search_social_messages", &["authenticated", "spine_agent", "spine_caller"]),
         ("set_active_context", people),
         ("update_lead_score", &["authenticated", "spine_agent", "spine_caller", "spine_service"]),
     ];
@@ -133,6 +134,7 @@ async fn nobody_without_a_standing_session_of_an_account_gets_anything_done() {
         format!("public.approve('{NOBODY}', '')"),
         format!("public.refuse('{NOBODY}')"),
         "public.allow_own_approvals(true)".to_owned(),
+        "public.search_social_messages('word')".to_owned(),
     ];
     let still = db.still().await;
     for (caller, code) in &callers {

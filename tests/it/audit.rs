@@ -419,6 +419,7 @@ async fn no_name_address_or_number_of_anybody_gets_into_the_log() {
         "social_accounts.status",
         "social_messages.status",
         "social_sentiment.model_used",
+        "social_threads.status",
         "submission_reviews.decision",
         "submissions.status",
         "template_question_accounting.account",

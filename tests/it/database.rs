@@ -190,6 +190,8 @@ async fn what_belongs_to_agents_people_or_the_system_is_written_by_no_other() {
                 "render_requests.error: human but system",
                 "render_requests.status: human but system",
                 "social_messages.status: system but human",
+                "social_threads.assigned_to: system but human",
+                "social_threads.status: system but human",
                 "submissions.reviewed_at: human but system",
                 "submissions.submitted_at: human but system",
                 "templates.is_system: human but system",

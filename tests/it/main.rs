@@ -49,6 +49,8 @@ mod rules;
 mod schema;
 mod social;
 mod social_fetch;
+mod social_inbox;
+mod social_webhook;
 mod stripe;
 mod supabase;
 mod template;

@@ -244,6 +244,7 @@ const MAY_SET: [(&str, &str, &str, &str); 28] = [
     ("spine_service", "render_requests.status", "update", "how far a render is"),
     ("spine_service", "render_results.served_by", "insert", "how a picture was made"),
     ("spine_service", "social_accounts.status", "insert, update", "whether the platform still lets us in"),
+    ("spine_service", "social_media.published_at", "insert, update", "when a post was made, as the platform has it"),
     ("spine_service", "stripe_objects.told_by", "insert, update", "the event that an object is known from"),
     ("spine_service", "subscriptions.cancel_at", "insert, update", "as Stripe has it"),
     ("spine_service", "subscriptions.cancel_at_period_end", "insert, update", "as Stripe has it"),

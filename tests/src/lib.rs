@@ -619,7 +619,8 @@ impl TestApp {
     }
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> Answer {
+/// Sends a request that was built by hand.
+pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let bytes = response.bytes().await.unwrap();

@@ -75,6 +75,10 @@ const DOMAINS: [(&str, &[&str]); 15] = [
             "social_analytics",
             "social_sentiment",
             "social_cursors",
+            "social_threads",
+            "social_media",
+            "social_capabilities",
+            "social_pace",
         ],
     ),
     (

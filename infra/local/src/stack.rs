@@ -179,6 +179,9 @@ impl Stack {
             (Secret::FortnoxClientSecret, &sandbox.fortnox.client_secret().get()),
             (Secret::IntegrationKey, &integration_key),
             (Secret::MailUrl, &mail_url),
+            (Secret::MetaAppSecrets, &sandbox.instagram.app_secret().get()),
+            (Secret::MetaVerifyTokens, &sandbox.instagram.verify_token().get()),
+            (Secret::TiktokClientSecrets, &sandbox.tiktok.client_secret().get()),
         ] {
             sandbox.secrets.set(secret.name(), value);
         }

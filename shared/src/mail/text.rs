@@ -236,8 +236,8 @@ fn invitation(mail: &Mail<'_>) -> Option<String> {
 fn provider(subject: &Value) -> &'static str {
     match subject["provider"].as_str() {
         Some("fortnox") => "Fortnox",
-        Some("facebook") => "Facebook",
         Some("instagram") => "Instagram",
+        Some("facebook") => "Facebook",
         Some("tiktok") => "TikTok",
         _ => "another system",
     }

@@ -10,6 +10,7 @@ pub mod cache;
 pub mod error_logs;
 pub mod fortnox;
 pub mod idempotency;
+pub mod inbox;
 pub mod insights;
 pub mod integrations;
 pub mod leads;

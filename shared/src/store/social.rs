@@ -86,8 +86,8 @@ pub struct Merged {
 
 /// Merges observations of one account's items into the inbox. The account must be held by this transaction.
 ///
-/// Items are locked in one order, and read after they are locked, so that deliveries and readings of the same items at the same time lose
-/// nothing of each other.
+/// The organisation's inbox is locked until the transaction ends, and items are read after that, so that deliveries, readings and people at
+/// the same time lose nothing of each other.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -165,11 +165,11 @@ async fn lock_items(
     account_id: Uuid,
     ids: &[String],
 ) -> Result<BTreeMap<String, Stored>, StoreError> {
-    // Nothing is updated: a row that is there is only locked.
+    sqlx::query!("select app.lock_inbox()").execute(tx.conn()?).await?;
     sqlx::query!(
-        "insert into public.social_message_keys as k (org_id, account_id, platform_id)
-         select $1, $2, x.id from unnest($3::text[]) x (id) order by x.id
-         on conflict (org_id, account_id, platform_id) do update set facts = k.facts where false",
+        "insert into public.social_message_keys (org_id, account_id, platform_id)
+         select $1, $2, x.id from unnest($3::text[]) x (id)
+         on conflict (org_id, account_id, platform_id) do nothing",
         org_id,
         account_id,
         ids
@@ -325,7 +325,7 @@ fn row_of(change: &Change, message: &Message) -> Value {
     })
 }
 
-/// Makes the threads of messages, and names who is on their other side. They are locked in one order.
+/// Makes the threads of messages, and names who is on their other side.
 async fn keep_threads(
     tx: &mut ServiceTx,
     org_id: Uuid,
@@ -341,12 +341,6 @@ async fn keep_threads(
     }
     let mut threads: BTreeMap<&str, Thread<'_>> = BTreeMap::new();
     for (change, message) in shown {
-        if let Some(before) = &change.stored.item.message
-            && before.thread_id != message.thread_id
-        {
-            // Locked with the others, since the message leaves it.
-            threads.entry(&before.thread_id).or_default();
-        }
         let thread = threads.entry(&message.thread_id).or_default();
         thread.kind = match message.kind {
             Kind::Message | Kind::StoryReply => "message",
@@ -365,8 +359,7 @@ async fn keep_threads(
         .iter()
         .map(|(id, thread)| {
             let (at, name, with) = thread.named.map_or((None, None, None), |(at, name, with)| (Some(at), name, with));
-            let kind = if thread.kind.is_empty() { "comment" } else { thread.kind };
-            json!({ "id": id, "kind": kind, "media_id": thread.media_id, "at": at, "name": name, "with": with })
+            json!({ "id": id, "kind": thread.kind, "media_id": thread.media_id, "at": at, "name": name, "with": with })
         })
         .collect();
     sqlx::query!(
@@ -391,6 +384,218 @@ async fn keep_threads(
     .execute(tx.conn()?)
     .await?;
     Ok(())
+}
+
+/// One entry of a delivered body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// The platform's id of the account that it is for.
+    pub account: String,
+    /// What it is, as in `messages`.
+    pub event_type: String,
+    /// Its bytes, as they stood in the body.
+    pub raw: &'a [u8],
+}
+
+/// What became of the entries of a body.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// Jobs whose worker is to be woken: organisation and job.
+    pub due: Vec<(Uuid, Uuid)>,
+    /// How many rows are new. An entry is one for each organisation that has connected its account.
+    pub stored: i64,
+    /// How many entries are for accounts that no organisation has connected. Nothing is kept of them.
+    pub unowned: i64,
+}
+
+/// Stores entries of a body that `provider` (`meta` or `tiktok`) delivered, for each organisation its own, and queues the work on them.
+/// `digest` is the SHA-256 of the whole body.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn take_events(
+    tx: &mut DirectoryTx,
+    provider: &str,
+    digest: &[u8],
+    entries: &[Entry<'_>],
+) -> Result<Taken, StoreError> {
+    let accounts: Vec<&str> = entries.iter().map(|entry| entry.account.as_str()).collect();
+    let types: Vec<&str> = entries.iter().map(|entry| entry.event_type.as_str()).collect();
+    let raws: Vec<&[u8]> = entries.iter().map(|entry| entry.raw).collect();
+    let rows = sqlx::query!(
+        "select org_id, job_id, is_due, stored from app.take_social_events($1, $2, $3, $4, $5)",
+        provider,
+        digest,
+        &accounts as &[&str],
+        &types as &[&str],
+        &raws as &[&[u8]]
+    )
+    .fetch_all(tx.conn()?)
+    .await?;
+    let mut taken = Taken::default();
+    for row in rows {
+        let stored = row.stored.unwrap_or_default();
+        if row.org_id.is_some() {
+            taken.stored += stored;
+        } else {
+            taken.unowned += stored;
+        }
+        if let (Some(org_id), Some(job_id), Some(true)) = (row.org_id, row.job_id, row.is_due) {
+            taken.due.push((org_id, job_id));
+        }
+    }
+    Ok(taken)
+}
+
+/// A delivered entry that nothing was done about yet.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its id.
+    pub id: Uuid,
+    /// `meta` or `tiktok`.
+    pub provider: String,
+    /// The platform's id of the account that it is for.
+    pub account: String,
+    /// Its bytes.
+    pub raw: Vec<u8>,
+}
+
+/// Entries of an organisation that nothing was done about yet, locked, in the order they came; `most` at most.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn lock_events(tx: &mut ServiceTx, org_id: Uuid, most: i64) -> Result<Vec<Event>, StoreError> {
+    let events = sqlx::query_as!(
+        Event,
+        r#"select id, provider, object_id as "account!", raw from public.webhook_events
+            where org_id = $1 and provider in ('meta', 'tiktok') and status = 'received'
+            order by received_at, id limit $2 for update"#,
+        org_id,
+        most
+    );
+    Ok(events.fetch_all(tx.conn()?).await?)
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The entry.
+    pub id: Uuid,
+    /// `applied`, `ignored`, `unparsed` or `failed`.
+    pub status: &'static str,
+    /// Why, as a code.
+    pub error: Option<String>,
+}
+
+/// Writes down what became of entries.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn end_events(tx: &mut ServiceTx, org_id: Uuid, outcomes: &[Outcome]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = outcomes.iter().map(|outcome| outcome.id).collect();
+    let statuses: Vec<&str> = outcomes.iter().map(|outcome| outcome.status).collect();
+    let errors: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.error.as_deref()).collect();
+    sqlx::query!(
+        "update public.webhook_events e set status = x.status, error = x.error
+           from unnest($2::uuid[], $3::text[], $4::text[]) x (id, status, error)
+          where e.org_id = $1 and e.id = x.id",
+        org_id,
+        &ids,
+        &statuses as &[&str],
+        &errors as &[Option<&str>]
+    )
+    .execute(tx.conn()?)
+    .await?;
+    Ok(())
+}
+
+/// Whether entries of an organisation wait.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn has_events(tx: &mut ServiceTx, org_id: Uuid) -> Result<bool, StoreError> {
+    let waits = sqlx::query_scalar!(
+        r#"select exists (select from public.webhook_events
+                           where org_id = $1 and provider in ('meta', 'tiktok') and status = 'received') as "waits!""#,
+        org_id
+    );
+    Ok(waits.fetch_one(tx.conn()?).await?)
+}
+
+/// Says that the platform delivered something for an account; to the minute.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn note_event(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update public.social_accounts set event_at = now()
+          where org_id = $1 and id = $2 and (event_at is null or event_at < now() - interval '1 minute')",
+        org_id,
+        account_id
+    )
+    .execute(tx.conn()?)
+    .await?;
+    Ok(())
+}
+
+/// A figure of an account or of one of its posts, for the day of UTC that `at` is in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// The post. None: the account.
+    pub media_id: Option<String>,
+    /// What it is of, as in `reach`.
+    pub metric: String,
+    /// How much.
+    pub value: f64,
+    /// When it was so.
+    pub at: DateTime<Utc>,
+}
+
+/// Stores figures, in the place of earlier ones of the same day.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn keep_figures(
+    tx: &mut ServiceTx,
+    org_id: Uuid,
+    account_id: Uuid,
+    figures: &[Figure],
+) -> Result<(), StoreError> {
+    let media: Vec<Option<&str>> = figures.iter().map(|figure| figure.media_id.as_deref()).collect();
+    let metrics: Vec<&str> = figures.iter().map(|figure| figure.metric.as_str()).collect();
+    let values: Vec<f64> = figures.iter().map(|figure| figure.value).collect();
+    let times: Vec<DateTime<Utc>> = figures.iter().map(|figure| figure.at).collect();
+    sqlx::query!(
+        "insert into public.social_analytics (org_id, account_id, media_id, metric_type, value, recorded_at)
+         select distinct on (3, 4, 6) $1::uuid, $2::uuid, x.media, x.metric, x.value::numeric, d.day
+           from unnest($3::text[], $4::text[], $5::double precision[], $6::timestamptz[]) with ordinality x (media, metric, value, at, place)
+          cross join lateral (select date_trunc('day', x.at, 'UTC') as day) d
+          order by 3, 4, 6, x.place desc
+         on conflict (org_id, account_id, metric_type, recorded_at, media_id) do update set value = excluded.value
+          where social_analytics.value <> excluded.value",
+        org_id,
+        account_id,
+        &media as &[Option<&str>],
+        &metrics as &[&str],
+        &values,
+        &times
+    )
+    .execute(tx.conn()?)
+    .await?;
+    Ok(())
+}
+
+/// Marks an account whose token the platform refuses; a trigger notifies those who can connect it again. Whether it was active.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn needs_reconsent(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid) -> Result<bool, StoreError> {
+    let marked = sqlx::query!(
+        "update public.social_accounts set status = 'needs_reconsent' where org_id = $1 and id = $2 and status = 'active'",
+        org_id,
+        account_id
+    );
+    Ok(marked.execute(tx.conn()?).await?.rows_affected() == 1)
 }
 
 /// Queues the reading of an account, or finds the job that is open. For a person in their own name, or the system. None where the account

@@ -184,7 +184,7 @@ async fn the_display_interface_gives_posts_and_totals_and_nothing_else() {
         "{job}"
     );
     let followers =
-        "select value::text from social_analytics where metric_type = 'follower_count' and media_id is null";
+        "select value::bigint::text from social_analytics where metric_type = 'follower_count' and media_id is null";
     assert_eq!(app.db.text(followers).await, "4321");
 }
 

@@ -2,7 +2,7 @@
 
 use integration_tests::{
     TestApp,
-    people::{DORA, NORD, OLGA, OSCAR, UMA},
+    people::{NORD, OLGA, OSCAR, UMA},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -36,9 +36,10 @@ async fn an_account_of_another_organisation_is_not_there() {
     assert!(app.stack.sandbox.instagram.requests().is_empty());
     // Nor is it a client's, and an agent asks for nothing.
     let uma = app.token(&UMA);
-    app.post(&format!("/v1/social/accounts/{account}/fetch"), &uma, &Value::Null).await.expect_error(403, "permission_missing");
+    app.post(&format!("/v1/social/accounts/{account}/fetch"), &uma, &Value::Null)
+        .await
+        .expect_error(403, "permission_missing");
     app.get("/v1/social/accounts", &uma).await.expect_error(403, "permission_missing");
-    let _ = DORA;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,7 +71,7 @@ async fn an_account_is_shown_with_what_it_can_do_and_how_its_last_reading_went()
 #[tokio::test(flavor = "multi_thread")]
 async fn the_schedule_queues_what_is_due_once_and_at_another_time_for_each_account() {
     let app = TestApp::start().await;
-    let (account, _) = instagram(&app).await;
+    instagram(&app).await;
     app.stack.social.pause();
     let queued = async || app.stack.look_after_social().await.unwrap()["fetches_queued"].clone();
     assert_eq!((queued().await, queued().await), (json!(1), json!(0)));
@@ -92,7 +93,6 @@ async fn the_schedule_queues_what_is_due_once_and_at_another_time_for_each_accou
         logs.contains("\"SocialOldestReadingMinutes\":") && logs.contains("\"SocialAccountsToReconnect\":0"),
         "{logs}"
     );
-    let _ = account;
 }
 
 #[tokio::test(flavor = "multi_thread")]

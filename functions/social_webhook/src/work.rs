@@ -1,0 +1,240 @@
+//! The job: what was delivered for an organisation, merged into its inbox.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize;
+use serde_json::json;
+use shared::{
+    db::{Database, ServiceTx},
+    jobs::End,
+    store::{
+        StoreError,
+        social::{self, Account, Event, Outcome},
+    },
+    telemetry::{Unit, metric},
+    worker::{Finish, GIVING_BACK, Held, Stop, Work},
+};
+use uuid::Uuid;
+
+use crate::{read::read, said::Read, state::State};
+
+/// How many entries one transaction takes.
+const PAGE: i64 = 50;
+
+/// Works on what was delivered.
+pub(crate) struct Events<'a>(pub(crate) &'a State);
+
+/// Nothing: the job is about all that waits.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Payload {}
+
+/// What became of entries.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    applied: usize,
+    ignored: usize,
+    unparsed: usize,
+    failed: usize,
+    messages: usize,
+}
+
+impl Work for Events<'_> {
+    type Payload = Payload;
+    type Plan = ();
+    type Done = Tally;
+
+    const NAME: &'static str = "social_events";
+    const JOB_TYPES: &'static [&'static str] = &["social_events"];
+    const SWITCH: Option<&'static str> = Some("social.enabled");
+    const LEASE: TimeDelta = TimeDelta::minutes(2);
+
+    fn db(&self) -> &Database {
+        &self.0.db
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        (self.0.clock)()
+    }
+
+    async fn prepare(&self, _: &mut ServiceTx, _: &Held<Payload>) -> Result<(), Stop> {
+        Ok(())
+    }
+
+    async fn work(&self, held: &Held<Payload>, (): &(), deadline: Instant) -> Result<Tally, Stop> {
+        let until = deadline.checked_sub(GIVING_BACK).unwrap_or(deadline);
+        let mut tally = Tally::default();
+        while Instant::now() < until {
+            let page = self.page(held, PAGE).await;
+            let done = match page {
+                // One of them is to blame: each by itself, so that it keeps none of the others.
+                Err(Stop::Unavailable(error)) if is_final(error.as_ref()) => self.one(held).await?,
+                other => other?,
+            };
+            if done.is_empty() {
+                break;
+            }
+            for outcome in done {
+                tally.add(&outcome);
+            }
+        }
+        Ok(tally)
+    }
+
+    async fn finish(&self, tx: &mut ServiceTx, held: &Held<Payload>, (): &(), done: &Tally) -> Result<Finish, Stop> {
+        // A delivery holds the job's row while it stores entries: after this lock, all that found the job open are to be seen.
+        held.lock(tx).await?;
+        let end = if social::has_events(tx, held.job.org_id).await? {
+            End::Later { run_after: self.now(), waiting: None, error: None, counts: false }
+        } else {
+            End::Succeeded { result: done.result(), tokens: 0 }
+        };
+        Ok(Finish { end, used: None })
+    }
+
+    async fn finished(&self, held: &Held<Payload>, (): &(), done: &Tally, end: &End, took: Duration) {
+        if matches!(end, End::Later { .. }) {
+            self.0.events.wake(held.job.id, held.job.org_id).await;
+        }
+        let now = self.now();
+        for (outcome, number) in [("failed", done.failed), ("unparsed", done.unparsed)] {
+            if number > 0 {
+                #[expect(clippy::cast_precision_loss, reason = "entries of one job")]
+                metric(now, "SocialEventsFailed", Unit::Count, number as f64, &[("outcome", outcome)]);
+            }
+        }
+        tracing::debug!(applied = done.applied, ms = took.as_millis(), "deliveries merged");
+    }
+}
+
+/// What a page came to, entry by entry, with how many messages are new.
+type Done = Vec<(Outcome, usize)>;
+
+impl Events<'_> {
+    /// Merges what waits, up to `most` entries, in one transaction.
+    async fn page(&self, held: &Held<Payload>, most: i64) -> Result<Done, Stop> {
+        let org_id = held.job.org_id;
+        let mut readings = Vec::new();
+        let done = self.0.db.service(org_id, async |tx| {
+            held.go_on(tx).await?;
+            let events = social::lock_events(tx, org_id, most).await?;
+            let mut by_account: BTreeMap<(String, String), Vec<Event>> = BTreeMap::new();
+            for event in events {
+                by_account.entry((event.provider.clone(), event.account.clone())).or_default().push(event);
+            }
+            let mut done = Vec::new();
+            for ((provider, account), events) in by_account {
+                match social::hold_account_of(tx, org_id, &provider, &account).await? {
+                    Some(account) if account.status != "disconnected" => {
+                        done.extend(self.merge(tx, org_id, &account, &events, &mut readings).await?);
+                    }
+                    // Disconnected since it was stored: it is nobody's any more.
+                    _ => done.extend(events.iter().map(|event| {
+                        let error = Some("account_disconnected".to_owned());
+                        (Outcome { id: event.id, status: "ignored", error }, 0)
+                    })),
+                }
+            }
+            let outcomes: Vec<Outcome> = done.iter().map(|(outcome, _)| outcome.clone()).collect();
+            social::end_events(tx, org_id, &outcomes).await?;
+            Ok::<_, Stop>(done)
+        });
+        let done = done.await?;
+        for job in readings {
+            self.0.readings.wake(job, org_id).await;
+        }
+        Ok(done)
+    }
+
+    /// Merges entries of one account.
+    async fn merge(
+        &self,
+        tx: &mut ServiceTx,
+        org_id: Uuid,
+        account: &Account,
+        events: &[Event],
+        readings: &mut Vec<Uuid>,
+    ) -> Result<Done, Stop> {
+        let now = self.now();
+        let reads: Vec<(&Event, Read)> =
+            events.iter().map(|event| (event, read(&event.provider, &event.account, &event.raw))).collect();
+        let all: Vec<_> = reads.iter().flat_map(|(_, read)| read.observations.iter().cloned()).collect();
+        let merged = social::merge(tx, org_id, account.id, &all, now).await?;
+        let figures: Vec<_> = reads.iter().flat_map(|(_, read)| read.figures.iter().cloned()).collect();
+        if !figures.is_empty() {
+            social::keep_figures(tx, org_id, account.id, &figures).await?;
+        }
+        social::note_event(tx, org_id, account.id).await?;
+        if reads.iter().any(|(_, read)| read.revoked) {
+            social::needs_reconsent(tx, org_id, account.id).await?;
+        } else if reads.iter().any(|(_, read)| read.fetch) {
+            readings.extend(social::admit_fetch(tx, account.id).await?);
+        }
+        let mut done = Vec::with_capacity(reads.len());
+        let mut new = merged.new;
+        for (event, read) in reads {
+            let mut outcome = Outcome { id: event.id, status: read.status(), error: None };
+            if read.unparsed > 0 {
+                outcome.error = Some("parts_unparsed".to_owned());
+            }
+            // Which of them it was that could not be kept: merged once more, nothing else changes.
+            if merged.left_out > 0 && social::merge(tx, org_id, account.id, &read.observations, now).await?.left_out > 0
+            {
+                outcome = Outcome { status: "unparsed", error: Some("parts_out_of_range".to_owned()), ..outcome };
+            }
+            done.push((outcome, std::mem::take(&mut new)));
+        }
+        Ok(done)
+    }
+
+    /// Merges the first entry that waits; if the database will not have it, it is marked as failed, and looked at by a person.
+    async fn one(&self, held: &Held<Payload>) -> Result<Done, Stop> {
+        match self.page(held, 1).await {
+            Err(Stop::Unavailable(error)) if is_final(error.as_ref()) => {
+                let org_id = held.job.org_id;
+                let code = code(error.as_ref());
+                tracing::error!(code, "an entry could not be merged");
+                let failed = self.0.db.service(org_id, async |tx| {
+                    held.go_on(tx).await?;
+                    let Some(event) = social::lock_events(tx, org_id, 1).await?.pop() else { return Ok(Vec::new()) };
+                    let error = Some(format!("the database refused it: {code}"));
+                    let outcome = Outcome { id: event.id, status: "failed", error };
+                    social::end_events(tx, org_id, std::slice::from_ref(&outcome)).await?;
+                    Ok::<_, Stop>(vec![(outcome, 0)])
+                });
+                failed.await
+            }
+            other => other,
+        }
+    }
+}
+
+impl Tally {
+    fn add(&mut self, (outcome, new): &(Outcome, usize)) {
+        match outcome.status {
+            "applied" => self.applied += 1,
+            "ignored" => self.ignored += 1,
+            "unparsed" => self.unparsed += 1,
+            _ => self.failed += 1,
+        }
+        self.messages += new;
+    }
+
+    fn result(&self) -> serde_json::Value {
+        json!({ "applied": self.applied, "ignored": self.ignored, "unparsed": self.unparsed, "failed": self.failed,
+                "new_messages": self.messages })
+    }
+}
+
+fn code(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    error.downcast_ref::<StoreError>().and_then(StoreError::database_code).unwrap_or_default()
+}
+
+/// Whether the data is to blame: values out of range, constraints, limits. All else may pass.
+fn is_final(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let code = code(error);
+    ["22", "23", "54", "PT422"].iter().any(|class| code.starts_with(class))
+}

@@ -1,0 +1,231 @@
+//! What comes of deliveries: in the inbox, or as an outcome with a name.
+
+use chrono::Utc;
+use integration_tests::{
+    TestApp,
+    people::{NORD, OLGA},
+};
+use sandbox::{
+    Delivery, Order,
+    instagram::{self as events, MediaKind, NewMessage},
+};
+use serde_json::{Value, json};
+
+use super::{connect, merged, meta, tiktok_at, value};
+
+const OWN: &str = "17841400000000001";
+
+async fn delivered(app: &TestApp, entry: Value) {
+    meta(app, &events::body(&[entry], sandbox::Written::Escaped)).await.expect(200);
+    merged(app).await;
+}
+
+/// What became of the entries, in the order they came.
+async fn outcomes(app: &TestApp) -> Value {
+    value(
+        &app.db,
+        "select jsonb_agg(jsonb_build_array(event_type, status, error) order by received_at, id) from webhook_events",
+    )
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_delivery_ends_in_the_inbox_however_badly_it_is_delivered() {
+    let app = TestApp::start().await;
+    let instagram = &app.stack.sandbox.instagram;
+    let nord = instagram.add_account("atelier.nord", "Atelier Nord");
+    connect(&app, NORD, "instagram", &nord.id).await;
+    let greta = instagram.add_person("greta", Some("Greta"));
+    let first = instagram.message(&nord.id, &greta, "Hej! Vad kostar soffan? åäö").unwrap();
+    instagram.react(&first, Some("❤")).unwrap();
+    instagram.edit_message(&first, "Hej! Vad kostar fåtöljen?").unwrap();
+    let unsent = instagram.message(&nord.id, &greta, "glöm det").unwrap();
+    instagram.unsend(&unsent).unwrap();
+    let answer = instagram.answer(&nord.id, &greta, "4 900 kr").unwrap();
+    instagram.seen(&answer).unwrap();
+    let story = instagram
+        .message(&nord.id, &greta, NewMessage::from("fin!").in_reply_to_story("77", "https://cdn.example/story"))
+        .unwrap();
+    let post = instagram.publish(&nord.id, MediaKind::Image, Some("Ny fåtölj")).unwrap();
+    let comment = instagram.comment(&post, &greta, "Finns den i grönt?", None).unwrap();
+    let own = instagram.own_comment(&nord.id, &post, "Ja!", Some(&comment)).unwrap();
+    for (order, copies, merged_entries) in [(Order::Shuffled(3), 2, false), (Order::Reversed, 1, true)] {
+        let attempts = instagram
+            .deliver_with(Delivery { order, copies, batch: 3, merged: merged_entries, ..Delivery::default() })
+            .await;
+        assert!(attempts.iter().all(|attempt| attempt.succeeded), "{attempts:?} {}", app.logs());
+    }
+    merged(&app).await;
+    let shown = value(
+        &app.db,
+        "select jsonb_object_agg(platform_id, jsonb_build_array(message_type, direction, content, reactions, deleted_at is not null, seen_at is not null)) from social_messages",
+    )
+    .await;
+    assert_eq!(
+        shown,
+        json!({
+            first: ["message", "in", "Hej! Vad kostar fåtöljen?", { greta.clone(): "❤" }, false, false],
+            unsent: ["message", "in", null, {}, true, false],
+            answer: ["message", "out", "4 900 kr", {}, false, true],
+            story: ["story_reply", "in", "fin!", {}, false, false],
+            comment: ["comment", "in", "Finns den i grönt?", {}, false, false],
+            own: ["reply", "out", "Ja!", {}, false, false],
+        })
+    );
+    let threads = value(
+        &app.db,
+        "select jsonb_object_agg(kind, jsonb_build_array(message_count, unread_count)) from social_threads",
+    )
+    .await;
+    assert_eq!(threads, json!({ "message": [4, 2], "comment": [2, 1] }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unknown_or_broken_has_an_outcome_with_a_name_and_keeps_nothing_else_from_its_effect() {
+    let app = TestApp::start().await;
+    connect(&app, NORD, "instagram", OWN).await;
+    let at = Utc::now().timestamp_millis();
+    let said =
+        |mid: &str, at: i64| events::messaging("9001", OWN, at, json!({ "message": { "mid": mid, "text": "hej" } }));
+    delivered(&app, json!({ "id": OWN, "time": at, "changes": [{ "field": "live_videos", "value": {} }] })).await;
+    delivered(
+        &app,
+        json!({ "id": OWN, "time": at, "messaging": [said("good", at), { "sender": 5 }, said("also-good", at)] }),
+    )
+    .await;
+    delivered(&app, json!({ "id": OWN, "time": at, "messaging": [said("old", 1_000_000_000_000), said("third", at)] }))
+        .await;
+    delivered(&app, json!({ "id": OWN, "time": at, "messaging": "?" })).await;
+    delivered(&app, json!({ "id": OWN, "time": at })).await;
+    // What Postgres does not store is left out of a text, and what is too long for a platform is cut.
+    let long = format!("a\u{0}b{}", "å".repeat(30_000));
+    delivered(
+        &app,
+        events::messaging_entry(
+            OWN,
+            at,
+            events::messaging("9001", OWN, at, json!({ "message": { "mid": "long", "text": long } })),
+        ),
+    )
+    .await;
+    assert_eq!(
+        outcomes(&app).await,
+        json!([
+            ["live_videos", "ignored", null],
+            ["messaging", "unparsed", "parts_unparsed"],
+            ["messaging", "unparsed", "parts_out_of_range"],
+            ["messaging", "unparsed", "parts_unparsed"],
+            ["unknown", "ignored", null],
+            ["messaging", "applied", null],
+        ])
+    );
+    let kept = value(&app.db, "select jsonb_object_agg(platform_id, left(content, 4)) from social_messages").await;
+    assert_eq!(kept, json!({ "good": "hej", "also-good": "hej", "third": "hej", "long": "abåå" }));
+    assert_eq!(
+        app.db.count("select length(content)::bigint from social_messages where platform_id = 'long'").await,
+        20_000
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_refuses_fails_by_itself_and_the_rest_is_merged() {
+    let app = TestApp::start().await;
+    connect(&app, NORD, "instagram", OWN).await;
+    app.db.run("alter table social_messages add constraint no_cats check (content <> 'cat')").await;
+    let at = Utc::now().timestamp_millis();
+    let entries: Vec<Value> = ["dog", "cat", "bird"]
+        .iter()
+        .map(|text| {
+            events::messaging_entry(
+                OWN,
+                at,
+                events::messaging("9001", OWN, at, json!({ "message": { "mid": text, "text": text } })),
+            )
+        })
+        .collect();
+    meta(&app, &events::body(&entries, sandbox::Written::Raw)).await.expect(200);
+    merged(&app).await;
+    let statuses = value(&app.db, "select jsonb_object_agg(convert_from(raw, 'UTF8')::jsonb #>> '{messaging,0,message,text}', jsonb_build_array(status, error)) from webhook_events").await;
+    assert_eq!(
+        statuses,
+        json!({ "dog": ["applied", null], "cat": ["failed", "the database refused it: 23514"], "bird": ["applied", null] })
+    );
+    assert_eq!(app.db.count("select count(*) from social_messages").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_for_an_account_that_was_disconnected_meanwhile_is_nobodys() {
+    let app = TestApp::start().await;
+    let account = connect(&app, NORD, "instagram", OWN).await;
+    app.db.run("update system_settings set value = 'false' where key = 'social.enabled'").await;
+    let at = Utc::now().timestamp_millis();
+    let entry = |mid: &str| {
+        events::messaging_entry(
+            OWN,
+            at,
+            events::messaging("9001", OWN, at, json!({ "message": { "mid": mid, "text": "hej" } })),
+        )
+    };
+    delivered(&app, entry("before")).await;
+    assert_eq!(
+        outcomes(&app).await,
+        json!([["messaging", "received", null]]),
+        "work is paused, and what is delivered is stored"
+    );
+    app.db.run(&format!("update social_accounts set status = 'disconnected' where id = '{account}'")).await;
+    let after = meta(&app, &events::body(&[entry("after")], sandbox::Written::Raw)).await.expect(200);
+    assert_eq!(after["stored"], 0);
+    app.db
+        .run(
+            "update system_settings set value = 'true' where key = 'social.enabled'; update jobs set run_after = now()",
+        )
+        .await;
+    app.a_minute_passes().await;
+    app.stack.sweep().await.unwrap();
+    merged(&app).await;
+    assert_eq!(outcomes(&app).await, json!([["messaging", "ignored", "account_disconnected"]]));
+    assert_eq!(app.db.count("select count(*) from social_messages").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tiktoks_loss_of_access_marks_the_account_and_a_person_is_notified_once() {
+    let app = TestApp::start().await;
+    connect(&app, NORD, "tiktok", "open-1").await;
+    for at in [1_700_000_000, 1_700_000_001] {
+        let body = json!({ "client_key": "k", "event": "authorization.removed", "create_time": at, "user_openid": "open-1", "content": "{\"reason\": 1}" });
+        tiktok_at(&app, body.to_string().as_bytes(), Utc::now().timestamp()).await.expect(200);
+        merged(&app).await;
+    }
+    assert_eq!(app.db.text("select status from social_accounts").await, "needs_reconsent");
+    let notified =
+        value(&app.db, &format!("select jsonb_agg(kind) from notifications where user_id = '{}'", OLGA.user().id))
+            .await;
+    assert_eq!(notified, json!(["connection_needs_person"]));
+    // Deliveries go on to be stored and merged: what was said is not lost for that.
+    assert_eq!(
+        outcomes(&app).await,
+        json!([["authorization.removed", "applied", null], ["authorization.removed", "applied", null]])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_makes_the_platform_send_it_again() {
+    let app = TestApp::start().await;
+    connect(&app, NORD, "instagram", OWN).await;
+    let at = Utc::now().timestamp_millis();
+    let body = events::body(
+        &[events::messaging_entry(
+            OWN,
+            at,
+            events::messaging("9001", OWN, at, json!({ "message": { "mid": "m", "text": "hej" } })),
+        )],
+        sandbox::Written::Escaped,
+    );
+    app.stack.fault("postgres", "refuse", sandbox::Calls::Every).unwrap();
+    let refused = meta(&app, &body).await;
+    assert!(refused.status.is_server_error(), "{}", refused.status);
+    app.stack.fault("postgres", "none", sandbox::Calls::Every).unwrap();
+    meta(&app, &body).await.expect(200);
+    merged(&app).await;
+    assert_eq!(app.db.count("select count(*) from social_messages").await, 1);
+}
