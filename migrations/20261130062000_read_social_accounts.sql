@@ -1,22 +1,10 @@
--- Notify people of a social account that must be connected again, and measure how old readings of accounts are.
+-- Measure how old readings of social accounts are, and find what is known of a post's comments.
 --
--- Locks:   social_accounts and social_threads while indexes are made, and share row exclusive for the moment that making a trigger takes.
+-- Locks:   social_accounts and social_threads while indexes are made.
 -- Rollout: expand.
--- Undo:    drop the trigger, the functions and the indexes of this file.
+-- Undo:    drop the function and the indexes of this file.
 
 set local role spine_definer;
-
-create function app.notify_of_social_account() returns trigger
-    language plpgsql security definer set search_path = '' as $$
-begin
-    -- The time says which loss it is: an account that is connected and lost again is another.
-    perform app.notify_holders(new.org_id, 'integrations:manage', 'connection_needs_person',
-                               jsonb_build_object('account_id', new.id, 'provider', new.platform, 'status', new.status),
-                               new.id || ':' || new.status || ':' || extract(epoch from clock_timestamp()));
-    return null;
-end
-$$;
-comment on function app.notify_of_social_account() is 'Notifies those who manage connections that a social account must be connected again.';
 
 -- How many accounts wait for a person, and how many minutes ago the reading of the account began that was read longest ago. Numbers alone.
 create function app.social_readings(p_now timestamptz, out to_reconnect bigint, out oldest_minutes double precision)
@@ -27,7 +15,6 @@ create function app.social_readings(p_now timestamptz, out to_reconnect bigint, 
 $$;
 comment on function app.social_readings(timestamptz) is 'How many social accounts wait for a person, and how old the oldest reading of one is.';
 
-grant execute on function app.notify_of_social_account() to spine_owner;
 grant execute on function app.social_readings(timestamptz) to spine_service;
 
 reset role;
@@ -37,8 +24,5 @@ grant select (fetched_at, created_at) on public.social_accounts to spine_definer
 create index social_accounts_reconsent_idx on public.social_accounts (status) where status = 'needs_reconsent';
 create index social_accounts_oldest_idx on public.social_accounts (coalesce(fetched_at, created_at)) where status = 'active';
 create index social_threads_org_id_media_id_idx on public.social_threads (org_id, account_id, media_id) where media_id is not null;
-create trigger social_accounts_notify after update of status on public.social_accounts
-    for each row when (new.status is distinct from old.status and new.status = 'needs_reconsent')
-    execute function app.notify_of_social_account();
 
 reset role;

@@ -211,7 +211,7 @@ const DECIDES: &str = "(^|_)(approv|accept|archiv|cancel|can|consent|decid|decis
 
 /// What the system and agents may set of that kind, or of what people own, and why. A table without a column stands for those of
 /// its columns that are of no such kind.
-const MAY_SET: [(&str, &str, &str, &str); 28] = [
+const MAY_SET: [(&str, &str, &str, &str); 29] = [
     ("spine_agent", "agent_runs.proposal_id", "insert", "which proposal an agent works on"),
     ("spine_agent", "agent_runs.status", "insert, update", "how far an agent's own run is"),
     ("spine_agent", "ai_insights.served_by", "insert", "how a text was made"),
