@@ -1,4 +1,4 @@
--- Measure how old readings of social accounts are, and find threads by their post.
+-- Measure how old readings of social accounts are, and find what is known of a post's comments.
 --
 -- Locks:   social_accounts and social_threads while indexes are made.
 -- Rollout: expand.
