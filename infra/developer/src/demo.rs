@@ -1,5 +1,5 @@
 //! `./spine demo`: a room photo becomes a finished render, a lead is assigned, figures become words, another's agent logs what it did, an
-//! organisation subscribes, pays and connects its Fortnox, and every step is checked.
+//! organisation subscribes, pays and connects its Fortnox, what customers write comes into its inbox, and every step is checked.
 
 mod actions;
 mod agents;
@@ -7,6 +7,7 @@ mod billing;
 mod fortnox;
 mod judge;
 mod mail;
+mod social;
 mod vouchers;
 
 use std::{
@@ -124,7 +125,7 @@ struct Demo<'a> {
 /// What the steps see, where all is well, whose judges are beside them.
 #[cfg(test)]
 fn examples() -> Vec<judge::Example> {
-    [actions::examples(), mail::examples(), fortnox::examples(), vouchers::examples()].concat()
+    [actions::examples(), mail::examples(), fortnox::examples(), vouchers::examples(), social::examples()].concat()
 }
 
 impl Demo<'_> {
@@ -182,7 +183,8 @@ impl Demo<'_> {
         self.tell_actions(steps).await?;
         self.tell_mail(steps).await?;
         self.tell_billing(steps).await?;
-        self.tell_fortnox(steps).await
+        self.tell_fortnox(steps).await?;
+        self.tell_social(steps).await
     }
 
     fn sign_in(&self, (id, email): (&str, &str), org: &str) -> Result<String> {

@@ -22,6 +22,7 @@ pub(super) async fn everything(app: &TestApp) {
     agent_actions(app).await;
     crate::fortnox::scenario(app).await;
     crate::social_fetch::scenario(app).await;
+    crate::social_webhook::scenario(app).await;
     crate::notifications::scenario(app).await;
     billing(app).await;
     reconciliation(app).await;

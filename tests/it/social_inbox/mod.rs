@@ -1,6 +1,7 @@
 //! One inbox: what is delivered and what is read, merged; who sees it, and how its threads are counted.
 
 mod counted;
+mod insights;
 mod interleaved;
 mod model;
 mod read;

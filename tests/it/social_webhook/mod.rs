@@ -44,6 +44,11 @@ pub(crate) async fn merged(app: &TestApp) {
     app.stack.queue("social-events").unwrap().drained().await;
 }
 
+/// Every statement that deliveries and the inbox have.
+pub(crate) async fn scenario(app: &TestApp) {
+    outcomes::every_statement(app).await;
+}
+
 /// One JSON value.
 async fn value(db: &TestDatabase, query: &str) -> Value {
     serde_json::from_str(&db.text(&format!("select ({query})::text")).await).unwrap()

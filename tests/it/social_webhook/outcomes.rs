@@ -229,3 +229,41 @@ async fn a_database_that_is_away_makes_the_platform_send_it_again() {
     merged(&app).await;
     assert_eq!(app.db.count("select count(*) from social_messages").await, 1);
 }
+
+/// Every statement that deliveries and the inbox have.
+pub(crate) async fn every_statement(app: &TestApp) {
+    let account = connect(app, NORD, "instagram", OWN).await;
+    connect(app, NORD, "tiktok", "open-9").await;
+    let at = Utc::now().timestamp_millis();
+    let said = events::messaging("9001", OWN, at, json!({ "message": { "mid": "m1", "text": "hej soffa" } }));
+    delivered(app, events::messaging_entry(OWN, at, said)).await;
+    let comment = |parent: Option<&str>| {
+        let mut value =
+            json!({ "id": "c2", "from": { "id": "9001", "username": "greta" }, "text": "t", "media": { "id": "m" } });
+        if let Some(parent) = parent {
+            value["parent_id"] = json!(parent);
+        }
+        events::change_entry(events::Flavour::FacebookLogin, OWN, at / 1000, "comments", value)
+    };
+    // One that proves to be a reply leaves its thread.
+    delivered(app, comment(None)).await;
+    delivered(app, comment(Some("c1"))).await;
+    let story = json!({ "media_id": "77", "views": 5, "reach": 4 });
+    delivered(app, events::change_entry(events::Flavour::FacebookLogin, OWN, at / 1000, "story_insights", story)).await;
+    for (event, content) in [
+        (
+            "comment.update",
+            r#"{"comment_id":7599999999999999999,"video_id":1,"parent_comment_id":0,"comment_type":"comment","comment_action":"insert","timestamp":1764547170}"#,
+        ),
+        ("authorization.removed", r#"{"reason":1}"#),
+    ] {
+        let body = json!({ "client_key": "k", "event": event, "create_time": at / 1000, "user_openid": "open-9", "content": content });
+        tiktok_at(app, body.to_string().as_bytes(), Utc::now().timestamp()).await.expect(200);
+        merged(app).await;
+    }
+    let token = app.token(&OLGA);
+    let threads = app.get("/v1/inbox/threads?limit=1", &token).await.expect(200);
+    app.get(threads["threads"][0]["href"].as_str().unwrap(), &token).await.expect(200);
+    app.get("/v1/inbox/search?q=soffa", &token).await.expect(200);
+    app.db.run(&format!("update social_accounts set status = 'disconnected' where id = '{account}'")).await;
+}

@@ -1,0 +1,233 @@
+//! What customers write on Instagram and TikTok comes into one inbox: delivered, or read after an outage.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use local::database;
+use sandbox::{Delivery, Order, Written, instagram::MediaKind, tiktok::Platform};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    Demo, ORG, OWNER, PATIENCE, STRANGER, Steps,
+    judge::{count, flag, text},
+};
+
+const INSTAGRAM: &str = "{instagram_business_basic,instagram_business_manage_messages,instagram_business_manage_comments,instagram_business_manage_insights}";
+const TIKTOK: &str = "{user.info.basic,user.insights,comment.list,video.list,video.insights,message.list.read}";
+const FIRST: &str = "Hej! Vad kostar fåtöljen?";
+const EDITED: &str = "Hej! Vad kostar soffan?";
+const MISSED: &str = "Finns den i grönt?";
+
+/// Accounts of both platforms, connected.
+struct Accounts {
+    instagram: sandbox::instagram::Connected,
+    tiktok: sandbox::tiktok::Connected,
+    ids: [Uuid; 2],
+}
+
+impl Demo<'_> {
+    pub(super) async fn tell_social(&self, steps: &mut Steps) -> Result<()> {
+        let accounts = self.connect_accounts().await?;
+        steps.judge("social-push", judge_push, self.see_push(&accounts).await);
+        steps.judge("social-pull", judge_pull, self.see_pull(&accounts).await);
+        steps.judge("social-inbox", judge_inbox, self.see_inbox().await);
+        Ok(())
+    }
+
+    /// Connects accounts as consents would.
+    async fn connect_accounts(&self) -> Result<Accounts> {
+        let instagram = self.stack.sandbox.instagram.add_account("atelier.nord", "Atelier Nord");
+        let tiktok = self.stack.sandbox.tiktok.add_account("ateliernord", "Atelier Nord", &[Platform::Business]);
+        let ids = [Uuid::now_v7(), Uuid::now_v7()];
+        let business = tiktok.business_token.as_deref().context("no token for TikTok")?;
+        let mut conn = database::connect(self.admin_url).await?;
+        for (id, platform, api, platform_id, scopes, token) in [
+            (ids[0], "instagram", "instagram_login", &instagram.id, INSTAGRAM, instagram.token.as_str()),
+            (ids[1], "tiktok", "tiktok_business", &tiktok.open_id, TIKTOK, business),
+        ] {
+            sqlx::query(
+                "insert into public.social_accounts (id, org_id, platform, api, platform_id, scopes, access_token, username, fetch_after)
+                 values ($1, $2::text::uuid, $3, $4, $5, $6::text::text[], $7, 'atelier.nord', 'infinity')",
+            )
+            .bind(id)
+            .bind(ORG)
+            .bind(platform)
+            .bind(api)
+            .bind(platform_id)
+            .bind(scopes)
+            .bind(self.stack.seal_account_token(ORG.parse()?, token)?)
+            .execute(&mut conn)
+            .await?;
+        }
+        Ok(Accounts { instagram, tiktok, ids })
+    }
+
+    /// A customer writes, thinks better of it and takes something back; all of it is delivered twice and in any order.
+    async fn see_push(&self, accounts: &Accounts) -> Result<Value> {
+        let (instagram, tiktok) = (&self.stack.sandbox.instagram, &self.stack.sandbox.tiktok);
+        let greta = instagram.add_person("greta", Some("Greta"));
+        let first = instagram.message(&accounts.instagram.id, &greta, FIRST)?;
+        instagram.edit_message(&first, EDITED)?;
+        let unsent = instagram.message(&accounts.instagram.id, &greta, "glöm det")?;
+        instagram.unsend(&unsent)?;
+        instagram.answer(&accounts.instagram.id, &greta, "4 900 kr")?;
+        let ture = tiktok.add_person("ture");
+        tiktok.message(&accounts.tiktok.open_id, &ture, "Levererar ni till Umeå?")?;
+        let badly = Delivery { order: Order::Shuffled(7), copies: 2, batch: 3, ..Delivery::default() };
+        let mut attempts = instagram.deliver_with(badly.clone()).await;
+        attempts.extend(tiktok.deliver_with(badly).await);
+        let taken = attempts.iter().filter(|attempt| attempt.succeeded).count();
+        self.stack.queue("social-events")?.drained().await;
+        let forged = sandbox::instagram::body(&[], Written::Escaped);
+        let mut request = self.client.post(format!("{}/webhooks/meta", self.stack.url)).body(forged.clone());
+        for (name, value) in sandbox::instagram::headers(&forged, "not the secret") {
+            request = request.header(name, value);
+        }
+        let forged = request.send().await?.status();
+        let mut conn = self.as_owner().await?;
+        let (messages, deleted, content): (i64, i64, Option<String>) = sqlx::query_as(
+            "select count(*), count(*) filter (where deleted_at is not null and content is null), max(content) filter (where platform_id = $1)
+               from public.social_messages",
+        )
+        .bind(&first)
+        .fetch_one(&mut conn)
+        .await?;
+        Ok(json!({
+            "posted": attempts.len(), "taken": taken, "messages": messages, "deleted": deleted, "text": content, "forged": forged.as_u16(),
+        }))
+    }
+
+    /// What was written while nothing was delivered is read.
+    async fn see_pull(&self, accounts: &Accounts) -> Result<Value> {
+        let (instagram, tiktok) = (&self.stack.sandbox.instagram, &self.stack.sandbox.tiktok);
+        let greta = instagram.add_person("greta2", None);
+        let post = instagram.publish(&accounts.instagram.id, MediaKind::Image, Some("Ny fåtölj"))?;
+        instagram.comment(&post, &greta, MISSED, None)?;
+        let video = tiktok.publish(&accounts.tiktok.open_id, "Så gör vi en fåtölj")?;
+        let ture = tiktok.add_person("ture2");
+        tiktok.comment(&video, &ture, "Snyggt!", None)?;
+        // Lost: nobody delivers them.
+        instagram.take(&Delivery::default());
+        tiktok.take(&Delivery::default());
+        let token = self.sign_in(OWNER, ORG)?;
+        let mut read = Vec::new();
+        for id in accounts.ids {
+            for _ in 0..2 {
+                read.push(self.read_account(id, &token).await?);
+            }
+        }
+        let (comments, texts): (i64, Option<String>) = sqlx::query_as(
+            "select count(*), string_agg(content, ', ' order by content) from public.social_messages where message_type = 'comment'",
+        )
+        .fetch_one(&mut self.as_owner().await?)
+        .await?;
+        let stranger = self.sign_in(STRANGER, super::OTHER_ORG)?;
+        let (status, _) =
+            self.send(&format!("/v1/social/accounts/{}/fetch", accounts.ids[0]), &stranger, &json!({})).await?;
+        Ok(json!({
+            "readings": read.len(), "failed": read.iter().filter(|failed| **failed).count(), "comments": comments, "texts": texts,
+            "stranger": status.as_u16(),
+        }))
+    }
+
+    /// Has an account read. Whether something of it failed.
+    async fn read_account(&self, id: Uuid, token: &str) -> Result<bool> {
+        let admitted = self.post(&format!("/v1/social/accounts/{id}/fetch"), token, &json!({})).await?;
+        let job = admitted["job"]["href"].as_str().with_context(|| format!("no job: {admitted}"))?.to_owned();
+        let begun = Instant::now();
+        loop {
+            let (_, job) = self.get(&job, token).await?;
+            match job["status"].as_str() {
+                Some("succeeded") => return Ok(job["result"]["failed"] != json!({})),
+                Some("queued" | "running") if begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                _ => bail!("the account was not read: {job}"),
+            }
+        }
+    }
+
+    async fn see_inbox(&self) -> Result<Value> {
+        let token = self.sign_in(OWNER, ORG)?;
+        let (_, before) = self.get("/v1/inbox/threads", &token).await?;
+        let threads = before["threads"].as_array().context("no threads")?;
+        let unread = |threads: &[Value]| threads.iter().filter_map(|thread| thread["unread"].as_i64()).sum::<i64>();
+        let direct = threads.iter().find(|thread| thread["kind"] == "message" && thread["messages_total"] == 3);
+        let href = direct.and_then(|thread| thread["href"].as_str()).context("no conversation of three messages")?;
+        let (_, shown) = self.get(href, &token).await?;
+        let mut owner = self.as_owner().await?;
+        sqlx::query("update public.social_messages set status = 'read' where direction = 'in' and status = 'new'")
+            .execute(&mut owner)
+            .await?;
+        sqlx::query("commit").execute(&mut owner).await?;
+        let (_, after) = self.get("/v1/inbox/threads", &token).await?;
+        let (_, found) = self.get("/v1/inbox/search?q=soff", &token).await?;
+        let stranger = self.sign_in(STRANGER, super::OTHER_ORG)?;
+        let (status, _) = self.get(href, &stranger).await?;
+        Ok(json!({
+            "threads": threads.len(), "unread": unread(threads), "unread_after": unread(after["threads"].as_array().context("no threads")?),
+            "latest_is_ours": shown["messages"][0]["direction"] == "out", "found": found["messages"].as_array().map(Vec::len),
+            "found_text": found["messages"][0]["text"], "stranger": status.as_u16(),
+        }))
+    }
+}
+
+fn judge_push(seen: &Value) -> Result<String> {
+    let (posted, taken, messages) = (count(seen, "posted")?, count(seen, "taken")?, count(seen, "messages")?);
+    let (deleted, refused, content) = (count(seen, "deleted")?, count(seen, "forged")?, text(seen, "text")?);
+    ensure!(posted > 0 && taken == posted, "not all deliveries were taken: {seen}");
+    ensure!(messages == 4 && deleted == 1, "not four messages, one of them deleted: {seen}");
+    ensure!(content == EDITED, "the message is not as it was edited: {seen}");
+    ensure!(refused == 400, "a forged delivery was not refused: {seen}");
+    Ok(format!(
+        "{posted} deliveries of Instagram and TikTok, twice and in any order: {messages} messages, {deleted} deleted there and empty here, one edited: “{content}”; a forged one gets {refused}"
+    ))
+}
+
+fn judge_pull(seen: &Value) -> Result<String> {
+    let (readings, failed, comments) = (count(seen, "readings")?, count(seen, "failed")?, count(seen, "comments")?);
+    let (texts, stranger) = (text(seen, "texts")?, count(seen, "stranger")?);
+    ensure!(readings == 4 && failed == 0, "a reading failed: {seen}");
+    ensure!(comments == 2 && texts.contains(MISSED), "what was not delivered is not there once: {seen}");
+    ensure!(stranger == 404, "somebody of another organisation has an account read: {seen}");
+    Ok(format!(
+        "two accounts read twice: {comments} comments that nobody delivered, once each: “{texts}”; another organisation gets {stranger}"
+    ))
+}
+
+fn judge_inbox(seen: &Value) -> Result<String> {
+    let (threads, unread, after) = (count(seen, "threads")?, count(seen, "unread")?, count(seen, "unread_after")?);
+    let (found, found_text, stranger) = (count(seen, "found")?, text(seen, "found_text")?, count(seen, "stranger")?);
+    ensure!(threads == 4 && unread == 4 && after == 0, "threads are not counted right: {seen}");
+    ensure!(flag(seen, "latest_is_ours")?, "the conversation does not end with our answer: {seen}");
+    ensure!(found == 1 && found_text == EDITED, "the search does not find the edited message: {seen}");
+    ensure!(stranger == 404, "another organisation sees a thread: {seen}");
+    Ok(format!(
+        "{threads} threads, {unread} unread, {after} once they are read; “soff” finds “{found_text}”; another organisation gets {stranger}"
+    ))
+}
+
+/// What the steps see where all is well.
+#[cfg(test)]
+pub(super) fn examples() -> Vec<super::judge::Example> {
+    vec![
+        (
+            "social-push",
+            judge_push,
+            json!({ "posted": 8, "taken": 8, "messages": 4, "deleted": 1, "text": EDITED, "forged": 400 }),
+        ),
+        (
+            "social-pull",
+            judge_pull,
+            json!({ "readings": 4, "failed": 0, "comments": 2, "texts": format!("{MISSED}, Snyggt!"), "stranger": 404 }),
+        ),
+        (
+            "social-inbox",
+            judge_inbox,
+            json!({
+                "threads": 4, "unread": 4, "unread_after": 0, "latest_is_ours": true, "found": 1, "found_text": EDITED, "stranger": 404,
+            }),
+        ),
+    ]
+}
