@@ -28,6 +28,9 @@ pub(crate) const LEAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_00
 /// A social account that is connected.
 const ACCOUNT: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0003);
 
+/// A conversation of it.
+const THREAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0004);
+
 /// The routes of the table in docs/FEATURES.md, each with the methods it takes.
 pub(crate) fn routes() -> BTreeMap<String, BTreeSet<Method>> {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/FEATURES.md")).unwrap();
@@ -89,6 +92,8 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
              insert into lead_capacity (org_id, user_id, max_open) values ('{NORD}', '{}', 1000);
              insert into leads (id, org_id, client_name) values ('{LEAD}', '{NORD}', 'Lead');
              insert into social_accounts (id, org_id, platform, platform_id, username) values ('{ACCOUNT}', '{NORD}', 'instagram', '1', 'nord');
+             insert into social_threads (id, org_id, account_id, thread_id, kind, last_message_at)
+             values ('{THREAD}', '{NORD}', '{ACCOUNT}', 'dm:1', 'message', '2026-11-29 12:00+00');
              insert into org_integrations (org_id, provider, status, external_tenant_id) values ('{NORD}', 'fortnox', 'connected', '1');
              update organizations set stripe_customer_id = '{customer}' where id = '{NORD}'",
             render["job"]["id"].as_str().unwrap(),
@@ -202,11 +207,14 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
     asks.splice(0..0, approvals(&app).await);
     app.stack.sandbox.stripe.create_price("price_other", 5000);
     app.db.run("insert into plan_prices (stripe_price_id, plan) values ('price_other', 'solo')").await;
-    // All but the one that Stripe signs.
+    // All but those that providers sign.
     let posts: BTreeSet<String> =
         routes().into_iter().filter(|(_, takes)| takes.contains(&Method::POST)).map(|(route, _)| route).collect();
-    let asked: BTreeSet<String> =
-        asks.iter().map(|ask| ask.route.to_owned()).chain(["/webhooks/stripe".to_owned()]).collect();
+    let asked: BTreeSet<String> = asks
+        .iter()
+        .map(|ask| ask.route.to_owned())
+        .chain(["meta", "stripe", "tiktok"].map(|provider| format!("/webhooks/{provider}")))
+        .collect();
     assert_eq!(asked, posts, "each route of docs/FEATURES.md that takes a POST has a request here, and no other");
     (app, asks)
 }
@@ -260,15 +268,17 @@ pub(crate) fn all(asks: &[Ask]) -> Vec<(Method, String, Option<Value>)> {
     let id = asks.iter().find_map(|ask| ask.path.strip_suffix("/process")).unwrap();
     let job = asks.iter().find_map(|ask| ask.path.strip_suffix("/cancel")).unwrap();
     let approval = asks.iter().find_map(|ask| ask.path.strip_suffix("/approve")).unwrap();
-    // What browsers open leads them on, and is tried by tests of its own (fortnox/oauth.rs).
-    let gets =
-        routes().into_iter().filter(|(route, takes)| takes.contains(&Method::GET) && !route.starts_with("/oauth/"));
+    // What browsers open leads them on, and what providers ask is no client's: they are tried by tests of their own.
+    let is_ours = |route: &str| !route.starts_with("/oauth/") && !route.starts_with("/webhooks/");
+    let gets = routes().into_iter().filter(|(route, takes)| takes.contains(&Method::GET) && is_ours(route));
     let gets = gets.map(|(route, _)| {
         let path = match route.as_str() {
             "/v1/render-requests/{id}" => id.to_owned(),
             "/v1/jobs/{id}" => job.to_owned(),
             "/v1/approvals/{id}" => approval.to_owned(),
             "/v1/accounting/templates/{id}/problems" => route.replace("{id}", &SUBMISSION.to_string()),
+            "/v1/inbox/threads/{id}" => format!("/v1/inbox/threads/{THREAD}"),
+            "/v1/inbox/search" => "/v1/inbox/search?q=word".to_owned(),
             "/v1/social/accounts/{id}/analytics" => {
                 format!("/v1/social/accounts/{ACCOUNT}/analytics?metric=reach&from=2026-11-29&to=2026-11-30")
             }

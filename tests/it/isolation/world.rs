@@ -199,6 +199,20 @@ pub(crate) fn attacks() -> Vec<Attack> {
             "select from public.plan_prices",
         ),
         attack(
+            "reads what accounts can do without a token that stands",
+            "social_capabilities",
+            "spine_agent",
+            nobody("spine_agent"),
+            "select from public.social_capabilities",
+        ),
+        attack(
+            "reads what accounts can do in no organisation",
+            "social_capabilities",
+            "spine_service",
+            nobody("spine_service"),
+            "select from public.social_capabilities",
+        ),
+        attack(
             "sees themselves in a session that was ended",
             "profiles",
             "authenticated",
