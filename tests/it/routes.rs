@@ -302,8 +302,9 @@ async fn the_answer_of_every_route_looks_as_it_did() {
     let token = app.token(&OLGA);
     for (method, path, body) in all(&asks) {
         let answer = app.send(method.clone(), &path, &token, body.as_ref()).await;
+        let named = path.split('?').next().unwrap();
         let parts: Vec<&str> =
-            path.split('/').skip(1).map(|part| if part.parse::<Uuid>().is_ok() { "id" } else { part }).collect();
+            named.split('/').skip(1).map(|part| if part.parse::<Uuid>().is_ok() { "id" } else { part }).collect();
         looks_as_it_did(&format!("{method} {}", parts.join(" ")), &answer);
     }
 }

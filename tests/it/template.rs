@@ -285,6 +285,8 @@ async fn every_kind_of_job_has_one_worker_and_every_switch_is_a_setting() {
         "select coalesce(string_agg(key, ' ' order by key), '') from public.system_settings where key like '%.enabled'";
     let mut switches: Vec<&str> = FUNCTIONS.iter().filter_map(|function| function.switch).collect();
     switches.sort_unstable();
+    // Two workers may heed one.
+    switches.dedup();
     assert_eq!(db.text(kept).await, switches.join(" "));
 }
 
