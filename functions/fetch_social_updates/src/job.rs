@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::{
     store::{social::Account, social_reading::Begun},
-    worker,
+    worker::{self, Stop},
 };
 use uuid::Uuid;
 
@@ -110,4 +110,21 @@ impl Done {
     pub(crate) fn error(&self) -> Option<&'static str> {
         self.failed.values().next().copied()
     }
+}
+
+/// Whether an account of this status can be read.
+pub(crate) fn may_be_read(status: &str) -> Result<(), Stop> {
+    match status {
+        "active" => Ok(()),
+        "needs_reconsent" => Err(reconsent()),
+        _ => Err(disconnected()),
+    }
+}
+
+pub(crate) fn disconnected() -> Stop {
+    Stop::failed("account_disconnected", "The account is not connected any more.")
+}
+
+pub(crate) fn reconsent() -> Stop {
+    Stop::failed("social_reconsent", "The platform refuses the account's token; a person must connect it again.")
 }

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use shared::{
     clients::social::{Answer, SocialError, Usage},
     db::ServiceTx,
-    jobs,
     social::Observation,
     store::{
         social::{self, Merged},
@@ -20,11 +19,9 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
-    comments, figures, instagram,
-    job::{Cursor, Held, Plan, Stream},
-    posts,
+    instagram,
+    job::{self, Cursor, Held, Plan},
     state::State,
-    talks, work,
 };
 
 /// What is left of the invocation's time when no call is begun any more: a call, and putting the job back.
@@ -111,28 +108,6 @@ impl Reading<'_> {
     /// Whether the account is Instagram's.
     pub(crate) fn is_instagram(&self) -> bool {
         self.plan.account.platform == "instagram"
-    }
-
-    /// Reads a stream to its end and writes down how far it is. What it came to, for people to see.
-    pub(crate) async fn read(&self, stream: Stream) -> Result<Value, Unread> {
-        let mut cursor = self.plan.cursor(stream);
-        match stream {
-            Stream::Messages => talks::read(self, &mut cursor).await?,
-            Stream::Media => posts::read(self, &mut cursor).await?,
-            Stream::Comments => comments::read(self, &mut cursor).await?,
-            Stream::AccountFigures => figures::of_account(self, &mut cursor).await?,
-            Stream::MediaFigures => figures::of_posts(self, &mut cursor).await?,
-        }
-        let result = cursor.result.clone();
-        self.keep(async |tx| {
-            let kept = serde_json::to_value(&cursor).map_err(|error| Stop::Unavailable(Box::new(error)))?;
-            let (org, account, began_at) = (self.org_id(), self.account_id(), self.plan.begun.began_at);
-            social_reading::keep_cursor(tx, org, account, stream.name(), &kept, began_at).await?;
-            jobs::show_progress(tx, &self.held.job, &json!({ "read": stream.name() })).await?;
-            Ok(())
-        })
-        .await?;
-        Ok(result)
     }
 
     /// Makes a call in its turn. `talks`: it is one of conversations.
@@ -225,7 +200,7 @@ impl Reading<'_> {
             self.held.go_on(tx).await?;
             Ok::<_, Stop>(social_reading::need_reconsent(tx, org, account, sealed).await?)
         });
-        if needs.await? { Ok(work::reconsent()) } else { Ok(self.later(Duration::ZERO, "goes_on", None)) }
+        if needs.await? { Ok(job::reconsent()) } else { Ok(self.later(Duration::ZERO, "goes_on", None)) }
     }
 
     fn later(&self, wait: Duration, reason: &str, failure: Option<Failure>) -> Stop {
@@ -241,7 +216,7 @@ impl Reading<'_> {
         let kept = self.state.db.service(self.org_id(), async |tx| {
             self.held.go_on(tx).await?;
             let account = social::hold_account(tx, self.org_id(), self.account_id()).await?;
-            work::may_be_read(&account.ok_or_else(work::disconnected)?.status)?;
+            job::may_be_read(&account.ok_or_else(job::disconnected)?.status)?;
             write(tx).await
         });
         Ok(kept.await?)

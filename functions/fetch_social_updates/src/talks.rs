@@ -67,8 +67,8 @@ pub(crate) async fn read(reading: &Reading<'_>, cursor: &mut Cursor) -> Result<(
         add(&mut total, merged);
         missing += gone;
         after = instagram::next(&answer.body);
-        let all_old = !listed.is_empty() && listed.iter().all(|talk| is_old(&talk));
-        if after.is_none() || all_old {
+        // They come with the newest message first.
+        if after.is_none() || listed.last().is_some_and(|talk| is_old(&talk)) {
             break;
         }
         if page == MOST_PAGES {

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
 use shared::{
     db::{Database, ServiceTx},
-    jobs::End,
+    jobs::{self, End},
     store::{
         StoreError,
         social::{self, Fetched},
@@ -17,9 +18,12 @@ use shared::{
 use uuid::Uuid;
 
 use crate::{
-    job::{Done, Held, Payload, Plan, Stream},
-    reading::{Reading, Unread},
+    comments, figures,
+    job::{Done, Held, Payload, Plan, Stream, disconnected, may_be_read, reconsent},
+    posts,
+    reading::{self, Reading, Unread},
     state::State,
+    talks,
 };
 
 /// How often an account is read: every fifteen minutes, a fifth more or less.
@@ -78,7 +82,7 @@ impl Work for Readings<'_> {
                 continue;
             }
             // Boxed, since all streams within each other are more than the compiler will lay out.
-            match Box::pin(reading.read(stream)).await {
+            match Box::pin(read(&reading, stream)).await {
                 Ok(result) => {
                     moved = true;
                     done.read.insert(stream.name(), result);
@@ -95,7 +99,7 @@ impl Work for Readings<'_> {
                 }
                 Err(Unread::Refused(error)) => {
                     tracing::warn!(stream = stream.name(), %error, "something of a social account was refused");
-                    done.failed.insert(stream.name(), crate::reading::code(&error));
+                    done.failed.insert(stream.name(), reading::code(&error));
                 }
                 Err(Unread::Stop(stop)) => return Err(stop),
             }
@@ -127,30 +131,35 @@ impl Work for Readings<'_> {
     }
 }
 
+/// Reads a stream to its end and writes down how far it is. What it came to, for people to see.
+async fn read(reading: &Reading<'_>, stream: Stream) -> Result<Value, Unread> {
+    let mut cursor = reading.plan.cursor(stream);
+    match stream {
+        Stream::Messages => talks::read(reading, &mut cursor).await?,
+        Stream::Media => posts::read(reading, &mut cursor).await?,
+        Stream::Comments => comments::read(reading, &mut cursor).await?,
+        Stream::AccountFigures => figures::of_account(reading, &mut cursor).await?,
+        Stream::MediaFigures => figures::of_posts(reading, &mut cursor).await?,
+    }
+    let result = cursor.result.clone();
+    let kept = reading.keep(async |tx| {
+        let kept = serde_json::to_value(&cursor).map_err(|error| Stop::Unavailable(Box::new(error)))?;
+        let (org, account, began_at) = (reading.org_id(), reading.account_id(), reading.plan.begun.began_at);
+        social_reading::keep_cursor(tx, org, account, stream.name(), &kept, began_at).await?;
+        jobs::show_progress(tx, &reading.held.job, &json!({ "read": stream.name() })).await?;
+        Ok(())
+    });
+    kept.await?;
+    Ok(result)
+}
+
 /// When an account is to be read next. Its id spreads accounts over time.
 fn next_at(account_id: Uuid, now: DateTime<Utc>) -> DateTime<Utc> {
     let spread = i64::try_from(account_id.as_u128() % 361).unwrap_or_default();
     now + TimeDelta::seconds(EVERY_S * 4 / 5 + spread)
 }
 
-/// Whether an account of this status can be read.
-pub(crate) fn may_be_read(status: &str) -> Result<(), Stop> {
-    match status {
-        "active" => Ok(()),
-        "needs_reconsent" => Err(reconsent()),
-        _ => Err(disconnected()),
-    }
-}
-
-pub(crate) fn disconnected() -> Stop {
-    Stop::failed("account_disconnected", "The account is not connected any more.")
-}
-
-pub(crate) fn reconsent() -> Stop {
-    Stop::failed("social_reconsent", "The platform refuses the account's token; a person must connect it again.")
-}
-
-pub(crate) fn away() -> Failure {
+fn away() -> Failure {
     Failure::new("platform_unavailable", "The platform did not answer as it should.")
 }
 
