@@ -506,6 +506,28 @@ mod tests {
     }
 
     #[test]
+    fn the_first_announcement_of_a_deletion_says_when_it_was() {
+        let deleted =
+            |at| Observation { platform_id: "c".to_owned(), at, life: Life::Deleted, ..Observation::default() };
+        for order in [[20, 25], [25, 20]] {
+            let item = merged(&order.map(deleted));
+            assert_eq!(item.facts.gone_at().unwrap().timestamp_millis(), 20);
+        }
+    }
+
+    #[test]
+    fn what_was_attached_before_an_item_went_missing_stays_away_when_it_is_shown_again() {
+        let attachment = Attachment { kind: "image".to_owned(), url: None, id: None };
+        let first = Observation { attachments: Some(vec![attachment]), ..comment(20, "a") };
+        let missing =
+            Observation { platform_id: "c".to_owned(), at: 20, life: Life::Missing, ..Observation::default() };
+        for all in [[&first, &missing, &comment(30, "a")], [&missing, &comment(30, "a"), &first]] {
+            let message = merged(all).message.unwrap();
+            assert_eq!((message.content.as_deref(), message.attachments.len()), (Some("a"), 0));
+        }
+    }
+
+    #[test]
     fn a_text_is_cut_between_characters_where_it_is_longer_than_any_platform_allows() {
         let text = "å".repeat(MAX_TEXT);
         assert_eq!(cut(&text), text);
