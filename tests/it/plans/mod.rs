@@ -13,7 +13,8 @@ use integration_tests::{Server, Setup, TestApp, TestDatabase, database_log};
 use serde_json::Value;
 
 /// Tables of which a scan is right, and why.
-const SMALL: [(&str, &str); 4] = [
+const SMALL: [(&str, &str); 5] = [
+    ("social_capabilities", "what each interface of a platform can do: two dozen rows, which migrations write"),
     ("system_settings", "the installation's switches: a dozen rows"),
     ("model_prices", "prices of a few models: some dozens of rows"),
     ("plan_prices", "an operator's price list: a few rows"),
