@@ -132,7 +132,7 @@ begin
               group by k.unit order by k.unit',
             v_source.time_column,
             case when m.apart is null then quote_literal(m.unit) else format('case when t.%1$I ~ ''^[A-Z]{3}$'' then lower(t.%1$I) end', m.apart) end,
-            m.summed, v_rows || coalesce(format(' and t.metric_type = %L', m.only), ''),
+            m.summed, v_rows || case when m.only is null then '' else format(' and t.metric_type = %L', m.only) end,
             -- No figure of a metric is an unknown one.
             case when m.only is null then '0' else 'null' end) using v_org, v_starts[1], v_until, v_starts, p_period loop
             -- What was only ever small is not even named.
