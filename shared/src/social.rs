@@ -144,7 +144,7 @@ pub struct Observation {
     pub text: Option<Option<String>>,
     /// What it has besides. Nothing, if this does not say, or shows no text.
     pub attachments: Option<Vec<Attachment>>,
-    /// Whether this is an edit by who wrote it.
+    /// Whether its text is an edit by who wrote it.
     pub edited: bool,
     /// Who wrote it.
     pub sender_id: Option<String>,
@@ -342,8 +342,13 @@ impl Item {
         }
         if let Some(text) = &seen.text {
             let text = text.as_deref().map(|text| cut(text).to_owned()).filter(|text| !text.is_empty());
-            if later(&mut facts.text_at, seen.at, || message.content < text) {
+            // An edit may have the very time of what it edits.
+            let was_edited = message.edited_at.map(|at| at.timestamp_millis()) == Some(seen.at);
+            if later(&mut facts.text_at, seen.at, || (was_edited, &message.content) < (seen.edited, &text)) {
                 message.content = text;
+            }
+            if seen.edited {
+                message.edited_at = message.edited_at.max(DateTime::from_timestamp_millis(seen.at));
             }
             if let Some(parts) = &seen.attachments {
                 let parts: Vec<Attachment> = parts.iter().take(MAX_PARTS).cloned().collect();
@@ -356,9 +361,6 @@ impl Item {
             && later(&mut facts.name_at, seen.at, || message.sender_name.as_ref() < Some(name))
         {
             message.sender_name = Some(name.clone());
-        }
-        if seen.edited {
-            message.edited_at = message.edited_at.max(DateTime::from_timestamp_millis(seen.at));
         }
     }
 
@@ -503,6 +505,36 @@ mod tests {
         let item = merged([&deleted, &comment(10, "a"), &comment(30, "b")]);
         assert_eq!(item.facts.gone_at().unwrap().timestamp_millis(), 20);
         assert_eq!(item.message.unwrap().content, None);
+    }
+
+    #[test]
+    fn an_edit_counts_though_it_has_the_time_of_what_it_edits() {
+        let edit = Observation { edited: true, ..comment(10, "a") };
+        for all in [[&comment(10, "b"), &edit], [&edit, &comment(10, "b")]] {
+            assert_eq!(merged(all).message.unwrap().content.as_deref(), Some("a"));
+        }
+    }
+
+    #[test]
+    fn the_first_announcement_of_a_deletion_says_when_it_was() {
+        let deleted =
+            |at| Observation { platform_id: "c".to_owned(), at, life: Life::Deleted, ..Observation::default() };
+        for order in [[20, 25], [25, 20]] {
+            let item = merged(&order.map(deleted));
+            assert_eq!(item.facts.gone_at().unwrap().timestamp_millis(), 20);
+        }
+    }
+
+    #[test]
+    fn what_was_attached_before_an_item_went_missing_stays_away_when_it_is_shown_again() {
+        let attachment = Attachment { kind: "image".to_owned(), url: None, id: None };
+        let first = Observation { attachments: Some(vec![attachment]), ..comment(20, "a") };
+        let missing =
+            Observation { platform_id: "c".to_owned(), at: 20, life: Life::Missing, ..Observation::default() };
+        for all in [[&first, &missing, &comment(30, "a")], [&missing, &comment(30, "a"), &first]] {
+            let message = merged(all).message.unwrap();
+            assert_eq!((message.content.as_deref(), message.attachments.len()), (Some("a"), 0));
+        }
     }
 
     #[test]
