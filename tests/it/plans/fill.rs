@@ -16,7 +16,7 @@ const ROWS_OF_AN_ORGANISATION: u32 = 5;
 
 /// Tables that no function reads, and that are left empty for the sake of time: one that is read all the same is read from end to end, and
 /// has to leave this list.
-const ASIDE: [&str; 26] = [
+const ASIDE: [&str; 20] = [
     "agent_runs",
     "audit_seals",
     "blog_categories",
@@ -35,14 +35,8 @@ const ASIDE: [&str; 26] = [
     "proposals",
     "prospect_intelligence",
     "services",
-    "social_accounts",
-    "social_analytics",
     "social_capabilities",
-    "social_cursors",
-    "social_media",
-    "social_message_keys",
     "social_sentiment",
-    "social_threads",
 ];
 
 /// What makes a row history, which nothing has to be done about.
@@ -58,6 +52,7 @@ fn ended(table: &str) -> Value {
         "agent_limits" => json!({ "scope": "user", "scope_id": "00000000-0000-7000-8000-0000000000fe" }),
         "outbox" => json!({ "delivered_at": "2026-01-01T00:00:00Z" }),
         "usage_reservations" => json!({ "state": "settled", "ended_at": "2026-01-01T00:00:00Z" }),
+        "social_accounts" => json!({ "status": "disconnected" }),
         "webhook_events" => json!({ "status": "applied" }),
         "meter_reports" => json!({ "status": "reported", "reported_at": "2026-01-01T00:00:00Z" }),
         "billing_events" => json!({ "meter_report_id": "00000000-0000-7000-8000-0000000000ff" }),

@@ -8,7 +8,7 @@ use sandbox::{
 };
 use serde_json::{Value, json};
 
-use super::{business, display, inbox, instagram, read, succeeded};
+use super::{business, display, go_on, inbox, instagram, read, succeeded};
 
 /// Reads everything there is to read once, of each platform.
 pub(super) async fn every_statement(app: &TestApp) {
@@ -27,6 +27,10 @@ pub(super) async fn every_statement(app: &TestApp) {
     succeeded(app, account).await;
     world.delete_media(&media).unwrap();
     succeeded(app, account).await;
+    world.arrange(Call::Media, Fault::RateLimited, Calls::Number(1));
+    read(app, account).await;
+    app.db.run("update social_pace set next_at = now()").await;
+    go_on(app).await;
     world.revoke_tokens_in(&at.id, 0);
     read(app, account).await;
     let (account, at) = business(app).await;
