@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    Demo, ORG, OWNER, PATIENCE, STRANGER, Steps,
+    Demo, ORG, OTHER_ORG, OWNER, PATIENCE, Steps,
     judge::{count, flag, text},
 };
 
 const INSTAGRAM: &str = "{instagram_business_basic,instagram_business_manage_messages,instagram_business_manage_comments,instagram_business_manage_insights}";
 const TIKTOK: &str = "{user.info.basic,user.insights,comment.list,video.list,video.insights,message.list.read}";
+/// Who owns another organisation.
+const STRANGER: (&str, &str) = ("01900000-0000-7000-8000-000000000201", "oscar@brick-and-beam.example");
 const FIRST: &str = "Hej! Vad kostar fåtöljen?";
 const EDITED: &str = "Hej! Vad kostar soffan?";
 const MISSED: &str = "Finns den i grönt?";
@@ -122,7 +124,7 @@ impl Demo<'_> {
         )
         .fetch_one(&mut self.as_owner().await?)
         .await?;
-        let stranger = self.sign_in(STRANGER, super::OTHER_ORG)?;
+        let stranger = self.sign_in(STRANGER, OTHER_ORG)?;
         let (status, _) =
             self.send(&format!("/v1/social/accounts/{}/fetch", accounts.ids[0]), &stranger, &json!({})).await?;
         Ok(json!({
@@ -163,7 +165,7 @@ impl Demo<'_> {
         sqlx::query("commit").execute(&mut owner).await?;
         let (_, after) = self.get("/v1/inbox/threads", &token).await?;
         let (_, found) = self.get("/v1/inbox/search?q=soff", &token).await?;
-        let stranger = self.sign_in(STRANGER, super::OTHER_ORG)?;
+        let stranger = self.sign_in(STRANGER, OTHER_ORG)?;
         let (status, _) = self.get(href, &stranger).await?;
         Ok(json!({
             "threads": threads.len(), "unread": unread(threads), "unread_after": unread(after["threads"].as_array().context("no threads")?),
