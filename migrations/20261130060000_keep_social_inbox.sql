@@ -66,12 +66,12 @@ insert into public.social_capabilities (api, capability, delivered, read, scopes
     ('instagram_login', 'media', false, true, '{instagram_business_basic}', null, ''),
     ('instagram_login', 'account_figures', false, true, '{instagram_business_basic,instagram_business_manage_insights}', null, 'Up to 48 hours late.'),
     ('instagram_login', 'media_figures', false, true, '{instagram_business_basic,instagram_business_manage_insights}', null, 'Up to 48 hours late.'),
-    ('facebook_login', 'messages', true, true, '{instagram_basic,instagram_manage_messages,pages_manage_metadata}', null, 'Reading gives the 20 newest messages of a conversation.'),
-    ('facebook_login', 'comments', true, true, '{instagram_basic,instagram_manage_comments}', null, ''),
+    ('facebook_login', 'messages', true, false, '{instagram_basic,instagram_manage_messages,pages_manage_metadata}', null, 'Delivered only: its API is not read.'),
+    ('facebook_login', 'comments', true, false, '{instagram_basic,instagram_manage_comments}', null, ''),
     ('facebook_login', 'mentions', true, false, '{instagram_basic,instagram_manage_comments}', null, ''),
-    ('facebook_login', 'media', false, true, '{instagram_basic}', null, ''),
-    ('facebook_login', 'account_figures', false, true, '{instagram_basic,instagram_manage_insights}', null, 'Up to 48 hours late.'),
-    ('facebook_login', 'media_figures', true, true, '{instagram_basic,instagram_manage_insights}', null, 'Those of a story are delivered when it ends.'),
+    ('facebook_login', 'media', false, false, '{instagram_basic}', null, ''),
+    ('facebook_login', 'account_figures', false, false, '{instagram_basic,instagram_manage_insights}', null, 'Up to 48 hours late.'),
+    ('facebook_login', 'media_figures', true, false, '{instagram_basic,instagram_manage_insights}', null, 'Those of a story are delivered when it ends.'),
     ('tiktok_display', 'media', false, true, '{user.info.basic,video.list}', null, ''),
     ('tiktok_display', 'account_figures', false, true, '{user.info.stats}', null, 'Totals of now; no history.'),
     ('tiktok_display', 'media_figures', false, true, '{video.list}', null, 'Counts; no reach and no watch time.'),
@@ -234,6 +234,8 @@ comment on column public.webhook_events.event_id is
     'The provider''s id. Meta and TikTok give none: the entry''s SHA-256 and the organisation, since an entry may be several organisations''.';
 create index webhook_events_social_idx on public.webhook_events (org_id, received_at)
     where provider in ('meta', 'tiktok') and status = 'received';
+create index webhook_events_social_ended_idx on public.webhook_events (received_at)
+    where provider in ('meta', 'tiktok') and status <> 'received';
 alter policy webhook_events_definer_insert on public.webhook_events
     with check (case when provider in ('meta', 'tiktok') then org_id is not null else org_id is null end);
 create policy webhook_events_definer_social_delete on public.webhook_events for delete to spine_definer

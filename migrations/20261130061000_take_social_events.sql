@@ -64,6 +64,8 @@ begin
                              or current_setting('role') = 'spine_caller' and app.may('social:answer')) then
         raise exception 'this asks for social:answer' using errcode = 'insufficient_privilege';
     end if;
+    -- The job before the account, as the worker that holds the job locks them.
+    perform from public.jobs j where j.org_id = v_org and j.job_type = 'social_fetch' and j.unique_key = p_account::text for update;
     -- One that fails is tried again then; one that ends says itself when the next is due.
     update public.social_accounts a set wanted_at = clock_timestamp(), fetch_after = now() + interval '15 minutes'
      where a.org_id = v_org and a.id = p_account and a.status = 'active';
@@ -90,12 +92,36 @@ create function app.due_social_fetches(p_now timestamptz, p_most integer) return
 $$;
 comment on function app.due_social_fetches(timestamptz, integer) is 'Which social accounts are to be read now.';
 
--- Deletes what was delivered before a time and worked on. A platform sends again for three days at most.
+-- Queues the work on entries that wait for a minute and that no job is about, as when its last attempt failed. The jobs, to be woken.
+create function app.requeue_social_events(p_most integer) returns table (org_id uuid, job_id uuid)
+    language sql volatile security definer set search_path = '' as $$
+    with waiting as (
+        select distinct e.org_id from (
+            select w.org_id from public.webhook_events w
+             where w.provider in ('meta', 'tiktok') and w.status = 'received' and w.received_at < now() - interval '1 minute'
+             limit 10000) e
+         where not exists (select from public.jobs j where j.org_id = e.org_id and j.job_type = 'social_events' and j.unique_key = 'inbox'
+                                                       and j.status in ('queued', 'running'))
+         limit least(p_most, 1000))
+    insert into public.jobs as j (org_id, job_type, unique_key)
+    select w.org_id, 'social_events', 'inbox' from waiting w order by 1
+    on conflict (org_id, job_type, unique_key) where unique_key is not null
+    do update set status = 'queued', attempts = 0, run_after = now(), finished_at = null, last_error = null, result = null, progress = null,
+                  wait_reason = null, cancel_requested_at = null
+       where j.status in ('succeeded', 'failed', 'cancelled')
+    returning j.org_id, j.id
+$$;
+comment on function app.requeue_social_events(integer) is 'Queues the work on delivered entries that no open job is about.';
+
+-- Deletes what was delivered before a time and worked on. A platform sends again for three days at most. What failed is kept for a month, so that
+-- a person can look at it.
 create function app.forget_social_events(p_before timestamptz, p_most integer) returns bigint
     language sql volatile security definer set search_path = '' as $$
     with old as (
         select e.id from public.webhook_events e
-         where e.provider in ('meta', 'tiktok') and e.status <> 'received' and e.received_at < p_before
+         where e.provider in ('meta', 'tiktok') and e.status <> 'received'
+           and e.received_at < p_before - case when e.status in ('failed', 'unparsed') then interval '23 days' else interval '0' end
+           and e.received_at < p_before
          order by e.received_at limit least(p_most, 10000)),
     gone as (delete from public.webhook_events e using old o where e.id = o.id returning 1)
     select count(*) from gone
@@ -161,7 +187,7 @@ create or replace function app.wait_is_over(p_org uuid, p_type text, p_wait json
 $$;
 
 grant execute on function app.take_social_events(text, bytea, text[], text[], bytea[]), app.due_social_fetches(timestamptz, integer),
-    app.forget_social_events(timestamptz, integer), app.take_social_turn(text, text, integer, integer),
+    app.requeue_social_events(integer), app.forget_social_events(timestamptz, integer), app.take_social_turn(text, text, integer, integer),
     app.rest_from_social(text, text, integer, text) to spine_service;
 grant execute on function app.admit_social_fetch(uuid) to spine_caller, spine_service;
 

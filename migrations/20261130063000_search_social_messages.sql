@@ -13,7 +13,7 @@ set local role spine_definer;
 
 -- A policy keeps an index of words from being used, since what compares words might tell of rows that one may not see. So this asks for the
 -- permission and the organisation itself.
-create function public.search_social_messages(query text, most integer default 50, before timestamptz default null)
+create function public.search_social_messages(query text, most integer default 50, before timestamptz default null, before_id uuid default null)
     returns table (message_id uuid, thread_id uuid, account_id uuid, message_type text, direction text, sender_name text, content text, received_at timestamptz)
     language plpgsql stable security definer set search_path = '' as $$
 #variable_conflict use_column
@@ -41,15 +41,15 @@ begin
       join public.social_threads t on t.org_id = m.org_id and t.account_id = m.account_id and t.thread_id = m.thread_id
      where m.org_id = v_org and m.content is not null and m.deleted_at is null
        and app.social_words(m.org_id, m.content) @@ (format('''@%s''', v_org)::tsquery && v_words)
-       and (before is null or m.received_at < before)
+       and (before is null or (m.received_at, m.id) < (before, coalesce(before_id, '00000000-0000-0000-0000-000000000000')))
      order by m.received_at desc, m.id desc
      limit least(greatest(most, 1), 100);
 end
 $$;
-comment on function public.search_social_messages(text, integer, timestamptz) is
-    'Messages of the organisation with all of these words, or the beginnings of them; the latest first.';
-revoke execute on function public.search_social_messages(text, integer, timestamptz) from public;
-grant execute on function public.search_social_messages(text, integer, timestamptz) to authenticated, spine_caller, spine_agent;
+comment on function public.search_social_messages(text, integer, timestamptz, uuid) is
+    'Messages of the organisation with all of these words, or the beginnings of them; the latest first. Those before a time, and of those at that time before an id.';
+revoke execute on function public.search_social_messages(text, integer, timestamptz, uuid) from public;
+grant execute on function public.search_social_messages(text, integer, timestamptz, uuid) to authenticated, spine_caller, spine_agent;
 
 reset role;
 revoke create on schema public from spine_definer;

@@ -18,7 +18,7 @@ create or replace function app.insight_sources()
     ('render_requests', 'render requests', 'created_at', null, 'renders:read_all', 'renders:create',
      '{"status": ["queued", "running", "completed", "failed", "cancelled"]}',
      '{"pictures": {"sum": "variants", "unit": "count", "noun": "pictures asked for"}}'),
-    ('social_messages', 'messages received', 'received_at', 't.deleted_at is null', 'social:read', null,
+    ('social_messages', 'messages received', 'received_at', 't.deleted_at is null and t.direction = ''in''', 'social:read', null,
      '{"message_type": ["message", "comment", "mention", "reply", "story_reply", "review"],
        "status": ["new", "read", "answered", "archived"]}', '{}'),
     ('social_analytics', 'figures of social accounts', 'recorded_at', 't.media_id is null', 'social:read', null, '{}',

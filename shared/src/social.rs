@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_ID: usize = 450;
 /// The most characters that are kept of a text. A longer one is cut: no platform allows it.
 pub const MAX_TEXT: usize = 20_000;
+/// The most characters that are kept of a name.
+const MAX_NAME: usize = 300;
 /// The most attachments that are kept of a message, and reactions to it.
 const MAX_PARTS: usize = 50;
 
@@ -106,6 +108,13 @@ pub struct Attachment {
     /// Its id at the platform.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+}
+
+impl Attachment {
+    /// Whether it can be stored.
+    fn is_plain(&self) -> bool {
+        [Some(&self.kind), self.url.as_ref(), self.id.as_ref()].into_iter().flatten().all(|text| !text.contains('\0'))
+    }
 }
 
 /// What somebody thinks of a message.
@@ -229,6 +238,13 @@ impl Facts {
         self.deleted_at.or(missing).and_then(DateTime::from_timestamp_millis)
     }
 
+    /// Whether a message looks the same with these facts as with others.
+    #[must_use]
+    pub fn show_alike(&self, other: &Self) -> bool {
+        (self.gone_at(), self.hidden(), self.seen_at()) == (other.gone_at(), other.hidden(), other.seen_at())
+            && self.reactions() == other.reactions()
+    }
+
     /// Whether it is hidden from others.
     #[must_use]
     pub fn hidden(&self) -> bool {
@@ -341,7 +357,7 @@ impl Item {
             message.thread_id = thread_id;
         }
         if let Some(text) = &seen.text {
-            let text = text.as_deref().map(|text| cut(text).to_owned()).filter(|text| !text.is_empty());
+            let text = text.as_deref().map(plain).filter(|text| !text.is_empty());
             // An edit may have the very time of what it edits.
             let was_edited = message.edited_at.map(|at| at.timestamp_millis()) == Some(seen.at);
             if later(&mut facts.text_at, seen.at, || (was_edited, &message.content) < (seen.edited, &text)) {
@@ -351,16 +367,17 @@ impl Item {
                 message.edited_at = message.edited_at.max(DateTime::from_timestamp_millis(seen.at));
             }
             if let Some(parts) = &seen.attachments {
-                let parts: Vec<Attachment> = parts.iter().take(MAX_PARTS).cloned().collect();
+                let parts: Vec<Attachment> =
+                    parts.iter().filter(|part| part.is_plain()).take(MAX_PARTS).cloned().collect();
                 if later(&mut facts.attachments_at, seen.at, || message.attachments < parts) {
                     message.attachments = parts;
                 }
             }
         }
-        if let Some(name) = &seen.sender_name
-            && later(&mut facts.name_at, seen.at, || message.sender_name.as_ref() < Some(name))
+        if let Some(name) = seen.sender_name.as_deref().map(plain)
+            && later(&mut facts.name_at, seen.at, || message.sender_name.as_ref() < Some(&name))
         {
-            message.sender_name = Some(name.clone());
+            message.sender_name = Some(name.chars().take(MAX_NAME).collect());
         }
     }
 
@@ -385,6 +402,11 @@ fn later(known_at: &mut Option<i64>, at: i64, greater: impl FnOnce() -> bool) ->
 
 fn keep_least(known: &mut Option<i64>, at: i64) {
     *known = Some(known.map_or(at, |known| known.min(at)));
+}
+
+/// A text as it can be stored: without NUL, which Postgres does not take, and not longer than [`MAX_TEXT`].
+fn plain(text: &str) -> String {
+    cut(text).replace('\0', "")
 }
 
 /// The beginning of a text, up to [`MAX_TEXT`] characters.

@@ -65,7 +65,7 @@ pub(crate) async fn read(reading: &Reading<'_>, cursor: &mut Cursor) -> Result<(
         match of_post(reading, &post, &mut total).await {
             Ok(()) => total.posts += 1,
             // Gone since it was listed, or closed: the others are read.
-            Err(Unread::Refused(error @ (SocialError::Missing | SocialError::Parameter { .. }))) => {
+            Err(Unread::Refused(error)) => {
                 tracing::info!(%error, "the comments of a post cannot be read");
                 total.failed += 1;
             }
@@ -97,10 +97,11 @@ async fn of_post(reading: &Reading<'_>, post: &Post, total: &mut Total) -> Resul
     let mut is_settled = is_complete;
     if is_complete {
         let until = first.time();
-        let known = reading
-            .state
-            .db
-            .service(org, async |tx| social_posts::known_comments(tx, org, account, &post.platform_id, until).await);
+        let known = reading.state.db.service(org, async |tx| {
+            // TikTok lists replies in part, and gives none by its id: that one is not listed says nothing.
+            let replies = reading.is_instagram();
+            social_posts::known_comments(tx, org, account, &post.platform_id, until, replies).await
+        });
         let unlisted: Vec<String> = known.await?.into_iter().filter(|id| !seen.contains(id)).collect();
         is_settled = unlisted.len() <= ONE_BY_ONE;
         let asked: Vec<String> = unlisted.into_iter().take(ONE_BY_ONE).collect();
@@ -224,8 +225,11 @@ async fn by_ids(reading: &Reading<'_>, media_id: &str, ids: &[String], at: i64) 
         let answer = reading.business("business/comment/list", &query).await?;
         let seen = tiktok::comments(&answer.body, media_id, answer.at).ok_or(Unread::Stream("malformed"))?;
         let there: BTreeMap<&str, ()> = seen.iter().map(|seen| (seen.platform_id.as_str(), ())).collect();
-        let gone = ids.iter().filter(|id| !there.contains_key(id.as_str()));
-        found.extend(gone.map(|id| instagram::missing(id.clone(), at)));
+        // What is on another page is not missing.
+        if tiktok::next(&answer.body).is_none() {
+            let gone = ids.iter().filter(|id| !there.contains_key(id.as_str()));
+            found.extend(gone.map(|id| instagram::missing(id.clone(), at)));
+        }
         found.extend(seen);
     }
     Ok(found)

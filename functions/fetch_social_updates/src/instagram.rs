@@ -161,7 +161,7 @@ pub(crate) fn media(media: &Value) -> Option<Media> {
     Some(Media {
         platform_id: id(&media["id"])?,
         kind: if kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') { kind } else { "feed".to_owned() },
-        caption: text(&media["caption"]).map(str::to_owned),
+        caption: text(&media["caption"]).map(|caption| caption.replace('\0', "")),
         permalink: text(&media["permalink"]).map(str::to_owned),
         published_at: time(&media["timestamp"])?,
         like_count: shared::clients::social::count(&media["like_count"]),

@@ -21,7 +21,7 @@ const PAGE: i32 = 200;
 const KEPT_BACK: Duration = Duration::from_secs(30);
 /// How long deliveries are kept that were worked on. A platform sends again for three days at most.
 const KEPT: TimeDelta = TimeDelta::days(7);
-/// How many deliveries one tick deletes.
+/// How many deliveries one statement deletes.
 const FORGOTTEN: i32 = 5000;
 
 /// Answers a tick. It may come twice: everything here is safe to repeat.
@@ -29,7 +29,8 @@ pub(crate) async fn tick(state: &State, tick: &Tick) -> Result<Value, Error> {
     let now = (state.clock)();
     let mut schedule = Schedule::begin("the social schedule", tick, KEPT_BACK);
     schedule.part("fetches_queued", async |deadline| queue_due(state, deadline, now).await).await;
-    schedule.part("events_forgotten", async |_| forget(state, now).await).await;
+    schedule.part("events_queued", async |_| requeue(state).await).await;
+    schedule.part("events_forgotten", async |deadline| forget(state, deadline, now).await).await;
     schedule.part("readings", async |_| measure(state, now).await).await;
     schedule.end()
 }
@@ -62,9 +63,23 @@ async fn queue_due(state: &State, deadline: Instant, now: DateTime<Utc>) -> Resu
     Ok(queued)
 }
 
+/// Queues the work on what was delivered and left, as after a job that failed. The sweep wakes it. How many organisations.
+async fn requeue(state: &State) -> Result<usize, StoreError> {
+    state.db.directory(async |tx| social_accounts::requeue_events(tx, PAGE).await).await
+}
+
 /// Deletes what was delivered a week ago and worked on, so that what was deleted at a platform is not kept here. How much.
-async fn forget(state: &State, now: DateTime<Utc>) -> Result<i64, StoreError> {
-    state.db.directory(async |tx| social_accounts::forget_events(tx, now - KEPT, FORGOTTEN).await).await
+async fn forget(state: &State, deadline: Instant, now: DateTime<Utc>) -> Result<i64, StoreError> {
+    let mut forgotten = 0;
+    while Instant::now() < deadline {
+        let some =
+            state.db.directory(async |tx| social_accounts::forget_events(tx, now - KEPT, FORGOTTEN).await).await?;
+        forgotten += some;
+        if some < i64::from(FORGOTTEN) {
+            break;
+        }
+    }
+    Ok(forgotten)
 }
 
 /// Measures how old readings are, and how many accounts wait for a person.

@@ -5,25 +5,24 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
-    clients::social::{id, segment},
+    clients::social::{SocialError, id, segment},
     social::Observation,
-    store::{
-        social::{self, Merged},
-        social_reading,
-    },
-    worker::Stop,
+    store::{social::Merged, social_reading},
 };
 
 use crate::{
     instagram,
     job::Cursor,
     reading::{Reading, Seen, Unread, add},
+    state::State,
 };
 
 /// How far back conversations are read again.
 const OVERLAP: TimeDelta = TimeDelta::minutes(10);
 /// The most pages of conversations that one reading asks for.
 const MOST_PAGES: usize = 40;
+/// The most messages that one page has asked for by themselves.
+const MOST_ASKED: usize = 20;
 /// How many conversations a page has.
 const PAGE: &str = "25";
 
@@ -61,11 +60,17 @@ pub(crate) async fn read(reading: &Reading<'_>, cursor: &mut Cursor) -> Result<(
         conversations += talks.len();
         // Asked before they are kept: what is known then was known before this reading.
         for talk in &talks {
-            beyond += unreached(reading, talk).await?;
+            // It is a count for people: a conversation that does not tell it is read all the same.
+            beyond += match unreached(reading, talk).await {
+                Err(Unread::Refused(_) | Unread::Stream(_)) => 0,
+                other => other?,
+            };
         }
-        let (merged, gone) = keep(reading, &talks, &answer).await?;
-        add(&mut total, merged);
-        missing += gone;
+        let listed_here: Vec<Observation> = talks.iter().flat_map(|talk| talk.seen.iter().cloned()).collect();
+        add(&mut total, reading.merge(&listed_here).await?);
+        let gone = gone(reading, &talks, &answer).await?;
+        missing += gone.len();
+        add(&mut total, reading.merge(&gone).await?);
         after = instagram::next(&answer.body);
         // They come with the newest message first.
         if after.is_none() || listed.last().is_some_and(|talk| is_old(&talk)) {
@@ -124,30 +129,35 @@ async fn known(reading: &Reading<'_>, ids: &[String]) -> Result<BTreeSet<String>
     Ok(known.await?)
 }
 
-/// Merges a page. Messages that are known here, and that a conversation should list and does not, are missing.
-async fn keep(reading: &Reading<'_>, talks: &[Talk], answer: &Seen) -> Result<(Merged, usize), Unread> {
-    let (org, account) = (reading.org_id(), reading.account_id());
-    let (now, until) = (reading.now(), answer.time());
-    reading
-        .keep(async |tx| {
-            let mut seen: Vec<Observation> = talks.iter().flat_map(|talk| talk.seen.iter().cloned()).collect();
-            let mut missing = 0;
-            for talk in talks {
-                // The list is complete from its oldest message on. Times here may be more exact than those listed.
-                let from = match (&talk.older, &talk.oldest) {
-                    (None, _) => DateTime::<Utc>::default(),
-                    (Some(_), Some((oldest, _))) => *oldest + TimeDelta::seconds(1),
-                    (Some(_), None) => continue,
-                };
-                let thread = format!("dm:{}", talk.with);
-                let known = social_reading::known_messages(tx, org, account, &thread, from, until).await?;
-                for gone in known.into_iter().filter(|known| !talk.listed.contains(known)) {
-                    missing += 1;
-                    seen.push(instagram::missing(gone, answer.at));
-                }
+/// Messages that are known here, that a conversation should list and does not, and that the platform does not have by themselves either. A list
+/// that ends, or has nothing, says nothing of what is older than the oldest that it has.
+async fn gone(reading: &Reading<'_>, talks: &[Talk], answer: &Seen) -> Result<Vec<Observation>, Unread> {
+    let (org, account, until) = (reading.org_id(), reading.account_id(), answer.time());
+    let (mut gone, mut asked) = (Vec::new(), 0);
+    for talk in talks {
+        let Some((oldest, _)) = &talk.oldest else { continue };
+        // Times here may be more exact than those listed.
+        let from = *oldest + TimeDelta::seconds(1);
+        let thread = format!("dm:{}", talk.with);
+        let known = reading
+            .state
+            .db
+            .service(org, async |tx| social_reading::known_messages(tx, org, account, &thread, from, until).await)
+            .await?;
+        for id in known.into_iter().filter(|known| !talk.listed.contains(known)) {
+            // A button that was pressed has no id of the platform's.
+            if id.starts_with("postback:") || asked == MOST_ASKED {
+                continue;
             }
-            let merged = social::merge(tx, org, account, &seen, now).await?;
-            Ok::<_, Stop>((merged, missing))
-        })
-        .await
+            asked += 1;
+            let path = segment(&id);
+            let ask = async |state: &State, token: &str| state.instagram.get(token, &path, &[("fields", "id")]).await;
+            match reading.call(true, ask).await {
+                Err(Unread::Refused(SocialError::Missing)) => gone.push(instagram::missing(id, answer.at)),
+                Ok(_) | Err(Unread::Refused(_) | Unread::Stream(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(gone)
 }

@@ -69,10 +69,10 @@ async fn show(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<Th
 async fn search(state: &State, request: &HttpRequest) -> Result<Reply<FoundView>, ApiError> {
     let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
     let query: SearchQuery = http::query(request)?;
-    let (words, before, most) = query.parse()?;
+    let (words, after, most) = query.parse()?;
     let view = state.db.caller(&caller, async |tx| {
         access::enter(tx, "social:read").await?;
-        Ok::<_, ApiError>(FoundView::of(inbox::search(tx, words, before, most).await?, most))
+        Ok::<_, ApiError>(FoundView::of(inbox::search(tx, words, after, most).await?, most))
     });
     Ok(Reply::ok(view.await?))
 }

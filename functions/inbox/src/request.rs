@@ -88,22 +88,19 @@ impl MessagesQuery {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SearchQuery {
     q: String,
-    before: Option<String>,
+    after: Option<String>,
     limit: Option<String>,
 }
 
 impl SearchQuery {
-    pub(crate) fn parse(&self) -> Result<(&str, Option<DateTime<Utc>>, i32), ApiError> {
+    pub(crate) fn parse(&self) -> Result<(&str, Option<Place>, i32), ApiError> {
         let length = self.q.chars().count();
         if !(1..=LONGEST).contains(&length) || self.q.contains('\0') {
             return Err(invalid("q takes 1 to 200 characters."));
         }
-        let time = |text: &str| {
-            let read = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
-            read.map_err(|_| invalid("before is a time as in RFC 3339, with an offset."))
-        };
         let most = most(self.limit.as_deref())?;
-        Ok((&self.q, self.before.as_deref().map(time).transpose()?, i32::try_from(most).unwrap_or(i32::MAX)))
+        let after = self.after.as_deref().map(place).transpose()?;
+        Ok((&self.q, after, i32::try_from(most).unwrap_or(i32::MAX)))
     }
 }
 

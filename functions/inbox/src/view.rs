@@ -131,14 +131,14 @@ impl From<Message> for MessageView {
 #[derive(Debug, Serialize)]
 pub(crate) struct FoundView {
     messages: Vec<Value>,
-    /// What `before` is to be for earlier ones; null if there are none.
-    next: Option<DateTime<Utc>>,
+    /// What `after` is to be for earlier ones; null if there are none.
+    next: Option<String>,
 }
 
 impl FoundView {
     pub(crate) fn of(found: Vec<Found>, most: i32) -> Self {
         let full = usize::try_from(most).is_ok_and(|most| found.len() >= most);
-        let next = found.last().filter(|_| full).map(|last| last.received_at);
+        let next = found.last().filter(|_| full).map(|last| written((last.received_at, last.id)));
         let view = |found: Found| {
             json!({
                 "id": found.id,

@@ -8,6 +8,8 @@ use crate::json::{id, time_of};
 
 /// The most entries of a body. Meta says that it sends up to a thousand.
 const MAX_ENTRIES: usize = 5000;
+/// The most bytes of an entry, as `webhook_events.raw` takes them.
+const MAX_ENTRY: usize = 2 * 1024 * 1024;
 /// The longest name of a type that is kept.
 const MAX_TYPE: usize = 100;
 
@@ -24,12 +26,20 @@ struct MetaBody<'a> {
     entry: Vec<&'a RawValue>,
 }
 
+/// Members that hold what people wrote are not read here: one that is no text keeps the entry from nothing.
 #[derive(Deserialize)]
-struct MetaEntry {
+struct MetaEntry<'a> {
     id: Value,
     field: Option<Value>,
-    messaging: Option<Value>,
-    changes: Option<Value>,
+    #[serde(borrow)]
+    messaging: Option<&'a RawValue>,
+    #[serde(borrow)]
+    changes: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct MetaChange {
+    field: String,
 }
 
 /// Splits what Meta delivers. `None` if it is no JSON of that shape. An entry keeps the bytes that it had in the body.
@@ -41,9 +51,10 @@ pub(crate) fn split_meta(body: &[u8]) -> Option<Split<'_>> {
     };
     let mut split = Split::default();
     for raw in bodies.into_iter().flat_map(|body| body.entry) {
-        let account = serde_json::from_str::<MetaEntry>(raw.get()).ok().and_then(|entry| Some((id(&entry.id)?, entry)));
+        let account =
+            serde_json::from_str::<MetaEntry<'_>>(raw.get()).ok().and_then(|entry| Some((id(&entry.id)?, entry)));
         match account {
-            Some((account, entry)) if split.entries.len() < MAX_ENTRIES => {
+            Some((account, entry)) if split.entries.len() < MAX_ENTRIES && raw.get().len() <= MAX_ENTRY => {
                 split.entries.push(Entry { account, event_type: entry.kind(), raw: raw.get().as_bytes() });
             }
             _ => split.malformed += 1,
@@ -52,11 +63,13 @@ pub(crate) fn split_meta(body: &[u8]) -> Option<Split<'_>> {
     Some(split)
 }
 
-impl MetaEntry {
+impl MetaEntry<'_> {
     fn kind(&self) -> String {
-        let field = |value: &Value| value.as_str().map(str::to_owned);
-        let changed = || self.changes.as_ref()?.get(0)?.get("field").and_then(field);
-        let name = self.field.as_ref().and_then(field).or_else(changed);
+        let changed = || {
+            let changes: Vec<MetaChange> = serde_json::from_str(self.changes?.get()).ok()?;
+            changes.into_iter().next().map(|change| change.field)
+        };
+        let name = self.field.as_ref().and_then(Value::as_str).map(str::to_owned).or_else(changed);
         named(name.unwrap_or_else(|| if self.messaging.is_some() { "messaging" } else { "unknown" }.to_owned()))
     }
 }
@@ -72,6 +85,7 @@ struct TiktokBody {
 pub(crate) fn split_tiktok(body: &[u8]) -> Option<Split<'_>> {
     let read: TiktokBody = serde_json::from_slice(body).ok()?;
     let is_event = read.create_time.as_ref().is_none_or(|time| time_of(time).is_some());
+    let is_event = is_event && body.len() <= MAX_ENTRY;
     let (Some(account), Some(event), true) = (id(&read.user_openid), read.event.as_str(), is_event) else {
         return Some(Split { entries: Vec::new(), malformed: 1 });
     };

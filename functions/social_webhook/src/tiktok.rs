@@ -104,7 +104,7 @@ fn comment(at: i64, content: &Value) -> Option<Observation> {
                 sent_at: DateTime::from_timestamp_millis(at)?,
                 precision: Precision::Delivery,
             }),
-            sender_id: member(content, "unique_identifier"),
+            // Whose it is, ours too, is known when it is read.
             parent_id,
             media_id: member(content, "video_id"),
             ..seen

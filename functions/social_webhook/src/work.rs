@@ -22,6 +22,8 @@ use uuid::Uuid;
 
 use crate::{read::read, said::Read, state::State};
 
+/// What is left for a page when the last one is begun.
+const PAGE_TIME: Duration = Duration::from_secs(10);
 /// How many entries one transaction takes.
 const PAGE: i64 = 50;
 
@@ -65,7 +67,8 @@ impl Work for Events<'_> {
     }
 
     async fn work(&self, held: &Held<Payload>, (): &(), deadline: Instant) -> Result<Tally, Stop> {
-        let until = deadline.checked_sub(GIVING_BACK).unwrap_or(deadline);
+        // The worker's own deadline cuts a page off: none is begun shortly before it.
+        let until = deadline.checked_sub(GIVING_BACK + PAGE_TIME).unwrap_or(deadline);
         let mut tally = Tally::default();
         while Instant::now() < until {
             let page = self.page(held, PAGE).await;
@@ -119,7 +122,6 @@ impl Events<'_> {
         let org_id = held.job.org_id;
         let mut readings = Vec::new();
         let done = self.0.db.service(org_id, async |tx| {
-            held.go_on(tx).await?;
             let events = social::lock_events(tx, org_id, most).await?;
             let mut by_account: BTreeMap<(String, String), Vec<Event>> = BTreeMap::new();
             for event in events {
@@ -140,11 +142,17 @@ impl Events<'_> {
             }
             let outcomes: Vec<Outcome> = done.iter().map(|(outcome, _)| outcome.clone()).collect();
             social::end_events(tx, org_id, &outcomes).await?;
+            // At the end: a delivery of many organisations waits for the job's row of each.
+            held.go_on(tx).await?;
             Ok::<_, Stop>(done)
         });
         let done = done.await?;
-        for job in readings {
-            self.0.readings.wake(job, org_id).await;
+        // In transactions of their own: a reading locks its job before the inbox.
+        for account in readings {
+            let job = self.0.db.service(org_id, async |tx| social::admit_fetch(tx, account).await).await?;
+            if let Some(job) = job {
+                self.0.readings.wake(job, org_id).await;
+            }
         }
         Ok(done)
     }
@@ -171,7 +179,7 @@ impl Events<'_> {
         if reads.iter().any(|(_, read)| read.revoked) {
             social::needs_reconsent(tx, org_id, account.id).await?;
         } else if reads.iter().any(|(_, read)| read.fetch) {
-            readings.extend(social::admit_fetch(tx, account.id).await?);
+            readings.push(account.id);
         }
         let mut done = Vec::with_capacity(reads.len());
         let mut new = merged.new;

@@ -224,24 +224,26 @@ pub struct Found {
     pub received_at: DateTime<Utc>,
 }
 
-/// Messages with all of the words of `query`, or the beginnings of them, the latest first; those before a time.
+/// Messages with all of the words of `query`, or the beginnings of them, the latest first; those that come after one of a time and an id.
 ///
 /// # Errors
 /// [`StoreError::Database`], with a refusal if the caller may not, or there is no word.
 pub async fn search(
     tx: &mut CallerTx,
     query: &str,
-    before: Option<DateTime<Utc>>,
+    after: Option<(DateTime<Utc>, Uuid)>,
     most: i32,
 ) -> Result<Vec<Found>, StoreError> {
+    let (after_at, after_id) = after.unzip();
     let found = sqlx::query_as!(
         Found,
         r#"select message_id as "id!", thread_id as "thread_id!", account_id as "account_id!", message_type as "message_type!",
                   direction as "direction!", sender_name, content as "content!", received_at as "received_at!"
-             from public.search_social_messages($1, $2, $3)"#,
+             from public.search_social_messages($1, $2, $3, $4)"#,
         query,
         most,
-        before
+        after_at,
+        after_id
     );
     Ok(found.fetch_all(tx.conn()?).await?)
 }

@@ -35,11 +35,13 @@ pub struct Account {
     pub fetched_at: Option<DateTime<Utc>>,
 }
 
-/// The account, held until the transaction ends, so that it is not disconnected meanwhile.
+/// The account, held until the transaction ends, so that it is not disconnected meanwhile. The organisation's inbox is locked before it, as
+/// every writer of both does.
 ///
 /// # Errors
 /// [`StoreError::Database`].
 pub async fn hold_account(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid) -> Result<Option<Account>, StoreError> {
+    lock_inbox(tx).await?;
     let account = sqlx::query_as!(
         Account,
         "select id, platform, platform_id, username, api, status, access_token, scopes, fetched_at
@@ -60,6 +62,7 @@ pub async fn hold_account_of(
     provider: &str,
     platform_id: &str,
 ) -> Result<Option<Account>, StoreError> {
+    lock_inbox(tx).await?;
     let account = sqlx::query_as!(
         Account,
         "select id, platform, platform_id, username, api, status, access_token, scopes, fetched_at
@@ -124,17 +127,25 @@ pub async fn merge(
             merged.left_out += all.len();
             continue;
         }
-        match (&stored.item.message, &item.message) {
-            (None, Some(_)) => merged.new += 1,
-            (Some(_), _) => merged.changed += 1,
-            (None, None) => {}
+        // What was only shown once more is known to be so later; its message stays as it is.
+        let is_shown = item.message.is_some()
+            && (stored.item.message != item.message || !stored.item.facts.show_alike(&item.facts));
+        match (&stored.item.message, is_shown) {
+            (None, true) => merged.new += 1,
+            (Some(_), true) => merged.changed += 1,
+            (_, false) => {}
         }
-        changes.push(Change { platform_id: id.to_owned(), stored, item });
+        changes.push(Change { platform_id: id.to_owned(), stored, item, is_shown });
     }
     if !changes.is_empty() {
         write(tx, org_id, account_id, &changes).await?;
     }
     Ok(merged)
+}
+
+async fn lock_inbox(tx: &mut ServiceTx) -> Result<(), StoreError> {
+    sqlx::query!("select app.lock_inbox()").execute(tx.conn()?).await?;
+    Ok(())
 }
 
 /// Whether every id of an observation can be stored.
@@ -157,6 +168,8 @@ struct Change {
     platform_id: String,
     stored: Stored,
     item: Item,
+    /// Whether its message is to be written.
+    is_shown: bool,
 }
 
 async fn lock_items(
@@ -165,7 +178,7 @@ async fn lock_items(
     account_id: Uuid,
     ids: &[String],
 ) -> Result<BTreeMap<String, Stored>, StoreError> {
-    sqlx::query!("select app.lock_inbox()").execute(tx.conn()?).await?;
+    lock_inbox(tx).await?;
     sqlx::query!(
         "insert into public.social_message_keys (org_id, account_id, platform_id)
          select $1, $2, x.id from unnest($3::text[]) x (id)
@@ -219,8 +232,11 @@ async fn lock_items(
 
 /// Writes threads, then messages, whose triggers count in them, then what is known of each item.
 async fn write(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid, changes: &[Change]) -> Result<(), StoreError> {
-    let shown: Vec<(&Change, &Message)> =
-        changes.iter().filter_map(|change| Some((change, change.item.message.as_ref()?))).collect();
+    let shown: Vec<(&Change, &Message)> = changes
+        .iter()
+        .filter(|change| change.is_shown)
+        .filter_map(|change| Some((change, change.item.message.as_ref()?)))
+        .collect();
     if !shown.is_empty() {
         keep_threads(tx, org_id, account_id, &shown).await?;
         let mut months: Vec<String> = Vec::new();

@@ -134,6 +134,15 @@ pub async fn readings(tx: &mut DirectoryTx, now: DateTime<Utc>) -> Result<Readin
     Ok(readings.fetch_one(tx.conn()?).await?)
 }
 
+/// Queues the work on entries that were delivered and that no open job is about, of `most` organisations at most. How many.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn requeue_events(tx: &mut DirectoryTx, most: i32) -> Result<usize, StoreError> {
+    let queued = sqlx::query!("select org_id, job_id from app.requeue_social_events($1)", most);
+    Ok(queued.fetch_all(tx.conn()?).await?.len())
+}
+
 /// Deletes what platforms delivered before a time and was worked on, `most` at most. How many.
 ///
 /// # Errors

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::StoreError;
 use crate::db::ServiceTx;
 
-/// Whose days figures are of: organisations have no time zone of their own.
-pub const ZONE: &str = "Europe/Stockholm";
+/// Whose days figures are of, as of insights: organisations have no time zone of their own.
+pub const ZONE: &str = "UTC";
 
 /// A figure of an account or of a post.
 #[derive(Debug, Clone, PartialEq)]

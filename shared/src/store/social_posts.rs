@@ -153,17 +153,19 @@ pub async fn known_comments(
     account_id: Uuid,
     media_id: &str,
     until: DateTime<Utc>,
+    replies: bool,
 ) -> Result<Vec<String>, StoreError> {
     Ok(sqlx::query_scalar!(
         "select m.platform_id from public.social_threads t
            join public.social_messages m on m.org_id = t.org_id and m.thread_id = t.thread_id and m.account_id = t.account_id
           where t.org_id = $1 and t.account_id = $2 and t.media_id = $3 and m.received_at < $4 and m.deleted_at is null
-            and m.message_type in ('comment', 'reply')
+            and (m.message_type = 'comment' or $5 and m.message_type = 'reply')
           order by m.received_at desc",
         org_id,
         account_id,
         media_id,
-        until
+        until,
+        replies
     )
     .fetch_all(tx.conn()?)
     .await?)

@@ -213,6 +213,7 @@ async fn a_function_of_the_data_api_answers_alike_for_an_id_of_another_organisat
         "propose_submission_vouchers(?)",
         "refuse(?)",
         "revoke_session(?)",
+        "search_social_messages('word', 50, now(), ?)",
         "set_active_context(?)",
         "set_active_context('NORD', ?)",
         "update_lead_score(?)",

@@ -51,7 +51,7 @@ fn shuffled(world: &World, connected: &Connected, rng: &mut StdRng) -> Vec<(Uuid
         for _ in 0..rng.random_range(1..3) {
             all.push(match arrival {
                 Arrival::Shown(tiktok, seen) => {
-                    (if *tiktok { connected.tiktok } else { connected.instagram }, vec![seen.clone()])
+                    (if *tiktok { connected.tiktok } else { connected.instagram }, vec![(**seen).clone()])
                 }
                 Arrival::Delivered(provider, raw) => {
                     let (account, name) = match *provider {

@@ -105,7 +105,7 @@ pub(super) enum Arrival {
     /// A delivered entry: by whom, and its bytes.
     Delivered(&'static str, Vec<u8>),
     /// What a reading showed of one item.
-    Shown(bool, Observation),
+    Shown(bool, Box<Observation>),
 }
 
 /// Accounts that a world is about: Instagram's and TikTok's id.
@@ -330,7 +330,7 @@ impl Thing {
         }
         let seen = Observation { platform_id: self.id.clone(), at: to_second(at), ..Observation::default() };
         if self.deleted.is_some_and(|deleted| deleted <= to_second(at)) {
-            return Some(Arrival::Shown(self.sort.is_tiktok(), Observation { life: Life::Missing, ..seen }));
+            return Some(Arrival::Shown(self.sort.is_tiktok(), Box::new(Observation { life: Life::Missing, ..seen })));
         }
         let ours = self.sort.is_ours();
         let sender = if ours && self.sort.is_direct() { None } else { Some(self.with.clone()) };
@@ -351,7 +351,7 @@ impl Thing {
             hidden: self.sort.is_tiktok().then(|| self.hidden_at(to_second(at))),
             ..seen
         };
-        Some(Arrival::Shown(self.sort.is_tiktok(), shown))
+        Some(Arrival::Shown(self.sort.is_tiktok(), Box::new(shown)))
     }
 
     fn media(&self) -> &'static str {
