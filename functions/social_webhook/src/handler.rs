@@ -64,12 +64,15 @@ async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, Api
     }
 }
 
+/// Which secret signed a body, by its header and the time now.
+type Verify = fn(Option<&str>, &[u8], &[&str], i64) -> Result<usize, SignatureError>;
+
 /// What differs between those who deliver.
 struct Provider {
     name: &'static str,
     header: &'static str,
     secrets: Secret,
-    verify: fn(Option<&str>, &[u8], &[&str], i64) -> Result<usize, SignatureError>,
+    verify: Verify,
     split: fn(&[u8]) -> Option<Split<'_>>,
 }
 
