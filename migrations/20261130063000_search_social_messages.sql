@@ -15,7 +15,8 @@ set local role spine_definer;
 -- permission and the organisation itself.
 create function public.search_social_messages(query text, most integer default 50, before timestamptz default null, before_id uuid default null)
     returns table (message_id uuid, thread_id uuid, account_id uuid, message_type text, direction text, sender_name text, content text, received_at timestamptz)
-    language plpgsql stable security definer set search_path = '' as $$
+    -- One plan for all words reads a whole organisation to find a rare one.
+    language plpgsql stable security definer set search_path = '' set plan_cache_mode = force_custom_plan as $$
 #variable_conflict use_column
 declare
     v_agent boolean := current_setting('role') = 'spine_agent';

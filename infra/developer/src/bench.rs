@@ -4,6 +4,8 @@
 //! is measured in [`isolation`], which needs no functions.
 
 mod isolation;
+mod social;
+mod social_lists;
 mod stripe;
 
 use std::{
@@ -71,6 +73,8 @@ type Seen = (&'static str, Moment, Instant);
 pub(crate) enum Part {
     /// Row-level security at a million rows, and vector search at a hundred thousand.
     Isolation,
+    /// The inbox at a million messages, and the intake of deliveries beside a Node receiver.
+    Social,
     /// Events of Stripe's: how many a second, CPU, memory and round trips.
     Stripe,
 }
@@ -148,9 +152,12 @@ pub(crate) async fn run(part: Option<Part>, json: bool) -> Result<ExitCode> {
     match part {
         None => Box::pin(deployed(&home, &mut told)).await?,
         Some(Part::Stripe) => Box::pin(stripe::measure_alone(&home, &mut told)).await?,
-        Some(Part::Isolation) => {}
+        Some(Part::Isolation | Part::Social) => {}
     }
-    if part != Some(Part::Stripe) {
+    if matches!(part, None | Some(Part::Social)) {
+        Box::pin(social::measure(&home, &mut told)).await?;
+    }
+    if matches!(part, None | Some(Part::Isolation)) {
         isolation::measure(&home, &mut told).await?;
     }
 
@@ -227,7 +234,10 @@ impl<'a> Bench<'a> {
         let binaries = home.run.join("release");
         fs::create_dir_all(&binaries)?;
         for binary in build::binaries() {
-            std::os::unix::fs::symlink(release.join(binary).join("bootstrap"), binaries.join(binary))?;
+            let link = binaries.join(binary);
+            if !link.is_symlink() {
+                std::os::unix::fs::symlink(release.join(binary).join("bootstrap"), link)?;
+            }
         }
         // Nothing here is about being limited.
         database::connect(&databases.admin_url).await?.execute("delete from public.agent_limits").await?;

@@ -155,7 +155,7 @@ enum Command {
     Prepare,
     /// Installs what commands need into .spine/, which they else do themselves.
     Install {
-        /// `servers`, `build`, `tools` or `checks`; all of them without one.
+        /// `servers`, `build`, `tools`, `checks` or `node`; without one, all but `node`, which only `bench` needs.
         lists: Vec<String>,
     },
 }

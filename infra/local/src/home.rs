@@ -90,7 +90,7 @@ pub fn root() -> PathBuf {
     root.canonicalize().unwrap_or(root)
 }
 
-/// Has `./spine` install a list of infra/python, unless that is done: `servers`, `build`, `tools` or `checks`. Where it is.
+/// Has `./spine` install a list of infra/python, unless that is done: `servers`, `build`, `tools`, `checks` or `node`. Where it is.
 ///
 /// # Errors
 /// If it cannot be installed; why, was printed.

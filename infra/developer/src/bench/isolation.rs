@@ -34,7 +34,7 @@ const CONSULTANT: u128 = 27;
 const CLIENT_USER: u128 = 31;
 
 /// As `rows.sql` makes ids.
-const fn id(kind: u128, a: u128, b: u128) -> Uuid {
+pub(super) const fn id(kind: u128, a: u128, b: u128) -> Uuid {
     Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 | kind << 96 | a << 24 | b)
 }
 
@@ -162,7 +162,7 @@ async fn open_leads(told: &mut Told, admin: &mut PgConnection) -> Result<()> {
 }
 
 /// A transaction as this person, with the claims of a token.
-async fn acting(url: &str, role: &str, org: u128, person: u128) -> Result<PgConnection> {
+pub(super) async fn acting(url: &str, role: &str, org: u128, person: u128) -> Result<PgConnection> {
     let mut conn = database::connect(url).await?;
     // Functions are cut off when they idle in a transaction, and here each waits for the others.
     conn.execute("set idle_in_transaction_session_timeout = 0; begin").await?;
