@@ -206,7 +206,7 @@ fn judge_inbox(seen: &Value) -> Result<String> {
     ensure!(found == 1 && found_text == EDITED, "the search does not find the edited message: {seen}");
     ensure!(stranger == 404, "another organisation sees a thread: {seen}");
     Ok(format!(
-        "{threads} threads, {unread} unread, {after} once they are read; “soff” finds “{found_text}”; another organisation gets {stranger}"
+        "{threads} threads, {unread} unread, {after} once they are read; “soff” finds {found}: “{found_text}”; another organisation gets {stranger}"
     ))
 }
 
