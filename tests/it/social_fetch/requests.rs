@@ -15,7 +15,8 @@ pub(super) async fn every_statement(app: &TestApp) {
     app.stack.look_after_social().await.unwrap();
     app.stack.social.drained().await;
     app.get("/v1/social/accounts", &token).await.expect(200);
-    let account = app.db.text("select id::text from social_accounts limit 1").await;
+    let own = format!("select id::text from social_accounts where org_id = '{}' limit 1", OLGA.org);
+    let account = app.db.text(&own).await;
     let series = format!("/v1/social/accounts/{account}/analytics?metric=reach&from=2026-11-01&to=2026-11-30");
     app.get(&series, &token).await.expect(200);
 }
