@@ -321,29 +321,30 @@ alter table public.system_settings force row level security;
 reset role;
 set local role spine_definer;
 
--- Adds changes to the counts of threads: [{"org_id", "account_id", "thread_id", "messages", "unread", "at", "came_at", "look"}]. Threads are locked
--- in one order, so that no change is lost and no two statements wait for each other. `look`: a message left, or has another time, so that
--- the latest times are looked up again, after the lock and so with what others committed before it.
+-- Adds changes to the counts of threads: [{"org_id", "account_id", "thread_id", "messages", "unread", "at", "came_at", "look"}]. `look`: a message
+-- left, or has another time, so that the latest times are looked up again. Thread by thread, each by its key, in one order.
 create function app.count_in_threads(p_changes jsonb) returns void
     language plpgsql volatile security definer set search_path = '' as $$
+declare
+    c record;
 begin
-    perform from public.social_threads t
-       join jsonb_to_recordset(p_changes) c (org_id uuid, account_id uuid, thread_id text)
-         on t.org_id = c.org_id and t.account_id = c.account_id and t.thread_id = c.thread_id
-      order by t.account_id, t.thread_id for update of t;
-    update public.social_threads t
-       set message_count = t.message_count + c.messages,
-           unread_count = t.unread_count + c.unread,
-           last_message_at = case when c.look then (select max(m.received_at) from public.social_messages m
-                                                     where m.org_id = t.org_id and m.account_id = t.account_id and m.thread_id = t.thread_id)
-                                  else greatest(t.last_message_at, c.at) end,
-           last_incoming_at = case when c.look then (select max(m.received_at) from public.social_messages m
-                                                      where m.org_id = t.org_id and m.account_id = t.account_id and m.thread_id = t.thread_id and m.direction = 'in')
-                                   else greatest(t.last_incoming_at, c.came_at) end,
-           status = case when t.status = 'closed' and c.came_at > t.closed_at then 'open' else t.status end
-      from jsonb_to_recordset(p_changes) c (org_id uuid, account_id uuid, thread_id text, messages integer, unread integer, at timestamptz,
-                                            came_at timestamptz, look boolean)
-     where t.org_id = c.org_id and t.account_id = c.account_id and t.thread_id = c.thread_id;
+    for c in select * from jsonb_to_recordset(p_changes) x (org_id uuid, account_id uuid, thread_id text, messages integer, unread integer,
+                                                            at timestamptz, came_at timestamptz, look boolean)
+              order by x.account_id, x.thread_id
+    loop
+        update public.social_threads t
+           set message_count = t.message_count + c.messages,
+               unread_count = t.unread_count + c.unread,
+               last_message_at = case when c.look then (select max(m.received_at) from public.social_messages m
+                                                         where m.org_id = c.org_id and m.account_id = c.account_id and m.thread_id = c.thread_id)
+                                      else greatest(t.last_message_at, c.at) end,
+               last_incoming_at = case when c.look then (select max(m.received_at) from public.social_messages m
+                                                          where m.org_id = c.org_id and m.account_id = c.account_id and m.thread_id = c.thread_id
+                                                            and m.direction = 'in')
+                                       else greatest(t.last_incoming_at, c.came_at) end,
+               status = case when t.status = 'closed' and c.came_at > t.closed_at then 'open' else t.status end
+         where t.org_id = c.org_id and t.account_id = c.account_id and t.thread_id = c.thread_id;
+    end loop;
 end
 $$;
 comment on function app.count_in_threads(jsonb) is 'Adds changes of messages to the counts of their threads. For the triggers of social_messages.';

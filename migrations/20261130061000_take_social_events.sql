@@ -22,14 +22,16 @@ begin
     with entry as materialized (
         select e.place, e.account, e.type, e.raw, encode(sha256(e.raw), 'hex') as digest
           from unnest(p_accounts, p_types, p_raws) with ordinality e (account, type, raw, place)),
+    -- Account by account, each by its key, whatever number the planner expects.
     owner as materialized (
-        select a.platform_id as account, a.org_id, a.id from public.social_accounts a
-         where a.platform = any (case p_provider when 'meta' then array['instagram', 'facebook'] when 'tiktok' then array['tiktok'] end)
-           and a.platform_id = any (p_accounts) and a.status <> 'disconnected'),
+        select distinct a.platform_id as account, a.org_id from (select distinct e.account from entry e) e
+         cross join lateral (select s.platform_id, s.org_id from public.social_accounts s
+                              where s.platform = any (case p_provider when 'meta' then array['instagram', 'facebook'] when 'tiktok' then array['tiktok'] end)
+                                and s.platform_id = e.account and s.status <> 'disconnected' offset 0) a),
     stored as (
         insert into public.webhook_events (provider, event_id, org_id, raw, event_type, object_id, body_digest)
         select p_provider, e.digest || ':' || o.org_id, o.org_id, e.raw, e.type, e.account, p_digest
-          from entry e join (select distinct w.account, w.org_id from owner w) o on o.account = e.account
+          from entry e join owner o on o.account = e.account
          order by 2
         on conflict (provider, event_id) do nothing
         returning org_id),

@@ -98,7 +98,7 @@ pub async fn list_threads(tx: &mut CallerTx, org_id: Uuid, wanted: &Wanted<'_>) 
              left join lateral (select m.id, m.content, m.direction, m.deleted_at from public.social_messages m
                                  where m.org_id = t.org_id and m.thread_id = t.thread_id and m.account_id = t.account_id
                                    and m.received_at = t.last_message_at
-                                 order by m.id desc limit 1) m on true
+                                 limit 1) m on true
             order by t.last_message_at desc, t.id desc"#,
         org_id,
         wanted.status,

@@ -21,10 +21,6 @@ const SMALL: [(&str, &str); 5] = [
     ("billing_reconciliations", "a row for each hour"),
 ];
 
-/// Tables of the social inbox, some of whose statements are planned for a batch of a hundred beside the thousand rows that are here: they are
-/// read from end to end then, which is not settled yet. Lists of a million messages are not (docs/BENCHMARKS.md).
-const NOT_SETTLED: [&str; 3] = ["social_accounts", "social_messages_", "social_threads"];
-
 /// Statements that no request, delivery, queue or schedule sends, and who does.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("select app.begin_rebuild($1)", "./spine rebuild-billing, by hand"),
@@ -99,7 +95,7 @@ async fn scans(db: &TestDatabase, planned: &Planned) -> Vec<String> {
             Scan::Table(table) | Scan::Index { table, .. } => table,
         };
         let Some((table, _)) = named.get(table) else { continue };
-        if SMALL.iter().any(|(small, _)| small == table) || NOT_SETTLED.iter().any(|part| table.starts_with(part)) {
+        if SMALL.iter().any(|(small, _)| small == table) {
             continue;
         }
         let what = match scan {
