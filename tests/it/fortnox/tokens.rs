@@ -63,13 +63,21 @@ fn of(settings: &BTreeMap<String, String>, patience: Duration) -> Tokens<Arc<For
     }
 }
 
-/// Fifty processes of the operating system begin at the same moment to do what the test of this name does. What each says.
+/// Set in the processes that a test starts of itself.
+const IS_A_PART: &str = "SPINE_TEST_IS_A_PART";
+
+/// Whether this is one of the processes that a test has started of itself: it does its part, and the test is another process's.
+pub(super) fn is_a_part() -> bool {
+    std::env::var_os(IS_A_PART).is_some()
+}
+
+/// The test of this name starts fifty processes of itself, which begin at the same moment. What each says.
 pub(super) async fn fifty(app: &TestApp, url: &str, test: &str) -> Vec<String> {
     let settings = serde_json::to_string(&settings(app, url)).unwrap();
     let mut processes = Vec::new();
     for _ in 0..PROCESSES {
         let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
-        command.args([test, "--exact", "--ignored", "--nocapture"]);
+        command.args([test, "--exact", "--nocapture"]).env(IS_A_PART, "");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         processes.push(command.spawn().unwrap());
     }
@@ -99,12 +107,8 @@ pub(super) fn say(what: &str) {
     writeln!(out, "\nsaid {what}").unwrap();
 }
 
-/// Wants a token.
-const WANTS_A_TOKEN: &str = "fortnox::tokens::a_process_that_wants_a_token";
-
-#[tokio::test]
-#[ignore = "the tests below start it, as a process of its own"]
-async fn a_process_that_wants_a_token() {
+/// The part of a process that wants a token.
+async fn want_a_token() {
     say(&match started().access(NORD).await {
         Ok(token) => format!("token {}", token.expose()),
         Err(error) => format!("error {error:?}"),
@@ -139,11 +143,19 @@ fn renewals(app: &TestApp) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_fifty_processes_that_need_a_token_at_once_one_asks_and_all_have_the_same() {
+    if is_a_part() {
+        return want_a_token().await;
+    }
     let app = TestApp::start().await;
     let Some((pooler, _home)) = pooler(&app.db, 4).await else { return };
     let company = connected(&app).await;
     let before = app.stack.sandbox.fortnox.refresh_tokens(company);
-    let mut had = fifty(&app, &pooler.url, WANTS_A_TOKEN).await;
+    let mut had = fifty(
+        &app,
+        &pooler.url,
+        "fortnox::tokens::of_fifty_processes_that_need_a_token_at_once_one_asks_and_all_have_the_same",
+    )
+    .await;
     assert!(had.iter().all(|said| said.starts_with("token ")), "{had:?}");
     had.dedup();
     assert_eq!(had.len(), 1, "they have different tokens");
@@ -158,11 +170,19 @@ async fn of_fifty_processes_that_need_a_token_at_once_one_asks_and_all_have_the_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_fifty_processes_whose_pair_was_issued_and_lost_none_goes_on_asking() {
+    if is_a_part() {
+        return want_a_token().await;
+    }
     let app = TestApp::start().await;
     let Some((pooler, _home)) = pooler(&app.db, 4).await else { return };
     connected(&app).await;
     app.stack.sandbox.fortnox.lose_next_token_answer();
-    let had = fifty(&app, &pooler.url, WANTS_A_TOKEN).await;
+    let had = fifty(
+        &app,
+        &pooler.url,
+        "fortnox::tokens::of_fifty_processes_whose_pair_was_issued_and_lost_none_goes_on_asking",
+    )
+    .await;
     assert!(had.iter().all(|said| said.starts_with("error ")), "{had:?}");
     assert!(had.iter().filter(|said| said.contains("Reconnect")).count() >= PROCESSES - 1, "{had:?}");
     // The one that was lost, and the one that was refused, which says that it was.
