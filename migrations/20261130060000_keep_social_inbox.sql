@@ -75,7 +75,7 @@ insert into public.social_capabilities (api, capability, delivered, read, scopes
     ('tiktok_display', 'media', false, true, '{user.info.basic,video.list}', null, ''),
     ('tiktok_display', 'account_figures', false, true, '{user.info.stats}', null, 'Totals of now; no history.'),
     ('tiktok_display', 'media_figures', false, true, '{video.list}', null, 'Counts; no reach and no watch time.'),
-    ('tiktok_business', 'messages', true, false, '{message.list.read}', '{}', 'What was delivered while nobody listened cannot be read later.'),
+    ('tiktok_business', 'messages', true, false, '{message.list.read}', '{}', 'A delivery that was missed cannot be read later.'),
     ('tiktok_business', 'comments', true, true, '{comment.list,video.list}', null, 'A delivery has no text; it is read.'),
     ('tiktok_business', 'media', false, true, '{video.list}', null, ''),
     ('tiktok_business', 'account_figures', false, true, '{user.insights}', null, ''),
@@ -193,7 +193,7 @@ alter table public.social_messages
         check (length(sender_name) <= 500 and length(parent_id) <= 500 and length(media_id) <= 500
                and jsonb_typeof(attachments) = 'array' and jsonb_typeof(reactions) = 'object'
                and pg_column_size(attachments) <= 65536 and pg_column_size(reactions) <= 65536);
-comment on column public.social_messages.direction is 'in: somebody wrote to the account. out: the account wrote.';
+comment on column public.social_messages.direction is 'in: written to the account. out: written by the account.';
 comment on column public.social_messages.content is 'Null where there is no text, where the platform has not shown it yet, and after a deletion there.';
 comment on column public.social_messages.attachments is '[{"type", "url", "id"}]. URLs of a platform expire.';
 comment on column public.social_messages.reactions is 'Who reacts with what: {"<sender_id>": "<emoji>"}.';
@@ -410,8 +410,8 @@ begin
 end
 $$;
 comment on function app.notify_of_social_account() is 'Notifies those who manage connections that a social account must be connected again.';
--- Who changes messages locks their rows and those of their threads, in whatever order a statement finds them. One of an organisation's writers
--- at a time, each for a moment, so that no two wait for each other.
+-- A writer of messages locks their rows and those of their threads, in the order in which its statement finds them. An organisation's writers take
+-- turns, so that two of them cannot deadlock.
 create function app.lock_inbox() returns void
     language sql volatile security definer set search_path = '' as $$
     select pg_advisory_xact_lock(hashtextextended('spine inbox ' || app.current_org_id(), 0)) where app.current_org_id() is not null

@@ -40,7 +40,7 @@ create or replace function app.insight_sources()
 $$;
 
 -- The figures of one table over the last whole period before `p_now` and those before it: fourteen days, twelve weeks or twelve months,
--- as UTC has them. Reads as whoever asks: their policies decide which rows count.
+-- as UTC has them. Runs as the caller: the caller's policies decide which rows count.
 create or replace function app.insight_figures(p_table text, p_period text, p_now timestamptz) returns jsonb
     language plpgsql stable set search_path = '' as $$
 declare

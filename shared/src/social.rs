@@ -63,7 +63,7 @@ pub enum Thread {
     Direct(String),
     /// The comments under the first of them, which is this one if it answers none.
     Comments,
-    /// A post of somebody else that names the account.
+    /// A post of another account that names this one.
     Mention(String),
 }
 
@@ -117,7 +117,7 @@ impl Attachment {
     }
 }
 
-/// What somebody thinks of a message.
+/// A reaction of one person to a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reaction {
     /// Who reacts.

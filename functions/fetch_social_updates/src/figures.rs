@@ -168,11 +168,11 @@ async fn of_day(
         let query = [("period", "day"), ("metric_type", kind), ("since", since.as_str()), ("until", until.as_str())];
         let answers = together(reading, cursor, "", metrics, failed, &path, &query).await?;
         for answer in answers {
-            for told in answer["data"].as_array().into_iter().flatten() {
+            for row in answer["data"].as_array().into_iter().flatten() {
                 // A series of one day has one value.
-                let last = told["values"].as_array().and_then(|values| values.last());
-                let value = number(&told["total_value"]["value"]).or_else(|| number(&last?["value"]));
-                let metric = told["name"].as_str().filter(|name| metrics.contains(name));
+                let last = row["values"].as_array().and_then(|values| values.last());
+                let value = number(&row["total_value"]["value"]).or_else(|| number(&last?["value"]));
+                let metric = row["name"].as_str().filter(|name| metrics.contains(name));
                 figures.extend(metric.zip(value).map(|(metric, value)| of_account_figure(metric, day, value)));
             }
         }
@@ -281,9 +281,9 @@ pub(crate) async fn of_posts(reading: &Reading<'_>, cursor: &mut Cursor) -> Resu
         let figures: Vec<Figure> = answers
             .iter()
             .flat_map(|answer| answer["data"].as_array().into_iter().flatten())
-            .filter_map(|told| {
-                let metric = told["name"].as_str().filter(|name| metrics.contains(name))?;
-                let value = number(&told["values"][0]["value"]).filter(|value| is_known(&post.kind, metric, *value))?;
+            .filter_map(|row| {
+                let metric = row["name"].as_str().filter(|name| metrics.contains(name))?;
+                let value = number(&row["values"][0]["value"]).filter(|value| is_known(&post.kind, metric, *value))?;
                 Some(Figure {
                     metric: metric.to_owned(),
                     day: today.date,

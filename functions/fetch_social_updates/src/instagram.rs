@@ -36,7 +36,7 @@ pub(crate) fn next(list: &Value) -> Option<String> {
     text(&list["paging"]["cursors"]["after"]).map(str::to_owned)
 }
 
-/// Whether somebody is the account itself.
+/// Whether an author is the account itself.
 fn is_own(account: &Account, id: Option<&str>, name: Option<&str>) -> bool {
     id == Some(account.platform_id.as_str()) || name.is_some_and(|name| name.eq_ignore_ascii_case(&account.username))
 }

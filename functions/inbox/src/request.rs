@@ -42,14 +42,14 @@ impl ThreadsQuery {
             self.account.as_deref().map(|text| id(text, "account is the id of an account.")).transpose()?;
         let (assigned_to, unassigned) = match self.assigned_to.as_deref() {
             None => (None, false),
-            Some("nobody") => (None, true),
+            Some("none") => (None, true),
             Some("me") => match person {
                 Some(person) => (Some(person), false),
                 None => {
-                    return Err(invalid("An agent answers no threads: assigned_to is the id of a person, or nobody."));
+                    return Err(invalid("An agent answers no threads: assigned_to is the id of a person, or none."));
                 }
             },
-            Some(other) => (Some(id(other, "assigned_to is the id of a person, me or nobody.")?), false),
+            Some(other) => (Some(id(other, "assigned_to is the id of a person, me or none.")?), false),
         };
         let unread = match self.unread.as_deref() {
             None | Some("false") => false,
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(wanted("limit", "100").unwrap().most, 100);
         assert_eq!(wanted("status", "open").unwrap().most, USUAL);
         assert_eq!(wanted("assigned_to", "me").unwrap().assigned_to, Some(Uuid::max()));
-        assert!(wanted("assigned_to", "nobody").unwrap().unassigned);
+        assert!(wanted("assigned_to", "none").unwrap().unassigned);
         let last = (DateTime::from_timestamp_micros(1_764_547_170_123_456).unwrap(), Uuid::nil());
         assert_eq!(wanted("after", &written(last)).unwrap().after, Some(last));
         for (name, value) in [

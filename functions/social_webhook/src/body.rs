@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use shared::store::social::Entry;
+use shared::{clients::social::id, store::social_events::Entry};
 
-use crate::json::{id, time_of};
+use crate::json::time_of;
 
 /// The most entries of a body. Meta says that it sends up to a thousand.
 const MAX_ENTRIES: usize = 5000;

@@ -11,7 +11,7 @@ use shared::{
     http::{self, ApiError, HttpRequest, HttpResponse, Reply},
     lambda::{Answer, Error, Trigger},
     secrets::{Secret, SecretError, SecretValue},
-    store::social::{self, Taken},
+    store::social_events::{self, Taken},
     telemetry::{Unit, metric},
     webhook::{SignatureError, is_one_of, verify_meta, verify_tiktok},
     worker,
@@ -117,8 +117,8 @@ async fn challenge(state: &State, request: &HttpRequest) -> Result<HttpResponse,
     Ok(HttpResponse::plain(&asked.challenge))
 }
 
-/// Stores what a provider delivers: verified before it is read, and answered with 200 whatever it says, so that no delivery is sent for days because it
-/// is not understood. 4xx only if the signature does not hold; 5xx if it could not be stored, so that it comes again.
+/// Stores what a provider delivers: verified before it is read, and answered with 200 even where it is not understood, so that the platform does not send
+/// it again for days. 4xx only if the signature does not hold; 5xx if it could not be stored, so that it comes again.
 async fn receive(state: &State, request: &HttpRequest, provider: &Provider) -> Result<Reply<Value>, ApiError> {
     let now = (state.clock)();
     if request.body.len() > MAX_BODY {
@@ -142,8 +142,9 @@ async fn receive(state: &State, request: &HttpRequest, provider: &Provider) -> R
     let mut taken = Taken::default();
     if !entries.is_empty() {
         let digest = Sha256::digest(&request.body);
-        let stored =
-            state.db.directory(async |tx| social::take_events(tx, provider.name, digest.as_slice(), &entries).await);
+        let stored = state
+            .db
+            .directory(async |tx| social_events::take_events(tx, provider.name, digest.as_slice(), &entries).await);
         taken = stored.await?;
     }
     let count_of = |number: i64| usize::try_from(number).unwrap_or_default();
@@ -191,7 +192,7 @@ fn listed(secrets: &SecretValue) -> Vec<&str> {
     secrets.expose().split_whitespace().collect()
 }
 
-/// One answer for all reasons, so that it helps nobody to forge.
+/// One answer for all reasons, so that it does not help a forger.
 fn refuse(now: DateTime<Utc>, provider: &Provider, reason: &str) -> ApiError {
     count(now, provider, reason, 1);
     tracing::warn!(provider = provider.name, reason, "a delivery was refused");

@@ -1,19 +1,9 @@
 //! Values as platforms write them: ids as text or as whole numbers beyond 2^53, times in seconds or milliseconds.
 
 use serde_json::Value;
-use shared::social::MAX_ID;
+use shared::clients::social::id;
 
-/// An id, as text. None where it is missing, empty, too long, or a number that is not whole.
-pub(crate) fn id(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) if number.is_u64() || number.is_i64() => number.to_string(),
-        _ => return None,
-    };
-    (!text.is_empty() && text.len() <= MAX_ID && !text.contains('\0')).then_some(text)
-}
-
-/// As [`id`], of a member. Zero is how TikTok says that there is none.
+/// The id of a member. Zero is how TikTok says that there is none.
 pub(crate) fn member(value: &Value, name: &str) -> Option<String> {
     id(value.get(name)?).filter(|id| id != "0")
 }

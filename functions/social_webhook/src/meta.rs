@@ -4,7 +4,7 @@ use chrono::DateTime;
 use serde_json::Value;
 use shared::{
     social::{Attachment, Kind, Life, Observation, Place, Precision, Reaction, Thread},
-    store::social::Figure,
+    store::social_figures::Figure,
 };
 
 use crate::{
@@ -106,7 +106,7 @@ fn comment(account: &str, at: i64, value: &Value) -> Option<Observation> {
     })
 }
 
-/// The account was named in a comment or in the caption of somebody else's post.
+/// The account was named in a comment or in the caption of another account's post.
 fn mention(at: i64, value: &Value) -> Option<Observation> {
     let media = member(value, "media_id")?;
     let comment = member(value, "comment_id");
@@ -134,10 +134,15 @@ fn story(at: i64, value: &Value, read: &mut Read) {
         return;
     };
     for metric in ["views", "reach", "replies", "taps_forward", "taps_back", "exits"] {
-        // In some regions `replies` is 0 whatever it was.
+        // In some regions `replies` is always 0.
         let known = members.get(metric).and_then(Value::as_f64).filter(|value| *value > 0.0 || metric != "replies");
         if let Some(value) = known.filter(|value| (0.0..1e15).contains(value)) {
-            read.figures.push(Figure { media_id: Some(media.clone()), metric: metric.to_owned(), value, at });
+            read.figures.push(Figure {
+                media_id: Some(media.clone()),
+                metric: metric.to_owned(),
+                value,
+                day: at.date_naive(),
+            });
         }
     }
 }
@@ -191,7 +196,7 @@ fn messaging(account: &str, part: &Value, read: &mut Read) {
             ..Observation::default()
         })
     } else {
-        // A referral, an opt-in, a handover: nobody wrote anything.
+        // A referral, an opt-in, a handover: no message was written.
         read.ignored += 1;
         return;
     };

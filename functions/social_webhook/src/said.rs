@@ -1,6 +1,6 @@
 //! What one delivered entry says, once it is read.
 
-use shared::{social::Observation, store::social::Figure};
+use shared::{social::Observation, store::social_figures::Figure};
 
 /// What one entry says.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -13,7 +13,9 @@ use shared::{
     jobs::End,
     store::{
         StoreError,
-        social::{self, Account, Event, Outcome},
+        social::{self, Account},
+        social_events::{self, Event, Outcome},
+        social_figures, social_reading,
     },
     telemetry::{Unit, metric},
     worker::{Finish, GIVING_BACK, Held, Stop, Work},
@@ -90,7 +92,7 @@ impl Work for Events<'_> {
     async fn finish(&self, tx: &mut ServiceTx, held: &Held<Payload>, (): &(), done: &Tally) -> Result<Finish, Stop> {
         // A delivery holds the job's row while it stores entries: after this lock, all that found the job open are to be seen.
         held.lock(tx).await?;
-        let end = if social::has_events(tx, held.job.org_id).await? {
+        let end = if social_events::has_events(tx, held.job.org_id).await? {
             End::Later { run_after: self.now(), waiting: None, error: None, counts: false }
         } else {
             End::Succeeded { result: done.result(), tokens: 0 }
@@ -122,7 +124,7 @@ impl Events<'_> {
         let org_id = held.job.org_id;
         let mut readings = Vec::new();
         let done = self.0.db.service(org_id, async |tx| {
-            let events = social::lock_events(tx, org_id, most).await?;
+            let events = social_events::lock_events(tx, org_id, most).await?;
             let mut by_account: BTreeMap<(String, String), Vec<Event>> = BTreeMap::new();
             for event in events {
                 by_account.entry((event.provider.clone(), event.account.clone())).or_default().push(event);
@@ -133,7 +135,7 @@ impl Events<'_> {
                     Some(account) if account.status != "disconnected" => {
                         done.extend(self.merge(tx, org_id, &account, &events, &mut readings).await?);
                     }
-                    // Disconnected since it was stored: it is nobody's any more.
+                    // Disconnected since it was stored.
                     _ => done.extend(events.iter().map(|event| {
                         let error = Some("account_disconnected".to_owned());
                         (Outcome { id: event.id, status: "ignored", error }, 0)
@@ -141,7 +143,7 @@ impl Events<'_> {
                 }
             }
             let outcomes: Vec<Outcome> = done.iter().map(|(outcome, _)| outcome.clone()).collect();
-            social::end_events(tx, org_id, &outcomes).await?;
+            social_events::end_events(tx, org_id, &outcomes).await?;
             // At the end: a delivery of many organisations waits for the job's row of each.
             held.go_on(tx).await?;
             Ok::<_, Stop>(done)
@@ -173,11 +175,11 @@ impl Events<'_> {
         let merged = social::merge(tx, org_id, account.id, &all, now).await?;
         let figures: Vec<_> = reads.iter().flat_map(|(_, read)| read.figures.iter().cloned()).collect();
         if !figures.is_empty() {
-            social::keep_figures(tx, org_id, account.id, &figures).await?;
+            social_figures::keep_figures(tx, org_id, account.id, &figures).await?;
         }
-        social::note_event(tx, org_id, account.id).await?;
+        social_events::note_event(tx, org_id, account.id).await?;
         if reads.iter().any(|(_, read)| read.revoked) {
-            social::needs_reconsent(tx, org_id, account.id).await?;
+            social_reading::need_reconsent(tx, org_id, account.id, None).await?;
         } else if reads.iter().any(|(_, read)| read.fetch) {
             readings.push(account.id);
         }
@@ -207,10 +209,12 @@ impl Events<'_> {
                 tracing::error!(code, "an entry could not be merged");
                 let failed = self.0.db.service(org_id, async |tx| {
                     held.go_on(tx).await?;
-                    let Some(event) = social::lock_events(tx, org_id, 1).await?.pop() else { return Ok(Vec::new()) };
+                    let Some(event) = social_events::lock_events(tx, org_id, 1).await?.pop() else {
+                        return Ok(Vec::new());
+                    };
                     let error = Some(format!("the database refused it: {code}"));
                     let outcome = Outcome { id: event.id, status: "failed", error };
-                    social::end_events(tx, org_id, std::slice::from_ref(&outcome)).await?;
+                    social_events::end_events(tx, org_id, std::slice::from_ref(&outcome)).await?;
                     Ok::<_, Stop>(vec![(outcome, 0)])
                 });
                 failed.await

@@ -88,12 +88,12 @@ enum Budget {
 }
 
 /// Tells of each measure as it is made.
-struct Told {
+struct Results {
     json: bool,
     missed: Vec<String>,
 }
 
-impl Told {
+impl Results {
     fn measure(&mut self, measure: &str, value: f64, unit: &str, budget: Budget) {
         let (limit, met) = match budget {
             Budget::AtMost(most) => (Some(most), Some(value <= most)),
@@ -105,8 +105,8 @@ impl Told {
         }
         if self.json {
             let value = (value * 1000.0).round() / 1000.0;
-            let told = json!({ "measure": measure, "value": value, "unit": unit, "budget": limit, "met": met });
-            report::out(&told.to_string());
+            let line = json!({ "measure": measure, "value": value, "unit": unit, "budget": limit, "met": met });
+            report::out(&line.to_string());
             return;
         }
         let sign = if matches!(budget, Budget::AtLeast(_)) { ">=" } else { "<=" };
@@ -139,7 +139,7 @@ pub(crate) async fn run(part: Option<Part>, json: bool) -> Result<ExitCode> {
         return Err(platform::Refused(why.to_owned()).into());
     }
     let home = Home::open()?;
-    let mut told = Told { json, missed: Vec::new() };
+    let mut results = Results { json, missed: Vec::new() };
     let machine = machine();
     if json {
         report::out(
@@ -150,25 +150,25 @@ pub(crate) async fn run(part: Option<Part>, json: bool) -> Result<ExitCode> {
     }
     // On the heap: nested, their futures are deeper than the compiler looks.
     match part {
-        None => Box::pin(deployed(&home, &mut told)).await?,
-        Some(Part::Stripe) => Box::pin(stripe::measure_alone(&home, &mut told)).await?,
+        None => Box::pin(deployed(&home, &mut results)).await?,
+        Some(Part::Stripe) => Box::pin(stripe::measure_alone(&home, &mut results)).await?,
         Some(Part::Isolation | Part::Social) => {}
     }
     if matches!(part, None | Some(Part::Social)) {
-        Box::pin(social::measure(&home, &mut told)).await?;
+        Box::pin(social::measure(&home, &mut results)).await?;
     }
     if matches!(part, None | Some(Part::Isolation)) {
-        isolation::measure(&home, &mut told).await?;
+        isolation::measure(&home, &mut results).await?;
     }
 
-    if !json && !told.missed.is_empty() {
-        report::out(&format!("\nmissed: {}", told.missed.join("; ")));
+    if !json && !results.missed.is_empty() {
+        report::out(&format!("\nmissed: {}", results.missed.join("; ")));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// What is deployed, on databases of its own.
-async fn deployed(home: &Home, told: &mut Told) -> Result<()> {
+async fn deployed(home: &Home, results: &mut Results) -> Result<()> {
     let built = home.root.join(release::HERE);
     report::line("building what is deployed, and the peers it is measured beside: ten minutes the first time");
     release::bootstraps(
@@ -186,17 +186,17 @@ async fn deployed(home: &Home, told: &mut Told) -> Result<()> {
         FUNCTIONS.map(|function| (function.binary, function.zipped_mb)).into_iter().collect::<BTreeSet<_>>()
     {
         let size = build::size(&zips, binary)? as f64 / 1e6;
-        told.measure(&format!("size of {binary}, zipped"), size, "MB", Budget::AtMost(budget.into()));
+        results.measure(&format!("size of {binary}, zipped"), size, "MB", Budget::AtMost(budget.into()));
     }
 
     let bench = Bench::prepare(home, &databases, &built).await?;
-    bench.cold_starts(told).await?;
-    bench.round_trips(told).await?;
-    bench.admissions(told).await?;
-    let reserved = bench.reservations(told).await?;
-    bench.jobs(told).await?;
-    bench.ai_overhead(told, reserved).await?;
-    bench.stripe(told).await
+    bench.cold_starts(results).await?;
+    bench.round_trips(results).await?;
+    bench.admissions(results).await?;
+    let reserved = bench.reservations(results).await?;
+    bench.jobs(results).await?;
+    bench.ai_overhead(results, reserved).await?;
+    bench.stripe(results).await
 }
 
 /// Processor, cores, memory and kernel.
@@ -271,7 +271,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Process start to first answer, beside the smallest functions there can be.
-    async fn cold_starts(&self, told: &mut Told) -> Result<()> {
+    async fn cold_starts(&self, results: &mut Results) -> Result<()> {
         let stack = self.stack(false, &[]).await?;
         let token = Self::token(&stack)?;
         let job = admitted(&stack, &token, &upload(&stack, &token).await?).await?["job"]["id"].clone();
@@ -309,34 +309,39 @@ impl<'a> Bench<'a> {
         let mut medians = times.into_iter().map(median);
         let mut next = || medians.next().unwrap_or(f64::NAN);
         let (hello, query, deployed, environment) = (next(), next(), next(), next());
-        told.measure("cold start, bare lambda_http hello", hello, "ms", Budget::None);
-        told.measure("cold start, smallest lambda_http + sqlx query", query, "ms", Budget::None);
-        told.measure("cold start, jobs: token, key set, policies; secrets given", environment, "ms", Budget::None);
-        told.measure("cold start, jobs: the same, secrets from Secrets Manager", deployed, "ms", Budget::None);
-        told.measure("cold start, jobs beside the query, secrets given", environment / query, "x", Budget::AtMost(1.5));
-        told.measure("cold start, jobs beside the query, as deployed", deployed / query, "x", Budget::AtMost(1.5));
-        told.measure("peak memory, smallest query", memory[1] as f64 / 1e6, "MB", Budget::None);
-        told.measure("peak memory, jobs as deployed", memory[2] as f64 / 1e6, "MB", Budget::None);
+        results.measure("cold start, bare lambda_http hello", hello, "ms", Budget::None);
+        results.measure("cold start, smallest lambda_http + sqlx query", query, "ms", Budget::None);
+        results.measure("cold start, jobs: token, key set, policies; secrets given", environment, "ms", Budget::None);
+        results.measure("cold start, jobs: the same, secrets from Secrets Manager", deployed, "ms", Budget::None);
+        results.measure(
+            "cold start, jobs beside the query, secrets given",
+            environment / query,
+            "x",
+            Budget::AtMost(1.5),
+        );
+        results.measure("cold start, jobs beside the query, as deployed", deployed / query, "x", Budget::AtMost(1.5));
+        results.measure("peak memory, smallest query", memory[1] as f64 / 1e6, "MB", Budget::None);
+        results.measure("peak memory, jobs as deployed", memory[2] as f64 / 1e6, "MB", Budget::None);
         Ok(())
     }
 
     /// Counted on the wire to the database, warm.
-    async fn round_trips(&self, told: &mut Told) -> Result<()> {
+    async fn round_trips(&self, results: &mut Results) -> Result<()> {
         let direct = self.stack(true, &[]).await?;
-        self.count_round_trips(told, "direct", &direct, 3.0).await?;
+        self.count_round_trips(results, "direct", &direct, 3.0).await?;
         match pooler::find(self.home) {
             Ok(program) => {
                 let pooler = PgBouncer::start(self.home, &program, &self.database_url, 2).await?;
                 let overrides = [("DATABASE_URL", pooler.url.as_str()), ("DATABASE_MODE", "transaction_pooler")];
                 let pooled = self.stack(true, &overrides).await?;
-                self.count_round_trips(told, "pooled", &pooled, 4.0).await?;
+                self.count_round_trips(results, "pooled", &pooled, 4.0).await?;
             }
             Err(error) => report::line(&format!("not measured through a pooler: {error:#}")),
         }
         Ok(())
     }
 
-    async fn count_round_trips(&self, told: &mut Told, how: &str, stack: &Stack, most: f64) -> Result<()> {
+    async fn count_round_trips(&self, results: &mut Results, how: &str, stack: &Stack, most: f64) -> Result<()> {
         const TIMES: usize = 20;
         stack.renders.pause();
         let token = Self::token(stack)?;
@@ -352,18 +357,18 @@ impl<'a> Bench<'a> {
             ensure!(lambda.invoke(read.clone()).await?["statusCode"] == 200, "a read failed");
         }
         let each = (wire.exchanges() - before) as f64 / TIMES as f64;
-        told.measure(&format!("round trips of a signed-in read, {how}"), each, "round trips", Budget::AtMost(most));
+        results.measure(&format!("round trips of a signed-in read, {how}"), each, "round trips", Budget::AtMost(most));
         let before = wire.exchanges();
         for _ in 0..TIMES {
             admitted(stack, &token, &photo).await?;
         }
         let each = (wire.exchanges() - before) as f64 / TIMES as f64;
-        told.measure(&format!("round trips of an admission, {how}"), each, "round trips", Budget::None);
+        results.measure(&format!("round trips of an admission, {how}"), each, "round trips", Budget::None);
         Ok(())
     }
 
     /// Requests admitted a second by four processes: two transactions, a look into storage and a message each.
-    async fn admissions(&self, told: &mut Told) -> Result<()> {
+    async fn admissions(&self, results: &mut Results) -> Result<()> {
         let stack = self.stack(false, &[]).await?;
         stack.renders.pause();
         let token = Self::token(&stack)?;
@@ -379,7 +384,7 @@ impl<'a> Bench<'a> {
         };
         futures::future::try_join_all((0..ABREAST).map(|_| lane())).await?;
         let rate = ADMISSIONS as f64 / begun.elapsed().as_secs_f64();
-        told.measure("render requests admitted, four processes", rate, "a second", Budget::None);
+        results.measure("render requests admitted, four processes", rate, "a second", Budget::None);
         Ok(())
     }
 
@@ -402,7 +407,7 @@ impl<'a> Bench<'a> {
     }
 
     /// A reservation in a warm transaction, beside an update of one row in another.
-    async fn reservations(&self, told: &mut Told) -> Result<f64> {
+    async fn reservations(&self, results: &mut Results) -> Result<f64> {
         let ids = self.add_jobs(ORG, RESERVATIONS).await?;
         let mut admin = self.admin().await?;
         admin
@@ -440,14 +445,14 @@ impl<'a> Bench<'a> {
         }
         admin.execute("drop table public.bench").await?;
         let (reserved, updated) = (median(reserved), median(updated));
-        told.measure("a reservation against three limits, one round trip", reserved, "ms", Budget::None);
-        told.measure("an update of one row", updated, "ms", Budget::None);
-        told.measure("a reservation beside the update", reserved / updated, "x", Budget::AtMost(1.5));
+        results.measure("a reservation against three limits, one round trip", reserved, "ms", Budget::None);
+        results.measure("an update of one row", updated, "ms", Budget::None);
+        results.measure("a reservation beside the update", reserved / updated, "x", Budget::AtMost(1.5));
         Ok(reserved)
     }
 
     /// Ten jobs of one tenant claimed in one transaction and completed in another, by four workers, tenants in turn.
-    async fn jobs(&self, told: &mut Told) -> Result<()> {
+    async fn jobs(&self, results: &mut Results) -> Result<()> {
         let (own, other) = (self.add_jobs(ORG, JOBS / 2).await?, self.add_jobs(OTHER_ORG, JOBS / 2).await?);
         let batches: Vec<(Uuid, Vec<Uuid>)> = own
             .chunks(JOBS_IN_A_BATCH)
@@ -477,7 +482,7 @@ impl<'a> Bench<'a> {
                 .fetch_one(&mut admin)
                 .await?;
         ensure!(usize::try_from(done)? == JOBS, "only {done} were completed");
-        told.measure("jobs claimed and completed, in tens, four workers", rate, "a second", Budget::AtLeast(5000.0));
+        results.measure("jobs claimed and completed, in tens, four workers", rate, "a second", Budget::AtLeast(5000.0));
 
         // A tenant with ten jobs beside one with a thousand: whose are the first twenty?
         self.add_jobs(ORG, 1000).await?;
@@ -487,12 +492,17 @@ impl<'a> Bench<'a> {
         let due = jobs::due(&mut tx, 20).await?;
         tx.rollback().await?;
         let small = due.iter().filter(|job| job.org_id == OTHER_ORG).count();
-        told.measure("share of the small tenant among the first twenty", small as f64 / 20.0, "", Budget::AtLeast(0.5));
+        results.measure(
+            "share of the small tenant among the first twenty",
+            small as f64 / 20.0,
+            "",
+            Budget::AtLeast(0.5),
+        );
         Ok(())
     }
 
     /// What a call to a model takes beside the model: its rows before and after, lease and price. Timed on the wires, which add to it.
-    async fn ai_overhead(&self, told: &mut Told, reserved: f64) -> Result<()> {
+    async fn ai_overhead(&self, results: &mut Results, reserved: f64) -> Result<()> {
         let stack = self.stack(true, &[]).await?;
         let token = Self::token(&stack)?;
         let photo = upload(&stack, &token).await?;
@@ -519,9 +529,9 @@ impl<'a> Bench<'a> {
             }
         }
         let around = median(overheads);
-        told.measure("lease, rows and price around an AI call, p50", around, "ms", Budget::None);
+        results.measure("lease, rows and price around an AI call, p50", around, "ms", Budget::None);
         let all = around + reserved;
-        told.measure("overhead of an AI call, with its reservation, p50", all, "ms", Budget::AtMost(1.0));
+        results.measure("overhead of an AI call, with its reservation, p50", all, "ms", Budget::AtMost(1.0));
         Ok(())
     }
 }

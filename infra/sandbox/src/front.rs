@@ -27,7 +27,7 @@ const REMEMBERED: usize = 20_000;
 /// The most a request may hold, in bytes.
 const MAX_REQUEST: usize = 1024 * 1024;
 
-/// A request, whatever it was answered.
+/// A request, answered or refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// When it came, by the sandbox's clock, in unix milliseconds.
@@ -59,7 +59,7 @@ pub enum Fault {
     Down(u16),
     /// It fails for once, with this code at Instagram, which has 1 and 2.
     Transient(i64),
-    /// It is refused because of the rate, whatever the rate is.
+    /// It is refused as if the rate were too high.
     RateLimited,
 }
 

@@ -53,7 +53,7 @@ pub struct Delivery {
     pub copies: usize,
     /// How many bodies at the same time.
     pub at_once: usize,
-    /// How many events in a body, at most 1000. TikTok has one, whatever is said here.
+    /// How many events in a body, at most 1000. TikTok always has one.
     pub batch: usize,
     /// Whether events of one account that follow each other in a body share an entry. At Instagram alone.
     pub merged: bool,

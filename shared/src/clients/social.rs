@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::http_client;
+use crate::social::MAX_ID;
 
 /// The most an answer may hold, in bytes: a page of conversations with twenty messages each is far below it.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
@@ -138,7 +139,7 @@ impl Lazy {
     }
 }
 
-/// Sends a request and reads the answer, whatever its status. No error names the address, which may hold a token.
+/// Sends a request and reads the answer, of any status. No error names the address, which may hold a token.
 pub(super) async fn exchange(request: RequestBuilder) -> Result<Exchange, SocialError> {
     let failed = |error: reqwest::Error| SocialError::Away(error.without_url().to_string());
     let mut response = request.header(header::ACCEPT, "application/json").send().await.map_err(failed)?;
@@ -157,14 +158,15 @@ pub(super) async fn exchange(request: RequestBuilder) -> Result<Exchange, Social
     Ok(Exchange { status, headers, body })
 }
 
-/// An id, whether it comes as text or as a whole number of 64 bits.
+/// An id, whether it comes as text or as a whole number of 64 bits. None where it is empty, too long, or a number that is not whole.
 #[must_use]
 pub fn id(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
-        _ => None,
-    }
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
+        _ => return None,
+    };
+    (!text.is_empty() && text.len() <= MAX_ID && !text.contains('\0')).then_some(text)
 }
 
 /// A count, whether it comes as a number or as text.

@@ -18,7 +18,7 @@ pub struct Wanted<'a> {
     pub account_id: Option<Uuid>,
     /// Of one who answers it.
     pub assigned_to: Option<Uuid>,
-    /// Whether only those that nobody answers.
+    /// Whether only those without an assignee.
     pub unassigned: bool,
     /// Whether only those with something new.
     pub unread: bool,

@@ -131,7 +131,7 @@ async fn a_page_that_shifted_while_it_was_read_is_read_once_more() {
         ids.push(world.comment(&video, &eva, &format!("c{number}"), None).unwrap());
     }
     world.advance(5);
-    // The first page is answered and not let go before one of it is deleted: the next begins after one that nobody read.
+    // The first page is answered and not let go before one of it is deleted: the next begins after one that was not read.
     let gate = Gate::default();
     world.arrange(tiktok::Call::Comments, Fault::Held(gate.clone()), Calls::Number(1));
     let token = app.token(&integration_tests::people::OLGA);

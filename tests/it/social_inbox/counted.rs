@@ -1,4 +1,4 @@
-//! Threads are counted right, whoever changes messages at once.
+//! Counts of threads are right under concurrent changes of messages.
 
 use futures::future::join_all;
 use integration_tests::{
@@ -127,7 +127,7 @@ async fn a_message_that_another_organisation_has_too_is_its_own_there() {
         social::merge(tx, BRICK, theirs, &[message("m1", "a", 0)], chrono::Utc::now()).await
     });
     assert_eq!(merged.await.unwrap().new, 1);
-    // Into an account of somebody else's, nothing.
+    // Nothing is written into an account of another organisation.
     let crossed = door.service(BRICK, async |tx| {
         social::merge(tx, BRICK, ACCOUNT, &[message("m9", "a", 0)], chrono::Utc::now()).await
     });

@@ -1,4 +1,4 @@
-//! Whatever order what is delivered and what is read arrives in, the inbox ends the same.
+//! Deliveries and readings end in the same inbox, in any order.
 
 use std::{collections::BTreeMap, io::Write};
 

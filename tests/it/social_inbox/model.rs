@@ -13,7 +13,7 @@ const LASTS: i64 = 120_000;
 /// What an item is here, and with it how it is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sort {
-    /// A message from somebody.
+    /// A message from a person.
     In,
     /// A message of the account, which comes back as an echo.
     Out,
@@ -29,7 +29,7 @@ pub(super) enum Sort {
     Reply,
     /// A comment of the account's own.
     OwnComment,
-    /// A post of somebody else's that names the account. It cannot be read.
+    /// A post of another account that names this one. It cannot be read.
     Mention,
     /// A comment at TikTok, which is delivered without its text.
     Tiktok,
@@ -123,7 +123,7 @@ pub(super) struct World {
     readings: Vec<i64>,
 }
 
-/// Makes a world: `count` items of every sort, whatever can become of them, and three readings, the last of them at the end.
+/// Makes a world: `count` items of every sort with edits, deletions and reactions, and three readings, the last of them at the end.
 pub(super) fn world(rng: &mut impl Rng, count: usize, accounts: &Accounts) -> World {
     let ends = BEGINS + LASTS;
     let mut things: Vec<Thing> = Vec::new();
@@ -181,7 +181,7 @@ fn thing(rng: &mut impl Rng, sort: Sort, place: usize, parent: Option<String>) -
         all.push((at, text(rng)));
     }
     if sort != Sort::Mention && sort != Sort::TiktokMessage && rng.random_bool(0.3) {
-        // After all that else became of it: nobody edits what is deleted.
+        // After its edits and reactions: a deleted item has none.
         thing.deleted = Some(ends - rng.random_range(1..1000));
     }
     if matches!(sort, Sort::Tiktok | Sort::TiktokReply) {

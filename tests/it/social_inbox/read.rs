@@ -103,7 +103,7 @@ async fn threads_come_the_latest_first_page_by_page_and_by_what_is_asked_of_them
         ("?kind=comment", vec!["@p9"]),
         ("?status=closed", vec!["@p4"]),
         ("?unread=true", vec!["@p9", "@p1", "@p4", "@p3"]),
-        ("?assigned_to=nobody&kind=message&status=open", vec!["@p1", "@p0", "@p2"]),
+        ("?assigned_to=none&kind=message&status=open", vec!["@p1", "@p0", "@p2"]),
         ("?assigned_to=me", vec![]),
         (&format!("?account={ACCOUNT}&limit=1"), vec!["@p9"]),
         (&format!("?account={THEIRS}"), vec![]),
@@ -131,7 +131,7 @@ async fn a_thread_shows_its_messages_and_those_of_other_organisations_are_not_th
     app.get(&href, &app.token(&OSCAR)).await.expect_error(404, "thread_not_found");
     app.get(&format!("/v1/inbox/threads/{}", Uuid::now_v7()), &token).await.expect_error(404, "thread_not_found");
     app.get("/v1/inbox/threads/x", &token).await.expect_error(404, "thread_not_found");
-    // Agents that may read messages read them; whoever may not is refused.
+    // Agents with social:read read messages; people without it are refused.
     let agent = app.agent_token(&RENATA).await;
     assert_eq!(app.get(&href, &agent).await.expect(200)["messages_total"], 2);
     for person in [&SVEN, &CLEO, &UMA] {

@@ -85,7 +85,7 @@ async fn an_account_that_two_organisations_have_connected_is_delivered_to_both_e
     let entries = [
         comment("17841400000000001", "shared", "for both"),
         comment("17841400000000002", "theirs", "for one"),
-        comment("17841400000000003", "strange", "for nobody"),
+        comment("17841400000000003", "strange", "unowned"),
     ];
     let body = events::body(&entries, sandbox::Written::Escaped);
     assert_eq!(meta(&app, &body).await.expect(200)["stored"], 3);
@@ -97,12 +97,12 @@ async fn an_account_that_two_organisations_have_connected_is_delivered_to_both_e
             .await;
         assert_eq!(seen.unwrap()[0]["it"], wanted);
     }
-    // Of an account that nobody has connected nothing is kept.
+    // An entry for an account that is not connected is not kept.
     assert_eq!(
-        app.db.count("select count(*) from webhook_events where convert_from(raw, 'UTF8') like '%nobody%'").await,
+        app.db.count("select count(*) from webhook_events where convert_from(raw, 'UTF8') like '%unowned%'").await,
         0
     );
-    // One organisation reads its own rows alone, and nobody reads the bytes.
+    // An organisation reads its own rows alone, and people do not read the bytes.
     let own = app.db.ask(&Actor::service(NORD), "select count(*) as it from public.webhook_events").await.unwrap();
     assert_eq!(own[0]["it"], 1);
     assert!(app.db.ask(&Actor::person(&OLGA), "select raw from public.webhook_events").await.is_err());

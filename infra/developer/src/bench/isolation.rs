@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use uuid::Uuid;
 
-use super::{Budget, Told, median, milliseconds};
+use super::{Budget, Results, median, milliseconds};
 use crate::report::Timed;
 
 const ROWS: &str = include_str!("rows.sql");
@@ -108,7 +108,7 @@ impl List {
     }
 }
 
-pub(super) async fn measure(home: &Home, told: &mut Told) -> Result<()> {
+pub(super) async fn measure(home: &Home, results: &mut Results) -> Result<()> {
     let server = Postgres::start(home, Version::V18, None).await?;
     let url = database::create(&server.admin_url, "isolation", None).await?;
     database::migrate(&home.root, &url).await?;
@@ -119,14 +119,14 @@ pub(super) async fn measure(home: &Home, told: &mut Told) -> Result<()> {
     timed.done();
     let functions_url = database::functions_url(&url).await?;
     for list in &LISTS {
-        pages(told, &url, &functions_url, list).await?;
+        pages(results, &url, &functions_url, list).await?;
     }
-    searches(told, &url, &functions_url).await?;
-    open_leads(told, &mut admin).await
+    searches(results, &url, &functions_url).await?;
+    open_leads(results, &mut admin).await
 }
 
 /// How long it takes to find which of fifty thousand open leads are to be assigned. Adds them, so it comes last.
-async fn open_leads(told: &mut Told, admin: &mut PgConnection) -> Result<()> {
+async fn open_leads(results: &mut Results, admin: &mut PgConnection) -> Result<()> {
     let org = id(1, 500, 0);
     sqlx::raw_sql(AssertSqlSafe(format!(
         "set session_replication_role = replica;
@@ -157,7 +157,7 @@ async fn open_leads(told: &mut Told, admin: &mut PgConnection) -> Result<()> {
             times.push(milliseconds(begun));
         }
     }
-    told.measure("leads to assign among 50,000 open", median(times), "ms", Budget::AtMost(100.0));
+    results.measure("leads to assign among 50,000 open", median(times), "ms", Budget::AtMost(100.0));
     Ok(())
 }
 
@@ -179,7 +179,7 @@ pub(super) async fn acting(url: &str, role: &str, org: u128, person: u128) -> Re
     Ok(conn)
 }
 
-async fn pages(told: &mut Told, url: &str, functions_url: &str, list: &List) -> Result<()> {
+async fn pages(results: &mut Results, url: &str, functions_url: &str, list: &List) -> Result<()> {
     let (org, person) = (id(1, list.org, 0), id(2, list.org, list.person));
     let mut conns = [
         database::connect(url).await?,
@@ -213,10 +213,10 @@ async fn pages(told: &mut Told, url: &str, functions_url: &str, list: &List) -> 
         kept &= !sorts(&plan);
     }
     let [bare, named, api] = times.map(median);
-    told.measure(&format!("{}: explicit filter", list.name), bare, "ms", Budget::None);
-    told.measure(&format!("{}: policies, org named", list.name), named / bare, "x", Budget::AtMost(1.25));
-    told.measure(&format!("{}: policies alone", list.name), api / bare, "x", Budget::AtMost(1.25));
-    told.measure(&format!("{}: order kept", list.name), f64::from(u8::from(kept)), "", Budget::AtLeast(1.0));
+    results.measure(&format!("{}: explicit filter", list.name), bare, "ms", Budget::None);
+    results.measure(&format!("{}: policies, org named", list.name), named / bare, "x", Budget::AtMost(1.25));
+    results.measure(&format!("{}: policies alone", list.name), api / bare, "x", Budget::AtMost(1.25));
+    results.measure(&format!("{}: order kept", list.name), f64::from(u8::from(kept)), "", Budget::AtLeast(1.0));
     Ok(())
 }
 
@@ -293,34 +293,34 @@ fn ids(rows: Vec<sqlx::postgres::PgRow>) -> Result<Vec<Uuid>> {
     Ok(rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?)
 }
 
-async fn searches(told: &mut Told, url: &str, functions_url: &str) -> Result<()> {
+async fn searches(results: &mut Results, url: &str, functions_url: &str) -> Result<()> {
     let mut small = Searches::prepare(url, functions_url, SMALL).await?;
     let mut large = Searches::prepare(url, functions_url, LARGE).await?;
     for (name, searches) in [("100 of 100,000", &mut small), ("20,000 of 100,000", &mut large)] {
         let (took, recall) = searches.search().await?;
-        told.measure(&format!("vector search, {name}: unrestricted"), searches.exact, "ms", Budget::None);
-        told.measure(&format!("vector search, {name}: a member"), took, "ms", Budget::None);
-        told.measure(
+        results.measure(&format!("vector search, {name}: unrestricted"), searches.exact, "ms", Budget::None);
+        results.measure(&format!("vector search, {name}: a member"), took, "ms", Budget::None);
+        results.measure(
             &format!("vector search, {name}: member beside it"),
             took / searches.exact,
             "x",
             Budget::AtMost(1.25),
         );
-        told.measure(&format!("vector search, {name}: recall@10"), recall, "", Budget::AtLeast(1.0));
+        results.measure(&format!("vector search, {name}: recall@10"), recall, "", Budget::AtLeast(1.0));
     }
     // An open transaction may still want to see what an index would leave out, so a build waits for it.
     small.member.execute("commit").await?;
     large.member.execute("commit").await?;
     let begun = Instant::now();
     vectors::make(url, &format!("bench-{LARGE}"), false, &mut |_| ()).await?;
-    told.measure("vector index of 20,000, built in", begun.elapsed().as_secs_f64(), "s", Budget::None);
+    results.measure("vector index of 20,000, built in", begun.elapsed().as_secs_f64(), "s", Budget::None);
     small.member = acting(functions_url, "spine_caller", SMALL, ADMIN).await?;
     large.member = acting(functions_url, "spine_caller", LARGE, ADMIN).await?;
     let (took, recall) = large.search().await?;
-    told.measure("vector search, 20,000 with an index: a member", took, "ms", Budget::None);
-    told.measure("vector search, 20,000 with an index: recall@10", recall, "", Budget::AtLeast(0.95));
+    results.measure("vector search, 20,000 with an index: a member", took, "ms", Budget::None);
+    results.measure("vector search, 20,000 with an index: recall@10", recall, "", Budget::AtLeast(0.95));
     let (took, recall) = small.search().await?;
-    told.measure("vector search, 100 beside that index: a member", took, "ms", Budget::None);
-    told.measure("vector search, 100 beside that index: recall@10", recall, "", Budget::AtLeast(1.0));
+    results.measure("vector search, 100 beside that index: a member", took, "ms", Budget::None);
+    results.measure("vector search, 100 beside that index: recall@10", recall, "", Budget::AtLeast(1.0));
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! that goes on.
 //!
 //! Both receivers get the same kind of deliveries from the same client, in turn, and store them on one server, which syncs what it commits.
-//! The function is reached through the local gateway and runtime API, whose own work is this process's and counts for nobody. Workers rest
+//! The function is reached through the local gateway and runtime API, whose own work is this process's and is not counted. Workers rest
 //! while intake is measured: the peer does no work after its insert either.
 
 use std::{
@@ -27,7 +27,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use tokio::task::JoinSet;
 
-use super::{Bench, Budget, Told, median, social_lists};
+use super::{Bench, Budget, Results, median, social_lists};
 use crate::{platform, report};
 
 /// How many deliveries of one entry a round has, and how many rounds each receiver has.
@@ -55,7 +55,7 @@ struct Delivery {
     body: Vec<u8>,
 }
 
-/// A receiver, and what tells how long it was on a processor.
+/// A receiver, and where the time is read that it was on a processor.
 struct Receiver {
     name: &'static str,
     url: String,
@@ -71,7 +71,7 @@ struct Took {
 }
 
 /// Builds the function, starts databases, and measures.
-pub(super) async fn measure(home: &Home, told: &mut Told) -> Result<()> {
+pub(super) async fn measure(home: &Home, results: &mut Results) -> Result<()> {
     let built = home.root.join(release::HERE);
     report::line("building the function as it is deployed");
     release::bootstraps(&home.root, Arch::HOST, ["social_webhook"], &built, false)?;
@@ -80,13 +80,13 @@ pub(super) async fn measure(home: &Home, told: &mut Told) -> Result<()> {
     let databases = platform::Databases::start(home, Some(&data), platform::Given::default()).await?;
     let bench = Bench::prepare(home, &databases, &built).await?;
     social_lists::fill(&databases.admin_url).await?;
-    bench.intake(told).await?;
-    social_lists::measure(&home.root, &databases.admin_url, &bench.database_url, told).await?;
-    bench.months(told).await
+    bench.intake(results).await?;
+    social_lists::measure(&home.root, &databases.admin_url, &bench.database_url, results).await?;
+    bench.months(results).await
 }
 
 impl Bench<'_> {
-    async fn intake(&self, told: &mut Told) -> Result<()> {
+    async fn intake(&self, results: &mut Results) -> Result<()> {
         let stack = self.stack(false, &[]).await?;
         stack.queue("social-events")?.pause();
         let lambda = Arc::clone(stack.function("SocialWebhookHttp").context("no such function")?);
@@ -106,19 +106,19 @@ impl Bench<'_> {
                 cpu: Box::new(move || cpu_of(pid)),
             },
         ];
-        self.single(told, &client, &stack, &receivers, &mut admin).await?;
-        self.batches(told, &client, &stack, &receivers[0]).await?;
+        self.single(results, &client, &stack, &receivers, &mut admin).await?;
+        self.batches(results, &client, &stack, &receivers[0]).await?;
         for receiver in &receivers {
-            paced(told, &client, &stack, receiver).await?;
+            paced(results, &client, &stack, receiver).await?;
         }
-        told.measure("peak memory of the function", peak(&lambda), "MB", Budget::None);
+        results.measure("peak memory of the function", peak(&lambda), "MB", Budget::None);
         Ok(())
     }
 
     /// Bodies of one entry.
     async fn single(
         &self,
-        told: &mut Told,
+        results: &mut Results,
         client: &Client,
         stack: &Stack,
         receivers: &[Receiver; 2],
@@ -146,15 +146,15 @@ impl Bench<'_> {
         }
         for (receiver, took) in receivers.iter().zip(&took) {
             let name = receiver.name;
-            spread(told, &format!("single entries, {name}"), &took.rate, "a second", Budget::None);
-            spread(told, &format!("CPU of the receiver for each, {name}"), &took.receiver, "us", Budget::None);
-            spread(told, &format!("CPU of Postgres for each, {name}"), &took.postgres, "us", Budget::None);
+            spread(results, &format!("single entries, {name}"), &took.rate, "a second", Budget::None);
+            spread(results, &format!("CPU of the receiver for each, {name}"), &took.receiver, "us", Budget::None);
+            spread(results, &format!("CPU of Postgres for each, {name}"), &took.postgres, "us", Budget::None);
         }
         let [ours, node] = took.map(|took| -> Vec<f64> {
             took.receiver.iter().zip(&took.postgres).map(|(receiver, postgres)| receiver + postgres).collect()
         });
         let beside: Vec<f64> = ours.iter().zip(&node).map(|(ours, node)| ours / node).collect();
-        spread(told, "CPU of a single entry beside Node's", &beside, "x", Budget::AtMost(0.7));
+        spread(results, "CPU of a single entry beside Node's", &beside, "x", Budget::AtMost(0.7));
         let stored: i64 = sqlx::query_scalar("select count(*) from public.webhook_events where provider = 'meta'")
             .fetch_one(&mut *admin)
             .await?;
@@ -168,7 +168,7 @@ impl Bench<'_> {
     }
 
     /// Bodies of many entries, of many organisations.
-    async fn batches(&self, told: &mut Told, client: &Client, stack: &Stack, ours: &Receiver) -> Result<()> {
+    async fn batches(&self, results: &mut Results, client: &Client, stack: &Stack, ours: &Receiver) -> Result<()> {
         let mut rates = Vec::new();
         for round in 0..3 {
             let deliveries = deliveries(stack, BODIES, ENTRIES, &format!("batch{round}"));
@@ -176,12 +176,12 @@ impl Bench<'_> {
             post_all(client, &ours.url, &deliveries).await?;
             rates.push((BODIES * ENTRIES) as f64 / begun.elapsed().as_secs_f64());
         }
-        spread(told, "entries in bodies of 100", &rates, "a second", Budget::AtLeast(5000.0));
+        spread(results, "entries in bodies of 100", &rates, "a second", Budget::AtLeast(5000.0));
         Ok(())
     }
 
     /// Entries are merged that make months, while other months are detached.
-    async fn months(&self, told: &mut Told) -> Result<()> {
+    async fn months(&self, results: &mut Results) -> Result<()> {
         let stack = self.stack(false, &[]).await?;
         let (client, url) = (shared::http_client(Duration::from_secs(30))?, format!("{}/webhooks/meta", stack.url));
         let mut admin = self.admin().await?;
@@ -242,22 +242,22 @@ impl Bench<'_> {
         .await?;
         let made = months - i64::try_from(names.len())? + DETACHED;
         ensure!(made == i64::from(MADE), "{made} months were made");
-        told.measure("months made while entries are merged", made as f64, "", Budget::None);
-        told.measure("months detached meanwhile", DETACHED as f64, "", Budget::None);
-        told.measure("the slowest of these", detached.as_secs_f64() * 1e3, "ms", Budget::None);
-        told.measure("deliveries refused meanwhile", refused as f64, "", Budget::AtMost(0.0));
-        told.measure("entries merged meanwhile", applied as f64, "", Budget::AtLeast(entries as f64));
-        told.measure("entries that were not", other as f64, "", Budget::AtMost(0.0));
-        told.measure("jobs that failed", retried as f64, "", Budget::AtMost(0.0));
-        told.measure("messages that were given up", queue.dead_letters().len() as f64, "", Budget::AtMost(0.0));
-        told.measure("slowest 2xx meanwhile", slowest.as_secs_f64() * 1e3, "ms", Budget::None);
-        told.measure("entries taken in and merged", entries as f64 / took.as_secs_f64(), "a second", Budget::None);
+        results.measure("months made while entries are merged", made as f64, "", Budget::None);
+        results.measure("months detached meanwhile", DETACHED as f64, "", Budget::None);
+        results.measure("the slowest of these", detached.as_secs_f64() * 1e3, "ms", Budget::None);
+        results.measure("deliveries refused meanwhile", refused as f64, "", Budget::AtMost(0.0));
+        results.measure("entries merged meanwhile", applied as f64, "", Budget::AtLeast(entries as f64));
+        results.measure("entries that were not", other as f64, "", Budget::AtMost(0.0));
+        results.measure("jobs that failed", retried as f64, "", Budget::AtMost(0.0));
+        results.measure("messages that were given up", queue.dead_letters().len() as f64, "", Budget::AtMost(0.0));
+        results.measure("slowest 2xx meanwhile", slowest.as_secs_f64() * 1e3, "ms", Budget::None);
+        results.measure("entries taken in and merged", entries as f64 / took.as_secs_f64(), "a second", Budget::None);
         Ok(())
     }
 }
 
-/// Deliveries at a steady pace, whatever became of those before.
-async fn paced(told: &mut Told, client: &Client, stack: &Stack, receiver: &Receiver) -> Result<()> {
+/// Deliveries at a steady pace, which does not wait for those before.
+async fn paced(results: &mut Results, client: &Client, stack: &Stack, receiver: &Receiver) -> Result<()> {
     let begun = tokio::time::Instant::now() + Duration::from_millis(100);
     let mut posts = JoinSet::new();
     for (place, delivery) in
@@ -275,8 +275,8 @@ async fn paced(told: &mut Told, client: &Client, stack: &Stack, receiver: &Recei
     times.sort_by(f64::total_cmp);
     let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
     let budget = if receiver.name == "ours" { Budget::AtMost(1000.0) } else { Budget::None };
-    told.measure(&format!("2xx at {PACE} deliveries a second, p50, {}", receiver.name), at(0.5), "ms", Budget::None);
-    told.measure(&format!("2xx at {PACE} deliveries a second, p99, {}", receiver.name), at(0.99), "ms", budget);
+    results.measure(&format!("2xx at {PACE} deliveries a second, p50, {}", receiver.name), at(0.5), "ms", Budget::None);
+    results.measure(&format!("2xx at {PACE} deliveries a second, p99, {}", receiver.name), at(0.99), "ms", budget);
     Ok(())
 }
 
@@ -396,13 +396,13 @@ async fn post_all(client: &Client, url: &str, deliveries: &[Delivery]) -> Result
 }
 
 /// The median against the budget, and what lay around it.
-fn spread(told: &mut Told, measure: &str, values: &[f64], unit: &str, budget: Budget) {
-    told.measure(measure, median(values.to_vec()), unit, budget);
+fn spread(results: &mut Results, measure: &str, values: &[f64], unit: &str, budget: Budget) {
+    results.measure(measure, median(values.to_vec()), unit, budget);
     let (least, most) = values
         .iter()
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| (least.min(*value), most.max(*value)));
-    told.measure(&format!("{measure}: least"), least, unit, Budget::None);
-    told.measure(&format!("{measure}: most"), most, unit, Budget::None);
+    results.measure(&format!("{measure}: least"), least, unit, Budget::None);
+    results.measure(&format!("{measure}: most"), most, unit, Budget::None);
 }
 
 fn peak(lambda: &Lambda) -> f64 {
@@ -414,8 +414,8 @@ fn cpu_of(pid: u32) -> Result<Duration> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread that ends meanwhile has no time any more.
-        let told = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        sum += told.split(' ').next().unwrap_or_default().parse::<u64>().unwrap_or_default();
+        let spent = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        sum += spent.split(' ').next().unwrap_or_default().parse::<u64>().unwrap_or_default();
     }
     Ok(Duration::from_nanos(sum))
 }
@@ -442,11 +442,11 @@ fn server_cpu(postmaster: u32) -> Result<Duration> {
 
 /// A process's parent, and the time that its children had that have ended.
 fn stat(pid: u32) -> Option<(u32, Duration)> {
-    /// In what `/proc` counts, whatever the kernel does.
+    /// In ticks of `/proc`.
     const TICK: Duration = Duration::from_millis(10);
-    let told = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // A name may have anything in it, and is in brackets.
-    let fields: Vec<&str> = told.rsplit_once(") ")?.1.split(' ').collect();
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let ticks = fields.get(13)?.parse::<u32>().ok()? + fields.get(14)?.parse::<u32>().ok()?;
     Some((fields.get(1)?.parse().ok()?, TICK * ticks))
 }

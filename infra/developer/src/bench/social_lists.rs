@@ -17,7 +17,7 @@ use sqlx::{Arguments, AssertSqlSafe, Connection, Executor, PgConnection, postgre
 use uuid::Uuid;
 
 use super::{
-    Budget, Told,
+    Budget, Results,
     isolation::{acting, id},
     median, milliseconds,
 };
@@ -69,11 +69,11 @@ pub(super) async fn fill(admin_url: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn measure(root: &Path, admin_url: &str, functions_url: &str, told: &mut Told) -> Result<()> {
+pub(super) async fn measure(root: &Path, admin_url: &str, functions_url: &str, results: &mut Results) -> Result<()> {
     let mut admin = database::connect(admin_url).await?;
     let stored = Stored::read(root)?;
     for ask in asks(&stored, &mut admin).await? {
-        compare(told, admin_url, functions_url, &ask).await?;
+        compare(results, admin_url, functions_url, &ask).await?;
     }
     Ok(())
 }
@@ -168,7 +168,7 @@ async fn asks(stored: &Stored, admin: &mut PgConnection) -> Result<Vec<Ask>> {
     Ok(asks)
 }
 
-async fn compare(told: &mut Told, admin_url: &str, functions_url: &str, ask: &Ask) -> Result<()> {
+async fn compare(results: &mut Results, admin_url: &str, functions_url: &str, ask: &Ask) -> Result<()> {
     let (bare_sql, bare_arguments) = ask.bare.clone().unwrap_or_else(|| (ask.sql.clone(), ask.arguments.clone()));
     let mut sides = [
         (database::connect(admin_url).await?, bare_sql, bare_arguments),
@@ -200,7 +200,7 @@ async fn compare(told: &mut Told, admin_url: &str, functions_url: &str, ask: &As
             match query.execute(conn).await {
                 Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(CUT_OFF) => {
                     let cut_off = milliseconds(begun);
-                    told.measure(&format!("{}: cut off after", ask.name), cut_off, "ms", Budget::AtMost(0.0));
+                    results.measure(&format!("{}: cut off after", ask.name), cut_off, "ms", Budget::AtMost(0.0));
                     return Ok(());
                 }
                 other => other?,
@@ -217,10 +217,10 @@ async fn compare(told: &mut Told, admin_url: &str, functions_url: &str, ask: &As
     }
     let scanned = scans(admin_url).await? - before;
     let [bare, own] = times.map(median);
-    told.measure(&format!("{}: bare", ask.name), bare, "ms", Budget::None);
-    told.measure(&format!("{}: under policies", ask.name), own, "ms", Budget::None);
-    told.measure(&format!("{}: beside it", ask.name), own / bare, "x", Budget::AtMost(1.25));
-    told.measure(&format!("{}: tables read from end to end", ask.name), scanned as f64, "", Budget::AtMost(0.0));
+    results.measure(&format!("{}: bare", ask.name), bare, "ms", Budget::None);
+    results.measure(&format!("{}: under policies", ask.name), own, "ms", Budget::None);
+    results.measure(&format!("{}: beside it", ask.name), own / bare, "x", Budget::AtMost(1.25));
+    results.measure(&format!("{}: tables read from end to end", ask.name), scanned as f64, "", Budget::AtMost(0.0));
     Ok(())
 }
 

@@ -32,7 +32,7 @@ select pg_temp.id(6, g, r), pg_temp.id(1, r, 0), pg_temp.id(5, r, 0), case when 
   from came;
 insert into public.social_threads (org_id, account_id, thread_id, kind, counterpart_id, counterpart_name, status, assigned_to, message_count, unread_count,
                                    last_message_at, last_incoming_at, closed_at)
-select m.org_id, m.account_id, m.thread_id, split_part(replace(m.thread_id, 'dm:', 'message:'), ':', 1), min(m.sender_id), 'Somebody ' || min(m.sender_id),
+select m.org_id, m.account_id, m.thread_id, split_part(replace(m.thread_id, 'dm:', 'message:'), ':', 1), min(m.sender_id), 'Person ' || min(m.sender_id),
        case when c.closed then 'closed' else 'open' end, null, count(*), count(*) filter (where m.status = 'new'), max(m.received_at),
        max(m.received_at) filter (where m.direction = 'in'), case when c.closed then now() end
   from public.social_messages m cross join lateral (select hashtext(m.org_id || m.thread_id) % 2 = 0 as closed) c

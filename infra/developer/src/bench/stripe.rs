@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::Executor;
 
-use super::{Bench, Budget, Told};
+use super::{Bench, Budget, Results};
 use crate::{platform, report};
 
 /// How many organisations pay.
@@ -63,43 +63,48 @@ struct Took {
 }
 
 /// Builds the function, starts databases, and measures.
-pub(super) async fn measure_alone(home: &Home, told: &mut Told) -> Result<()> {
+pub(super) async fn measure_alone(home: &Home, results: &mut Results) -> Result<()> {
     let built = home.root.join(release::HERE);
     report::line("building the function as it is deployed");
     release::bootstraps(&home.root, release::Arch::HOST, ["stripe_webhook", "bench_stripe"], &built, false)?;
     let databases = platform::Databases::start(home, None, platform::Given::default()).await?;
-    Bench::prepare(home, &databases, &built).await?.stripe(told).await
+    Bench::prepare(home, &databases, &built).await?.stripe(results).await
 }
 
 impl Bench<'_> {
-    pub(super) async fn stripe(&self, told: &mut Told) -> Result<()> {
+    pub(super) async fn stripe(&self, results: &mut Results) -> Result<()> {
         self.add_customers().await?;
-        self.stripe_round_trips(told).await?;
+        self.stripe_round_trips(results).await?;
 
         let deployed = [self.deployed("one", 1, IN_TURN).await?, self.deployed("eight", LANES, AT_ONCE).await?];
         let alone = [self.alone("one", 1, IN_TURN).await?, self.alone("eight", LANES, AT_ONCE).await?];
         let bare = [self.pgbench("one", 1, IN_TURN).await?, self.pgbench("eight", LANES, AT_ONCE).await?];
         for (name, took) in ["one", "eight"].iter().zip(&deployed) {
-            told.measure(
+            results.measure(
                 &format!("Stripe events through the runtime API, {name}"),
                 took.rate,
                 "a second",
                 Budget::None,
             );
-            told.measure(&format!("CPU of the function for each, {name}"), took.cpu_us, "us", Budget::None);
-            told.measure(&format!("peak memory of the function, {name}"), took.peak as f64 / 1e6, "MB", Budget::None);
+            results.measure(&format!("CPU of the function for each, {name}"), took.cpu_us, "us", Budget::None);
+            results.measure(
+                &format!("peak memory of the function, {name}"),
+                took.peak as f64 / 1e6,
+                "MB",
+                Budget::None,
+            );
         }
         for ((name, took), peer) in ["one", "eight"].iter().zip(&alone).zip([PEER.0, PEER.1]) {
-            told.measure(&format!("Stripe events handled, {name}"), took.rate, "a second", Budget::None);
+            results.measure(&format!("Stripe events handled, {name}"), took.rate, "a second", Budget::None);
             let beside = took.rate / peer;
-            told.measure(&format!("the same beside Node's {peer:.0}, {name}"), beside, "x", Budget::AtLeast(3.0));
-            told.measure(&format!("CPU for each, {name}"), took.cpu_us, "us", Budget::None);
+            results.measure(&format!("the same beside Node's {peer:.0}, {name}"), beside, "x", Budget::AtLeast(3.0));
+            results.measure(&format!("CPU for each, {name}"), took.cpu_us, "us", Budget::None);
             let beside = took.cpu_us / (PEER.2.as_secs_f64() * 1e6);
-            told.measure(&format!("the same beside Node's 550 us, {name}"), beside, "x", Budget::AtMost(0.25));
+            results.measure(&format!("the same beside Node's 550 us, {name}"), beside, "x", Budget::AtMost(0.25));
         }
         for ((name, bare), took) in ["one", "eight"].iter().zip(bare).zip(&alone) {
-            told.measure(&format!("the same statements by pgbench, {name}"), bare, "a second", Budget::None);
-            told.measure(&format!("events handled beside pgbench, {name}"), took.rate / bare, "x", Budget::None);
+            results.measure(&format!("the same statements by pgbench, {name}"), bare, "a second", Budget::None);
+            results.measure(&format!("events handled beside pgbench, {name}"), took.rate / bare, "x", Budget::None);
         }
         Ok(())
     }
@@ -116,14 +121,14 @@ impl Bench<'_> {
     }
 
     /// Counted on the wire to the database, warm.
-    async fn stripe_round_trips(&self, told: &mut Told) -> Result<()> {
+    async fn stripe_round_trips(&self, results: &mut Results) -> Result<()> {
         let direct = self.stack(true, &[]).await?;
-        count(told, "direct", &direct, 3.0).await?;
+        count(results, "direct", &direct, 3.0).await?;
         match pooler::find(self.home) {
             Ok(program) => {
                 let pooler = PgBouncer::start(self.home, &program, &self.database_url, 2).await?;
                 let overrides = [("DATABASE_URL", pooler.url.as_str()), ("DATABASE_MODE", "transaction_pooler")];
-                count(told, "pooled", &self.stack(true, &overrides).await?, 4.0).await
+                count(results, "pooled", &self.stack(true, &overrides).await?, 4.0).await
             }
             Err(error) => {
                 report::line(&format!("not measured through a pooler: {error:#}"));
@@ -180,7 +185,7 @@ impl Bench<'_> {
             processes.push(Alone::start(&program, &file, &environment, &folder.join(format!("{number}.log")))?);
         }
         // Their work is theirs alone: nothing of this process runs beside it.
-        let (took, told) = tokio::task::spawn_blocking(move || -> Result<(Duration, Vec<Ended>)> {
+        let (took, ended) = tokio::task::spawn_blocking(move || -> Result<(Duration, Vec<Ended>)> {
             for process in &mut processes {
                 process.wait_until_ready()?;
             }
@@ -188,16 +193,16 @@ impl Bench<'_> {
             for process in &mut processes {
                 process.go()?;
             }
-            let told = processes.iter_mut().map(Alone::end).collect::<Result<Vec<_>>>()?;
-            Ok((begun.elapsed(), told))
+            let ended = processes.iter_mut().map(Alone::end).collect::<Result<Vec<_>>>()?;
+            Ok((begun.elapsed(), ended))
         })
         .await??;
         drop(stack);
-        let cpu: u64 = told.iter().map(|ended| ended.cpu_ns).sum();
+        let cpu: u64 = ended.iter().map(|process| process.cpu_ns).sum();
         Ok(Took {
             rate: events as f64 / took.as_secs_f64(),
             cpu_us: cpu as f64 / 1e3 / events as f64,
-            peak: told.iter().map(|ended| ended.peak).max().unwrap_or_default(),
+            peak: ended.iter().map(|process| process.peak).max().unwrap_or_default(),
         })
     }
 
@@ -246,10 +251,10 @@ impl Bench<'_> {
                 .stdin(Stdio::null())
                 .output()
                 .with_context(|| format!("{} cannot be run", program.display()))?;
-            let told = String::from_utf8_lossy(&output.stdout);
-            let rate = told.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+            let said = String::from_utf8_lossy(&output.stdout);
+            let rate = said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
             rate.filter(|_| output.status.success())
-                .with_context(|| format!("pgbench failed: {told}{}", String::from_utf8_lossy(&output.stderr)))
+                .with_context(|| format!("pgbench failed: {said}{}", String::from_utf8_lossy(&output.stderr)))
         };
         run(0, WARM)?;
         let rate = run(WARM, events / lanes)?;
@@ -267,7 +272,7 @@ impl Bench<'_> {
 /// A process that handles the deliveries of a file.
 struct Alone {
     child: Child,
-    told: BufReader<ChildStderr>,
+    says: BufReader<ChildStderr>,
 }
 
 /// What it says at its end.
@@ -289,13 +294,13 @@ impl Alone {
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("{} cannot be run", program.display()))?;
-        let told = BufReader::new(child.stderr.take().context("it has no standard error")?);
-        Ok(Self { child, told })
+        let says = BufReader::new(child.stderr.take().context("it has no standard error")?);
+        Ok(Self { child, says })
     }
 
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
-        self.told.read_line(&mut line)?;
+        self.says.read_line(&mut line)?;
         Ok(line)
     }
 
@@ -306,7 +311,7 @@ impl Alone {
     }
 
     fn go(&mut self) -> Result<()> {
-        Ok(self.child.stdin.take().context("it was told to go already")?.write_all(b"go\n")?)
+        Ok(self.child.stdin.take().context("it has gone already")?.write_all(b"go\n")?)
     }
 
     fn end(&mut self) -> Result<Ended> {
@@ -324,7 +329,7 @@ impl Drop for Alone {
     }
 }
 
-async fn count(told: &mut Told, how: &str, stack: &Stack, most: f64) -> Result<()> {
+async fn count(results: &mut Results, how: &str, stack: &Stack, most: f64) -> Result<()> {
     const TIMES: usize = 30;
     let lambda = stack.function("StripeWebhookHttp").context("no such function")?;
     let lanes = deliveries(&format!("count{how}"), 1, TIMES, &stack.sandbox.stripe.secrets())?;
@@ -338,7 +343,7 @@ async fn count(told: &mut Told, how: &str, stack: &Stack, most: f64) -> Result<(
         applied(lambda, &request(delivery)).await?;
     }
     let each = (wire.exchanges() - before) as f64 / TIMES as f64;
-    told.measure(&format!("round trips of a Stripe event, {how}"), each, "round trips", Budget::AtMost(most));
+    results.measure(&format!("round trips of a Stripe event, {how}"), each, "round trips", Budget::AtMost(most));
     Ok(())
 }
 

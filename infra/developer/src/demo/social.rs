@@ -109,7 +109,7 @@ impl Demo<'_> {
         let video = tiktok.publish(&accounts.tiktok.open_id, "Så gör vi en fåtölj")?;
         let ture = tiktok.add_person("ture2");
         tiktok.comment(&video, &ture, "Snyggt!", None)?;
-        // Lost: nobody delivers them.
+        // Lost: they are not delivered.
         instagram.take(&Delivery::default());
         tiktok.take(&Delivery::default());
         let token = self.sign_in(OWNER, ORG)?;
@@ -192,9 +192,9 @@ fn judge_pull(seen: &Value) -> Result<String> {
     let (texts, stranger) = (text(seen, "texts")?, count(seen, "stranger")?);
     ensure!(readings == 4 && failed == 0, "a reading failed: {seen}");
     ensure!(comments == 2 && texts.contains(MISSED), "what was not delivered is not there once: {seen}");
-    ensure!(stranger == 404, "somebody of another organisation has an account read: {seen}");
+    ensure!(stranger == 404, "an owner of another organisation has an account read: {seen}");
     Ok(format!(
-        "two accounts read twice: {comments} comments that nobody delivered, once each: “{texts}”; another organisation gets {stranger}"
+        "two accounts read twice: {comments} comments that were not delivered, once each: “{texts}”; another organisation gets {stranger}"
     ))
 }
 

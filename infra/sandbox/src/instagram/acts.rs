@@ -256,7 +256,7 @@ impl Instagram {
         id
     }
 
-    /// A person mentions the account in a comment on somebody else's medium. The ids of the medium and the comment.
+    /// A person mentions the account in a comment on another account's medium. The ids of the medium and the comment.
     pub fn mention(&self, account: &str, person: &str, text: &str) -> Result<(String, String)> {
         let mut world = self.world();
         let known = world.accounts.get(account).with_context(|| format!("there is no account {account}"))?;
@@ -268,7 +268,7 @@ impl Instagram {
         Ok((media, comment))
     }
 
-    /// Somebody mentions the account in the caption of their own medium, for which only Facebook Login has a webhook. The medium's id.
+    /// Another account mentions this one in the caption of its own medium, for which only Facebook Login has a webhook. The medium's id.
     pub fn mention_in_caption(&self, account: &str, caption: &str) -> Result<String> {
         let mut world = self.world();
         let known = world.accounts.get(account).with_context(|| format!("there is no account {account}"))?;
@@ -305,7 +305,7 @@ impl Instagram {
         Ok(())
     }
 
-    /// Appends an entry as it is given, whatever it holds, to be delivered like any other.
+    /// Appends an entry as it is given, unchecked, to be delivered like any other.
     pub fn push_entry(&self, entry: Value) {
         let mut world = self.world();
         let (account, at) = (entry["id"].as_str().unwrap_or_default().to_owned(), world.now());

@@ -34,7 +34,7 @@ pub(super) enum What {
     Messaging(Value),
     /// A comment, with its id under `id`.
     Comment(Value),
-    /// A mention in a comment on somebody else's medium, which is a comment of its own under Instagram Login.
+    /// A mention in a comment on another account's medium, which is a comment of its own under Instagram Login.
     Mention(Value),
     /// An entry as it is given.
     Entry(Value),

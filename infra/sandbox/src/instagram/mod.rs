@@ -150,7 +150,7 @@ impl Instagram {
 
 /// What goes wrong.
 impl Instagram {
-    /// The latest requests, whatever they were answered, in the order in which they came.
+    /// The latest requests, answered or refused, in the order in which they came.
     #[must_use]
     pub fn requests(&self) -> Vec<Recorded> {
         self.front.requests()

@@ -16,7 +16,7 @@ pub(super) struct Asked<'a> {
     pub(super) token: &'a str,
     pub(super) limit: usize,
     pub(super) after: Option<String>,
-    /// The page is empty whatever there is, and the same offset is asked for again.
+    /// The page is empty although items follow, and the same offset is asked for again.
     pub(super) empty: bool,
 }
 

@@ -128,7 +128,7 @@ pub(super) struct Message {
 #[derive(Debug)]
 pub(super) struct Media {
     pub(super) id: String,
-    /// An account or, for what somebody else published, nobody here.
+    /// An account; none for a medium of an account that is not here.
     pub(super) owner: Option<String>,
     pub(super) kind: MediaKind,
     pub(super) caption: Option<String>,
@@ -155,7 +155,7 @@ pub(super) struct Comment {
     pub(super) parent: Option<String>,
     pub(super) hidden: bool,
     pub(super) deleted: bool,
-    /// The account that it mentions on somebody else's medium.
+    /// The account that it mentions on another account's medium.
     pub(super) mentions: Option<String>,
 }
 

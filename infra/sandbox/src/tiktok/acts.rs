@@ -280,7 +280,7 @@ impl TikTok {
         })
     }
 
-    /// Appends an event as it is given, whatever it is, to be delivered like any other.
+    /// Appends an event as it is given, unchecked, to be delivered like any other.
     pub fn push_event(&self, platform: Platform, open_id: &str, event: &str, content: Value) {
         self.world().append(platform, event, open_id, content);
         self.hooks.changed.notify_one();

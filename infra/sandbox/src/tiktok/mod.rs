@@ -130,7 +130,7 @@ impl TikTok {
 
 /// What goes wrong.
 impl TikTok {
-    /// The latest requests, whatever they were answered, in the order in which they came.
+    /// The latest requests, answered or refused, in the order in which they came.
     #[must_use]
     pub fn requests(&self) -> Vec<Recorded> {
         self.front.requests()
