@@ -206,13 +206,11 @@ async fn together(
         Err(Unread::Refused(SocialError::Parameter { .. }) | Unread::Stream("platform_failed")) => {}
         Err(error) => return Err(error),
     }
-    let mut answers = Vec::new();
+    let (mut answers, mut refused) = (Vec::new(), Vec::new());
     for metric in wanted {
         match ask(metric).await {
             Ok(answer) => answers.push(answer.body),
-            Err(Unread::Refused(SocialError::Parameter { .. })) => {
-                cursor.refused.insert(key(metric), reading.now() + REFUSED);
-            }
+            Err(Unread::Refused(SocialError::Parameter { .. })) => refused.push(key(metric)),
             Err(Unread::Stream("platform_failed")) => {
                 if !failed.contains(&key(metric)) {
                     failed.push(key(metric));
@@ -220,6 +218,10 @@ async fn together(
             }
             Err(error) => return Err(error),
         }
+    }
+    // Where every metric is refused it is the post or the day that has none, and others have.
+    if !answers.is_empty() {
+        cursor.refused.extend(refused.into_iter().map(|metric| (metric, reading.now() + REFUSED)));
     }
     Ok(answers)
 }
@@ -272,7 +274,8 @@ pub(crate) async fn of_posts(reading: &Reading<'_>, cursor: &mut Cursor) -> Resu
         let path = format!("{}/insights", segment(&post.platform_id));
         let answers = match together(reading, cursor, &post.kind, metrics, &mut failed, &path, &[]).await {
             Ok(answers) => answers,
-            Err(Unread::Refused(SocialError::FewViewers | SocialError::Missing)) => {
+            // One post that has none, or may not be measured, keeps no other from being measured.
+            Err(Unread::Refused(_)) => {
                 few += 1;
                 Vec::new()
             }

@@ -195,7 +195,7 @@ impl Reading<'_> {
     async fn token_refused(&self, error: &SocialError) -> Result<Stop, Stop> {
         tracing::warn!(%error, "the token of a social account is refused");
         let (org, account) = (self.org_id(), self.account_id());
-        let sealed = Some(self.plan.account.access_token.as_deref().unwrap_or_default());
+        let sealed = self.plan.account.access_token.as_deref().unwrap_or_default();
         let needs = self.state.db.service(org, async |tx| {
             self.held.go_on(tx).await?;
             Ok::<_, Stop>(social_reading::need_reconsent(tx, org, account, sealed).await?)

@@ -9,10 +9,8 @@ pub struct Read {
     pub observations: Vec<Observation>,
     /// Figures of posts.
     pub figures: Vec<Figure>,
-    /// Whether the account is to be read: the entry says that something is there, but not what.
+    /// Whether the account is to be read: the entry says that something changed, but not what.
     pub fetch: bool,
-    /// Whether the platform has taken our access away.
-    pub revoked: bool,
     /// How many parts are of no known shape.
     pub unparsed: usize,
     /// How many parts are of a kind that nothing is done about.
@@ -23,7 +21,7 @@ impl Read {
     /// As `webhook_events.status` has it.
     #[must_use]
     pub fn status(&self) -> &'static str {
-        let effect = !self.observations.is_empty() || !self.figures.is_empty() || self.fetch || self.revoked;
+        let effect = !self.observations.is_empty() || !self.figures.is_empty() || self.fetch;
         match self.unparsed {
             0 if effect => "applied",
             0 => "ignored",

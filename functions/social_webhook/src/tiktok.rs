@@ -16,8 +16,9 @@ pub(crate) fn read(account: &str, event: &Value, read: &mut Read) {
     let content =
         event.get("content").and_then(Value::as_str).and_then(|text| serde_json::from_str::<Value>(text).ok());
     let seen = match (name, content, at) {
+        // It may be about a token that was replaced since: reading the account says whether the one it has still holds.
         ("authorization.removed", ..) => {
-            read.revoked = true;
+            read.fetch = true;
             return;
         }
         (name, ..) if name.starts_with("post.publish.") || name.starts_with("video.publish.") => {

@@ -15,7 +15,7 @@ use shared::{
         StoreError,
         social::{self, Account},
         social_events::{self, Event, Outcome},
-        social_figures, social_reading,
+        social_figures,
     },
     telemetry::{Unit, metric},
     worker::{Finish, GIVING_BACK, Held, Stop, Work},
@@ -178,9 +178,7 @@ impl Events<'_> {
             social_figures::keep_figures(tx, org_id, account.id, &figures).await?;
         }
         social_events::note_event(tx, org_id, account.id).await?;
-        if reads.iter().any(|(_, read)| read.revoked) {
-            social_reading::need_reconsent(tx, org_id, account.id, None).await?;
-        } else if reads.iter().any(|(_, read)| read.fetch) {
+        if reads.iter().any(|(_, read)| read.fetch) {
             readings.push(account.id);
         }
         let mut done = Vec::with_capacity(reads.len());

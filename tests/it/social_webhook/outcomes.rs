@@ -188,24 +188,33 @@ async fn what_arrives_for_an_account_that_was_disconnected_meanwhile_is_nobodys(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tiktoks_loss_of_access_marks_the_account_and_a_person_is_notified_once() {
+async fn tiktoks_loss_of_access_marks_an_account_whose_token_is_refused_and_no_other_and_a_person_is_notified_once() {
     let app = TestApp::start().await;
-    connect(&app, NORD, "tiktok", "open-1").await;
-    for at in [1_700_000_000, 1_700_000_001] {
-        let body = json!({ "client_key": "k", "event": "authorization.removed", "create_time": at, "user_openid": "open-1", "content": "{\"reason\": 1}" });
+    let (account, connected) = crate::social_fetch::business(&app).await;
+    let tiktok = &app.stack.sandbox.tiktok;
+    let removed = async |at: i64| {
+        let body = json!({
+            "client_key": "k", "event": "authorization.removed", "create_time": at, "user_openid": connected.open_id,
+            "content": "{\"reason\": 1}"
+        });
         tiktok_at(&app, body.to_string().as_bytes(), Utc::now().timestamp()).await.expect(200);
         merged(&app).await;
+        app.stack.social.drained().await;
+        app.db.text(&format!("select status from social_accounts where id = '{account}'")).await
+    };
+    // Late, about a token that was replaced.
+    assert_eq!(removed(1_700_000_000).await, "active", "{}", app.logs());
+    tiktok.remove_authorization(&connected.open_id, 1).unwrap();
+    for at in [1_700_000_001, 1_700_000_002] {
+        assert_eq!(removed(at).await, "needs_reconsent");
     }
-    assert_eq!(app.db.text("select status from social_accounts").await, "needs_reconsent");
     let notified =
         value(&app.db, &format!("select jsonb_agg(kind) from notifications where user_id = '{}'", OLGA.user().id))
             .await;
     assert_eq!(notified, json!(["connection_needs_person"]));
     // Deliveries go on to be stored and merged: what was said is not lost for that.
-    assert_eq!(
-        outcomes(&app).await,
-        json!([["authorization.removed", "applied", null], ["authorization.removed", "applied", null]])
-    );
+    let one = json!(["authorization.removed", "applied", null]);
+    assert_eq!(outcomes(&app).await, json!([one, one, one]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
