@@ -405,7 +405,7 @@ fn keep_least(known: &mut Option<i64>, at: i64) {
 }
 
 /// A text as it can be stored: without NUL, which Postgres does not take, and not longer than [`MAX_TEXT`].
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     cut(text).replace('\0', "")
 }
 

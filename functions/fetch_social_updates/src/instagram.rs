@@ -70,7 +70,7 @@ pub(crate) fn message(account: &Account, with: &str, message: &Value, at: i64) -
             precision: Precision::Second,
         }),
         text: Some(text(&message["message"]).map(str::to_owned)),
-        attachments: Some(attachments(message)),
+        attachments: attachments(message),
         sender_id,
         sender_name,
         ..Observation::default()
@@ -94,7 +94,8 @@ pub(crate) fn message(account: &Account, with: &str, message: &Value, at: i64) -
     seen
 }
 
-fn attachments(message: &Value) -> Vec<Attachment> {
+/// What a message has besides its text. None where the list shows nothing: it leaves out much that was delivered, as voice and reels.
+fn attachments(message: &Value) -> Option<Vec<Attachment>> {
     let made =
         |kind: &str, url: &Value| Attachment { kind: kind.to_owned(), url: text(url).map(str::to_owned), id: None };
     let mut all = Vec::new();
@@ -115,7 +116,7 @@ fn attachments(message: &Value) -> Vec<Attachment> {
             all.push(Attachment { id: id(&story["id"]), ..made(kind, &story["link"]) });
         }
     }
-    all
+    (!all.is_empty()).then_some(all)
 }
 
 /// What a comment or a reply says. `parent` is the comment that it was listed below.
@@ -161,7 +162,7 @@ pub(crate) fn media(media: &Value) -> Option<Media> {
     Some(Media {
         platform_id: id(&media["id"])?,
         kind: if kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') { kind } else { "feed".to_owned() },
-        caption: text(&media["caption"]).map(|caption| caption.replace('\0', "")),
+        caption: text(&media["caption"]).map(str::to_owned),
         permalink: text(&media["permalink"]).map(str::to_owned),
         published_at: time(&media["timestamp"])?,
         like_count: shared::clients::social::count(&media["like_count"]),
@@ -180,6 +181,14 @@ mod tests {
         let wanted = DateTime::parse_from_rfc3339("2019-04-05T05:56:32Z").unwrap();
         assert_eq!(time(&json!("2019-04-05T07:56:32+0200")), Some(wanted.to_utc()));
         assert_eq!(time(&json!("yesterday")), None);
+    }
+
+    #[test]
+    fn a_message_that_is_listed_without_what_was_attached_leaves_that_as_it_was_delivered() {
+        let listed = json!({ "message": "hej" });
+        assert_eq!(attachments(&listed), None);
+        let shown = json!({ "attachments": { "data": [{ "image_data": { "url": "https://x" } }] } });
+        assert_eq!(attachments(&shown).unwrap()[0].kind, "image");
     }
 
     #[test]

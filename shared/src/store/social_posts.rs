@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::db::ServiceTx;
+use crate::{db::ServiceTx, social::plain};
+
+/// The most characters of a link that is kept.
+const MAX_LINK: usize = 2000;
 
 /// A post, as the platform shows it.
 #[derive(Debug, Clone)]
@@ -43,7 +46,8 @@ pub async fn keep_media(
         .iter()
         .map(|media| {
             let row = json!({
-                "platform_id": media.platform_id, "kind": media.kind, "caption": media.caption, "permalink": media.permalink,
+                "platform_id": media.platform_id, "kind": media.kind, "caption": media.caption.as_deref().map(plain),
+                "permalink": media.permalink.as_deref().filter(|link| link.len() <= MAX_LINK && !link.contains('\0')),
                 "published_at": media.published_at, "like_count": media.like_count, "comments_count": media.comments_count,
             });
             (media.platform_id.as_str(), row)
