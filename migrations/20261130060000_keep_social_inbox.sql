@@ -1,9 +1,9 @@
 -- Keep one inbox of social messages and comments: threads over them, what an account can do, its posts, and how far each stream is read.
 --
 -- Locks:   social_accounts, social_messages, social_message_keys, social_analytics and webhook_events exclusively, for the moment that
---          a column, a constraint or an index of an empty table takes; system_settings and data_ownership exclusively, for one insert.
+--          a column, a constraint or an index of an empty table takes, and webhook_events while indexes of it are built; system_settings and data_ownership exclusively, for one insert.
 -- Rollout: expand. Rows that exist stay as they are; a message without direction is incoming.
--- Undo:    drop the tables, columns, indexes and functions of this file; give social_accounts and social_analytics their constraints back.
+-- Undo:    drop the tables, columns, indexes and functions of this file, make the indexes that it drops; give social_accounts and social_analytics their constraints back.
 
 set local role spine_owner;
 
@@ -36,7 +36,7 @@ comment on column public.social_accounts.fetch_after is 'When it is to be read a
 comment on column public.social_accounts.wanted_at is 'When a reading was last asked for. A reading that began earlier does not serve it.';
 comment on column public.social_accounts.fetch_error is 'The code of what went wrong in the last reading. Null after one that went well.';
 comment on column public.social_accounts.event_at is 'When the platform last delivered something for it.';
-create index social_accounts_platform_id_idx on public.social_accounts (platform, platform_id);
+create index social_accounts_platform_id_idx on public.social_accounts (platform_id, platform);
 create index social_accounts_due_idx on public.social_accounts (fetch_after) where status = 'active';
 grant select (api, scopes, fetched_at, fetch_error, event_at) on public.social_accounts to authenticated, spine_agent;
 grant update (api, scopes, fetch_after, wanted_at, fetched_at, fetch_error, event_at) on public.social_accounts to spine_service;
@@ -232,6 +232,9 @@ alter table public.webhook_events add column body_digest bytea,
 comment on column public.webhook_events.body_digest is 'SHA-256 of the whole body that this entry was delivered in. Null where the body is raw.';
 comment on column public.webhook_events.event_id is
     'The provider''s id. Meta and TikTok give none: the entry''s SHA-256 and the organisation, since an entry may be several organisations''.';
+-- What only Stripe's events are looked for by is not kept of others. Nothing has looked by the second one since 20261129040100.
+drop index public.webhook_events_left_idx, public.webhook_events_open_idx;
+create index webhook_events_left_idx on public.webhook_events (received_at) where provider = 'stripe' and status = 'received' and org_id is not null;
 create index webhook_events_social_idx on public.webhook_events (org_id, received_at)
     where provider in ('meta', 'tiktok') and status = 'received';
 create index webhook_events_social_ended_idx on public.webhook_events (received_at)

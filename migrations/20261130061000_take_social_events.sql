@@ -6,48 +6,71 @@
 
 set local role spine_definer;
 
--- Stores entries of one delivered body: one row for each entry and each organisation that has connected the entry's account, and one job for
--- each organisation that works on them. An entry that was stored before is not stored again. Rows are written in one order everywhere, so that
--- two deliveries of the same entries do not wait for each other. For each organisation: its job, whether its worker is to be woken,
--- and how many entries are new; a row without organisation counts the entries that belong to none.
-create function app.take_social_events(p_provider text, p_digest bytea, p_accounts text[], p_types text[], p_raws bytea[])
-    returns table (org_id uuid, job_id uuid, is_due boolean, stored bigint)
-    language plpgsql volatile security definer set search_path = '' as $$
-#variable_conflict use_column
+-- Serialises the end of an organisation's work on deliveries with deliveries: whoever stores entries shares the lock until it commits, and the worker that
+-- is about to end takes it alone. What found the job open can then be seen by that worker, and what comes later finds it ended.
+create function app.lock_social_events() returns void
+    language sql volatile security definer set search_path = '' as $$
+    select pg_advisory_xact_lock(hashtextextended('spine social events ' || app.service_org(), 0))
+     where current_setting('role') = 'spine_service' and app.service_org() is not null
+$$;
+comment on function app.lock_social_events() is 'Waits until deliveries of the organisation that are being stored have been, and has others wait until this transaction ends.';
+
+-- Stores entries of one delivered body: one row for each entry and each organisation that has connected the entry's account, and one job for each
+-- organisation that works on them. An entry that was stored before is not stored again; that is seldom, so that a row at a time and plans that are kept cost
+-- less than one statement for all. Callers sort the entries: two deliveries of the same ones then write rows in the same order, and do not wait for each other.
+-- How many rows are new, how many entries are of accounts that no organisation has connected, and which jobs' workers are to be woken.
+create function app.take_social_events(p_provider text, p_digest bytea, p_accounts text[], p_types text[], p_raws bytea[],
+                                       out stored bigint, out unowned bigint, out due_orgs uuid[], out due_jobs uuid[])
+    -- Also where the tables are small, since a plan lasts as long as a connection.
+    language plpgsql volatile security definer set search_path = '' set enable_seqscan = off as $$
+declare
+    v_orgs uuid[] := '{}';
+    v_org  uuid;
+    v_job  uuid;
 begin
     if current_setting('role') <> 'spine_service' then
         raise exception 'the system stores deliveries' using errcode = 'insufficient_privilege';
     end if;
-    return query
-    with entry as materialized (
-        select e.place, e.account, e.type, e.raw, encode(sha256(e.raw), 'hex') as digest
-          from unnest(p_accounts, p_types, p_raws) with ordinality e (account, type, raw, place)),
-    -- Account by account, each by its key, whatever number the planner expects.
-    owner as materialized (
-        select distinct a.platform_id as account, a.org_id from (select distinct e.account from entry e) e
-         cross join lateral (select s.platform_id, s.org_id from public.social_accounts s
-                              where s.platform = any (case p_provider when 'meta' then array['instagram', 'facebook'] when 'tiktok' then array['tiktok'] end)
-                                and s.platform_id = e.account and s.status <> 'disconnected' offset 0) a),
-    stored as (
-        insert into public.webhook_events (provider, event_id, org_id, raw, event_type, object_id, body_digest)
-        select p_provider, e.digest || ':' || o.org_id, o.org_id, e.raw, e.type, e.account, p_digest
-          from entry e join owner o on o.account = e.account
-         order by 2
-        on conflict (provider, event_id) do nothing
-        returning org_id),
-    counted as (select s.org_id, count(*) as stored from stored s group by s.org_id),
-    -- A job that is open is only locked until this commits: its worker looks for entries after that, and once more as it ends.
-    queued as (
-        insert into public.jobs as j (org_id, job_type, unique_key)
-        select c.org_id, 'social_events', 'inbox' from counted c order by 1
+    stored := 0;
+    unowned := 0;
+    for v_entry in 1 .. cardinality(p_accounts) loop
+        for v_org in
+            select a.org_id from public.social_accounts a
+             where a.platform_id = p_accounts[v_entry] and a.status <> 'disconnected'
+               and (p_provider = 'meta' and a.platform in ('instagram', 'facebook') or p_provider = 'tiktok' and a.platform = 'tiktok')
+             order by 1
+        loop
+            insert into public.webhook_events (provider, event_id, org_id, raw, event_type, object_id, body_digest)
+            values (p_provider, encode(sha256(p_raws[v_entry]), 'hex') || ':' || v_org, v_org, p_raws[v_entry], p_types[v_entry], p_accounts[v_entry], p_digest)
+            on conflict (provider, event_id) do nothing;
+            if found then
+                stored := stored + 1;
+                v_orgs := v_orgs || v_org;
+            end if;
+        end loop;
+        if not found then
+            unowned := unowned + 1;
+        end if;
+    end loop;
+    -- In one order, as with rows.
+    if cardinality(v_orgs) > 1 then
+        v_orgs := array(select distinct o from unnest(v_orgs) o order by 1);
+    end if;
+    foreach v_org in array v_orgs loop
+        perform pg_advisory_xact_lock_shared(hashtextextended('spine social events ' || v_org, 0));
+        continue when exists (select from public.jobs j where j.org_id = v_org and j.job_type = 'social_events' and j.unique_key = 'inbox'
+                                                          and j.status in ('queued', 'running'));
+        insert into public.jobs as j (org_id, job_type, unique_key) values (v_org, 'social_events', 'inbox')
         on conflict (org_id, job_type, unique_key) where unique_key is not null
         do update set status = 'queued', attempts = 0, run_after = now(), finished_at = null, last_error = null, result = null, progress = null,
                       wait_reason = null, cancel_requested_at = null
            where j.status in ('succeeded', 'failed', 'cancelled')
-        returning j.org_id, j.id)
-    select c.org_id, q.id, q.id is not null, c.stored from counted c left join queued q on q.org_id = c.org_id
-    union all
-    select null, null, false, count(*) from entry e where not exists (select from owner o where o.account = e.account) having count(*) > 0;
+        returning j.id into v_job;
+        if v_job is not null then
+            due_orgs := due_orgs || v_org;
+            due_jobs := due_jobs || v_job;
+        end if;
+    end loop;
 end
 $$;
 comment on function app.take_social_events(text, bytea, text[], text[], bytea[]) is
@@ -188,7 +211,7 @@ create or replace function app.wait_is_over(p_org uuid, p_type text, p_wait json
     end
 $$;
 
-grant execute on function app.take_social_events(text, bytea, text[], text[], bytea[]), app.due_social_fetches(timestamptz, integer),
+grant execute on function app.take_social_events(text, bytea, text[], text[], bytea[]), app.lock_social_events(), app.due_social_fetches(timestamptz, integer),
     app.requeue_social_events(integer), app.forget_social_events(timestamptz, integer), app.take_social_turn(text, text, integer, integer),
     app.rest_from_social(text, text, integer, text) to spine_service;
 grant execute on function app.admit_social_fetch(uuid) to spine_caller, spine_service;

@@ -191,16 +191,19 @@ impl TestDatabase {
 
     /// Waits until a connection waits for a lock of another.
     pub async fn until_blocked(&self, pid: i32) {
+        self.until(&format!("select cardinality(pg_blocking_pids({pid})) > 0")).await;
+    }
+
+    /// Waits until a query says yes.
+    ///
+    /// # Panics
+    /// If it does not within half a minute.
+    pub async fn until(&self, query: &str) {
         let mut admin = self.admin().await;
-        let blocked = async {
-            while !sqlx::query_scalar::<_, bool>("select cardinality(pg_blocking_pids($1)) > 0")
-                .bind(pid)
-                .fetch_one(&mut admin)
-                .await
-                .unwrap()
-            {}
+        let said = async {
+            while !sqlx::query_scalar::<_, bool>(AssertSqlSafe(query)).fetch_one(&mut admin).await.unwrap() {}
         };
-        tokio::time::timeout(Duration::from_secs(30), blocked).await.expect("nobody is in its way");
+        tokio::time::timeout(Duration::from_secs(30), said).await.unwrap_or_else(|_| panic!("not so: {query}"));
     }
 }
 

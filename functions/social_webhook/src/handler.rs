@@ -139,20 +139,18 @@ async fn receive(state: &State, request: &HttpRequest, provider: &Provider) -> R
         tracing::error!(provider = provider.name, malformed, "entries of a delivery name no account");
         count(now, provider, "malformed", malformed);
     }
+    let number = entries.len();
     let mut taken = Taken::default();
     if !entries.is_empty() {
         let digest = Sha256::digest(&request.body);
-        let stored = state
-            .db
-            .directory(async |tx| social_events::take_events(tx, provider.name, digest.as_slice(), &entries).await);
-        taken = stored.await?;
+        taken = social_events::take_events(&state.db, provider.name, digest.as_slice(), entries).await?;
     }
     let count_of = |number: i64| usize::try_from(number).unwrap_or_default();
     count(now, provider, "stored", count_of(taken.stored));
     count(now, provider, "unowned", count_of(taken.unowned));
     tracing::info!(
         provider = provider.name,
-        entries = entries.len(),
+        entries = number,
         stored = taken.stored,
         unowned = taken.unowned,
         "delivery stored"

@@ -90,7 +90,9 @@ impl Work for Events<'_> {
     }
 
     async fn finish(&self, tx: &mut ServiceTx, held: &Held<Payload>, (): &(), done: &Tally) -> Result<Finish, Stop> {
-        // A delivery holds the job's row while it stores entries: after this lock, all that found the job open are to be seen.
+        // After this, all entries of deliveries that found the job open are to be seen. Before the job's row: a delivery that finds it ended
+        // holds the same lock, and takes the row then.
+        social_events::lock_deliveries(tx).await?;
         held.lock(tx).await?;
         let end = if social_events::has_events(tx, held.job.org_id).await? {
             End::Later { run_after: self.now(), waiting: None, error: None, counts: false }

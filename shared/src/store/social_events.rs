@@ -1,9 +1,10 @@
 //! What Meta and TikTok delivered: stored by entry and organisation, and what became of each.
 
+use sqlx::Row;
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::db::{DirectoryTx, ServiceTx};
+use crate::db::{Argument, Call, Database, DbError, ServiceTx};
 
 /// One entry of a delivered body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,42 +29,45 @@ pub struct Taken {
 }
 
 /// Stores entries of a body that `provider` (`meta` or `tiktok`) delivered, for each organisation its own, and queues the work on them.
-/// `digest` is the SHA-256 of the whole body.
+/// `digest` is the SHA-256 of the whole body. What was stored before is not stored again, so that it may be called again.
+///
+/// # Errors
+/// [`DbError`], after which nothing is stored, or it is not known whether it is.
+pub async fn take_events(
+    db: &Database,
+    provider: &str,
+    digest: &[u8],
+    mut entries: Vec<Entry<'_>>,
+) -> Result<Taken, DbError> {
+    // Another delivery of the same entries writes them in the same order.
+    entries.sort_by(|a, b| a.raw.cmp(b.raw));
+    let row = db
+        .directory_call(&Call::new(
+            "app.take_social_events",
+            &[
+                Argument::Text(provider),
+                Argument::Bytes(digest),
+                Argument::Texts(entries.iter().map(|entry| entry.account.as_str()).collect()),
+                Argument::Texts(entries.iter().map(|entry| entry.event_type.as_str()).collect()),
+                Argument::ManyBytes(entries.iter().map(|entry| entry.raw).collect()),
+            ],
+        ))
+        .await?;
+    let ids = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<Vec<Uuid>>, _>(column)?.unwrap_or_default());
+    Ok(Taken {
+        due: ids("due_orgs")?.into_iter().zip(ids("due_jobs")?).collect(),
+        stored: row.try_get("stored")?,
+        unowned: row.try_get("unowned")?,
+    })
+}
+
+/// Waits until deliveries that are being stored for the organisation have been, and has others wait until the transaction ends.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn take_events(
-    tx: &mut DirectoryTx,
-    provider: &str,
-    digest: &[u8],
-    entries: &[Entry<'_>],
-) -> Result<Taken, StoreError> {
-    let accounts: Vec<&str> = entries.iter().map(|entry| entry.account.as_str()).collect();
-    let types: Vec<&str> = entries.iter().map(|entry| entry.event_type.as_str()).collect();
-    let raws: Vec<&[u8]> = entries.iter().map(|entry| entry.raw).collect();
-    let rows = sqlx::query!(
-        "select org_id, job_id, is_due, stored from app.take_social_events($1, $2, $3, $4, $5)",
-        provider,
-        digest,
-        &accounts as &[&str],
-        &types as &[&str],
-        &raws as &[&[u8]]
-    )
-    .fetch_all(tx.conn()?)
-    .await?;
-    let mut taken = Taken::default();
-    for row in rows {
-        let stored = row.stored.unwrap_or_default();
-        if row.org_id.is_some() {
-            taken.stored += stored;
-        } else {
-            taken.unowned += stored;
-        }
-        if let (Some(org_id), Some(job_id), Some(true)) = (row.org_id, row.job_id, row.is_due) {
-            taken.due.push((org_id, job_id));
-        }
-    }
-    Ok(taken)
+pub async fn lock_deliveries(tx: &mut ServiceTx) -> Result<(), StoreError> {
+    sqlx::query!("select app.lock_social_events()").execute(tx.conn()?).await?;
+    Ok(())
 }
 
 /// A delivered entry that nothing was done about yet.

@@ -3,6 +3,7 @@
 use chrono::Utc;
 use integration_tests::{
     TestApp,
+    acting::Actor,
     people::{NORD, OLGA},
 };
 use sandbox::{
@@ -10,6 +11,7 @@ use sandbox::{
     instagram::{self as events, MediaKind, NewMessage},
 };
 use serde_json::{Value, json};
+use sqlx::Executor;
 
 use super::{connect, merged, meta, tiktok_at, value};
 
@@ -215,6 +217,43 @@ async fn tiktoks_loss_of_access_marks_an_account_whose_token_is_refused_and_no_o
     // Deliveries go on to be stored and merged: what was said is not lost for that.
     let one = json!(["authorization.removed", "applied", null]);
     assert_eq!(outcomes(&app).await, json!([one, one, one]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_is_being_stored_as_the_work_ends_is_worked_on_too() {
+    let app = TestApp::start().await;
+    connect(&app, NORD, "instagram", OWN).await;
+    let at = Utc::now().timestamp_millis();
+    let entry = |mid: &str| {
+        let content = json!({ "message": { "mid": mid, "text": "hej" } });
+        events::messaging_entry(OWN, at, events::messaging("9001", OWN, at, content))
+    };
+    app.stack.queue("social-events").unwrap().pause();
+    meta(&app, &events::body(&[entry("first")], sandbox::Written::Raw)).await.expect(200);
+    // It finds the job open, and does not commit yet.
+    let mut second = app.db.begin_as(&Actor::service(NORD)).await;
+    let raw = entry("second").to_string();
+    let stored: i64 = sqlx::query_scalar(
+        "select stored from app.take_social_events('meta', sha256('body'), array[$1], array['messaging'], array[$2])",
+    )
+    .bind(OWN)
+    .bind(raw.as_bytes())
+    .fetch_one(&mut second)
+    .await
+    .unwrap();
+    assert_eq!(stored, 1);
+    app.stack.queue("social-events").unwrap().resume();
+    app.db.until("select exists (select from pg_stat_activity where datname = current_database() and wait_event = 'advisory')").await;
+    assert_eq!(
+        app.db.count("select count(*) from social_messages").await,
+        1,
+        "the first is merged, and its work does not end"
+    );
+    second.execute("commit").await.unwrap();
+    merged(&app).await;
+    let done = json!(["messaging", "applied", null]);
+    assert_eq!(outcomes(&app).await, json!([done, done]));
+    assert_eq!(app.db.count("select count(*) from social_messages").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
