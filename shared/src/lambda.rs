@@ -6,7 +6,7 @@ use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMe
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, header};
-use lambda_http::request::LambdaRequest;
+use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequest;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::{Value, json};
 use tracing::Instrument;
@@ -105,11 +105,10 @@ pub fn parse(event: Value, request_id: &str, remaining: Duration) -> Result<Trig
     }
 }
 
-/// Taken from the event itself: `lambda_http`'s own conversion builds a URL from path and host, and panics where there is none.
+/// Taken from the event itself: `lambda_http`'s own conversion builds a URL from path and host, and panics where there is none. Its `LambdaRequest`
+/// writes the event out and parses it once more, to find out which kind it is, which is known here.
 fn parse_http(event: Value, request_id: &str) -> Result<HttpRequest, Error> {
-    let LambdaRequest::ApiGatewayV2(event) = serde_json::from_value::<LambdaRequest>(event)? else {
-        return Err(Box::new(UnknownEvent));
-    };
+    let event: ApiGatewayV2httpRequest = serde_json::from_value(event)?;
     let body = event.body.unwrap_or_default();
     let body = if event.is_base64_encoded { Bytes::from(STANDARD.decode(body)?) } else { Bytes::from(body) };
     // The HTTP API takes them out of the headers.
