@@ -120,6 +120,47 @@ async fn a_comment_and_a_post_that_are_gone_are_found_missing_and_those_that_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_post_that_a_list_leaves_out_is_deleted_only_if_it_is_not_there_by_its_id() {
+    let app = TestApp::start().await;
+    let (graph, tiktok) = (&app.stack.sandbox.instagram, &app.stack.sandbox.tiktok);
+    let (account, at) = instagram(&app).await;
+    let [hidden, gone] = [(); 2].map(|()| graph.publish(&at.id, MediaKind::Image, None).unwrap());
+    let mut posts = vec![(account, hidden, gone)];
+    for (account, at) in [business(&app).await, display(&app).await] {
+        let [hidden, gone] = [(); 2].map(|()| tiktok.publish(&at.open_id, "stol").unwrap());
+        posts.push((account, hidden, gone));
+    }
+    graph.advance(5);
+    tiktok.advance(5);
+    for (account, ..) in &posts {
+        assert_eq!(succeeded(&app, *account).await["media"]["new"], 2);
+    }
+    graph.set_listed(&posts[0].1, false).unwrap();
+    graph.delete_media(&posts[0].2).unwrap();
+    for (_, hidden, gone) in &posts[1..] {
+        tiktok.set_listed(hidden, false).unwrap();
+        tiktok.delete_video(gone).unwrap();
+    }
+    for (account, _, gone) in &posts {
+        // The list is empty, and complete.
+        let media = succeeded(&app, *account).await["media"].clone();
+        assert_eq!((&media["listed"], &media["complete"], &media["deleted"]), (&json!(0), &json!(true), &json!(1)));
+        let deleted = format!(
+            "select string_agg(platform_id, ' ') from social_media where account_id = '{account}' and deleted_at is not null"
+        );
+        assert_eq!(app.db.text(&deleted).await, *gone);
+    }
+    // One that the platform does not tell about is left as it is.
+    graph.set_listed(&posts[0].1, true).unwrap();
+    graph.delete_media(&posts[0].1).unwrap();
+    graph.arrange(Call::Object, Fault::Transient(2), Calls::Number(2));
+    for deleted in [0, 1] {
+        assert_eq!(succeeded(&app, posts[0].0).await["media"]["deleted"], deleted, "{}", app.logs());
+        graph.clear_faults();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_shifted_while_it_was_read_is_read_once_more() {
     let app = TestApp::start().await;
     let (account, at) = business(&app).await;
