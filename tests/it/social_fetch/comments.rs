@@ -9,6 +9,7 @@ use sandbox::{
 use serde_json::{Value, json};
 
 use super::{business, display, go_on, inbox, instagram, read, succeeded};
+use crate::social_webhook::merged;
 
 /// Reads everything there is to read once, of each platform.
 pub(super) async fn every_statement(app: &TestApp) {
@@ -214,6 +215,44 @@ async fn tiktok_comments_have_their_status_their_replies_and_large_ids() {
     world.advance(5);
     assert_eq!(succeeded(&app, account).await["comments"]["missing"], 1);
     assert_eq!(inbox(&app).await, "vad kostar den? 900 kr -!");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comment_that_tiktok_delivers_without_its_text_is_read_by_its_id() {
+    let app = TestApp::start().await;
+    let (account, at) = business(&app).await;
+    let world = &app.stack.sandbox.tiktok;
+    let (video, eva) = (world.publish(&at.open_id, "stol").unwrap(), world.add_person("eva"));
+    let old = ["a", "b"].map(|text| world.comment(&video, &eva, text, None).unwrap());
+    world.advance(5);
+    succeeded(&app, account).await;
+    world.deliver_all().await;
+    merged(&app).await;
+    app.stack.social.drained().await;
+    // As many come as go, so that the count does not say that there is something to read.
+    app.stack.social.pause();
+    for comment in &old {
+        world.delete_comment(comment).unwrap();
+    }
+    world.advance(5);
+    let first = world.comment(&video, &eva, "vad kostar den?", None).unwrap();
+    world.advance(5);
+    world.own_comment(&video, "900 kr", Some(&first)).unwrap();
+    let attempts = world.deliver_all().await;
+    assert!(attempts.iter().all(|attempt| attempt.succeeded), "{attempts:?}");
+    merged(&app).await;
+    assert_eq!(inbox(&app).await, "-! -! - -");
+    let asked = world.requests().len();
+    app.stack.social.resume();
+    app.stack.social.drained().await;
+    assert_eq!(inbox(&app).await, "-! -! vad kostar den? 900 kr", "{}", app.logs());
+    let own =
+        "select message_type || ' ' || direction || ' ' || thread_id from social_messages where content = '900 kr'";
+    assert_eq!(app.db.text(own).await, format!("reply out comment:{first}"));
+    let requests = world.requests()[asked..].to_vec();
+    let comments: Vec<_> = requests.iter().filter(|request| request.path.contains("/comment/")).collect();
+    assert_eq!(comments.len(), 1, "{comments:?}");
+    assert!(comments[0].query.contains(&format!("comment_ids=%5B%22{first}%22%5D")), "{comments:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
