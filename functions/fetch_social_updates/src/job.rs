@@ -59,7 +59,7 @@ impl Stream {
 pub(crate) struct Cursor {
     /// The platform's time, in milliseconds, at which the last reading began that came to its end.
     pub(crate) read_to: Option<i64>,
-    /// Metrics that the platform refused, and until when they are not asked for.
+    /// Metrics that the platform refused, of the account or, with its id before them, of a post, and until when they are not asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) refused: BTreeMap<String, DateTime<Utc>>,
     /// Days without figures, and when they were last asked for.
