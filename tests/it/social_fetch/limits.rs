@@ -169,6 +169,7 @@ async fn a_reading_that_runs_out_of_time_goes_on_where_it_was() {
     let requests = world.requests();
     let calls = |end: &str| requests.iter().filter(|request| request.path.ends_with(end)).count();
     assert_eq!((calls("/conversations"), calls("/media")), (1, 1), "streams that were read are not read again");
+    assert_eq!(calls("/comments"), 4, "each page of comments is read once");
     let result = succeeded(&app, account).await;
     assert_eq!((&result["comments"]["posts"], &result["comments"]["new"]), (&json!(0), &json!(0)), "{result}");
 }
