@@ -192,6 +192,40 @@ async fn a_page_that_shifted_while_it_was_read_is_read_once_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_post_with_more_pages_than_one_reading_asks_for_is_read_on_by_the_next() {
+    let app = TestApp::start().await;
+    let (account, at) = instagram(&app).await;
+    let world = &app.stack.sandbox.instagram;
+    let (media, eva) = (world.publish(&at.id, MediaKind::Image, None).unwrap(), world.add_person("eva", None));
+    for number in 0..55 {
+        world.comment(&media, &eva, &format!("c{number}"), None).unwrap();
+    }
+    world.advance(5);
+    let gate = Gate::default();
+    world.arrange(Call::Comments, Fault::Held(gate.clone()), Calls::Number(1));
+    let token = app.token(&integration_tests::people::OLGA);
+    app.post(&format!("/v1/social/accounts/{account}/fetch"), &token, &Value::Null).await.expect(202);
+    world.held_times(1).await;
+    // The second page and those that follow have nothing, and sixty pages are asked for.
+    world.empty_pages(60);
+    gate.open();
+    app.stack.social.drained().await;
+    let comments = "select count(*) from social_messages";
+    assert_eq!(app.db.count(comments).await, 50, "{}", app.logs());
+    let pages = || world.requests().iter().filter(|request| request.path.ends_with("/comments")).count();
+    assert_eq!(pages(), 60);
+    // What is written now is on the first page, which the count says there is a reason to read.
+    world.empty_pages(0);
+    world.comment(&media, &eva, "ny", None).unwrap();
+    world.advance(5);
+    succeeded(&app, account).await;
+    assert_eq!((app.db.count(comments).await, pages()), (55, 61));
+    succeeded(&app, account).await;
+    assert_eq!((app.db.count(comments).await, pages()), (56, 63));
+    assert_eq!(succeeded(&app, account).await["comments"]["posts"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tiktok_comments_have_their_status_their_replies_and_large_ids() {
     let app = TestApp::start().await;
     let (account, at) = business(&app).await;
