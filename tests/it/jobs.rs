@@ -78,7 +78,7 @@ async fn a_waiting_job_is_cancelled_at_once_and_its_reservation_given_back() {
 }
 
 /// Waits until so many transactions wait for a lock of another.
-async fn until_waiting(db: &TestDatabase, many: i64) {
+pub(crate) async fn until_waiting(db: &TestDatabase, many: i64) {
     let waiting = "select count(distinct l.pid) from pg_locks l join pg_stat_activity a using (pid)
                     where not l.granted and a.datname = current_database()";
     let all = async { while db.count(waiting).await < many {} };

@@ -1,10 +1,10 @@
 //! Comments: those of posts whose count of comments changed, and once a day those of recent posts. Comments that are known and listed no more
 //! are asked for one by one before they count as missing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use chrono::TimeDelta;
-use serde_json::{Value, json};
+use chrono::{DateTime, TimeDelta};
+use serde_json::json;
 use shared::{
     clients::social::{SocialError, id, segment},
     social::Observation,
@@ -17,14 +17,16 @@ use shared::{
 
 use crate::{
     instagram,
-    job::Cursor,
+    job::{Cursor, Walk},
     reading::{Reading, Seen, Unread, add},
     tiktok,
 };
 
 /// The most posts whose comments one reading reads.
 const MOST_POSTS: i64 = 200;
-/// The most pages of comments of a post.
+/// How long a walk through the comments of a post is gone on with.
+const WALK: TimeDelta = TimeDelta::days(1);
+/// The most pages of comments of a post in one reading.
 const MOST_PAGES: usize = 60;
 /// The most comments of a post that are asked for one by one in one reading.
 const ONE_BY_ONE: usize = 50;
@@ -56,13 +58,15 @@ struct Page {
 pub(crate) async fn read(reading: &Reading<'_>, cursor: &mut Cursor) -> Result<(), Unread> {
     let (org, account, now) = (reading.org_id(), reading.account_id(), reading.now());
     let mut total = Total::default();
+    let oldest = (now - WALK).timestamp_millis();
+    cursor.walks.retain(|_, walk| walk.at > oldest);
     let unread = reading
         .state
         .db
         .service(org, async |tx| social_posts::unread_media(tx, org, account, now, MOST_POSTS).await)
         .await?;
     for post in unread {
-        match of_post(reading, &post, &mut total).await {
+        match of_post(reading, &post, &mut cursor.walks, &mut total).await {
             Ok(()) => total.posts += 1,
             // Gone since it was listed, or closed: the others are read.
             Err(Unread::Refused(error)) => {
@@ -82,59 +86,85 @@ pub(crate) async fn read(reading: &Reading<'_>, cursor: &mut Cursor) -> Result<(
     Ok(())
 }
 
-/// Reads the comments of a post to their end.
-async fn of_post(reading: &Reading<'_>, post: &Post, total: &mut Total) -> Result<(), Unread> {
-    let (org, account) = (reading.org_id(), reading.account_id());
-    let (mut seen, first, mut is_complete) = walk(reading, post, total).await?;
-    let wanted = post.comments_count.and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
-    if is_complete && seen.len() < wanted {
-        // What came or went meanwhile moved what follows it to another page.
-        total.shifted += 1;
-        let again = walk(reading, post, total).await?;
-        seen.extend(again.0);
-        is_complete = again.2;
-    }
-    let mut is_settled = is_complete;
-    if is_complete {
-        let until = first.time();
-        let known = reading.state.db.service(org, async |tx| {
-            // TikTok lists replies in part, and gives none by its id: that one is not listed says nothing.
-            let replies = reading.is_instagram();
-            social_posts::known_comments(tx, org, account, &post.platform_id, until, replies).await
-        });
-        let unlisted: Vec<String> = known.await?.into_iter().filter(|id| !seen.contains(id)).collect();
-        is_settled = unlisted.len() <= ONE_BY_ONE;
-        let asked: Vec<String> = unlisted.into_iter().take(ONE_BY_ONE).collect();
-        let found = confirm(reading, &post.platform_id, &asked, first.at).await?;
-        total.missing += found.iter().filter(|seen| seen.place.is_none()).count();
-        add(&mut total.merged, reading.merge(&found).await?);
-    }
-    if is_settled {
+/// Reads the comments of a post to their end, from where that stopped before.
+async fn of_post(
+    reading: &Reading<'_>,
+    post: &Post,
+    walks: &mut BTreeMap<String, Walk>,
+    total: &mut Total,
+) -> Result<(), Unread> {
+    let (org, account, media_id) = (reading.org_id(), reading.account_id(), post.platform_id.as_str());
+    let begun = walks.remove(media_id);
+    let mut walk = begun.unwrap_or_else(|| Walk { count: post.comments_count, ..Walk::default() });
+    let settled = match walk_on(reading, media_id, &mut walk, total).await {
+        Ok(true) => settle(reading, media_id, &mut walk, total).await,
+        other => other,
+    };
+    // The time is over, or there is more than one reading asks for: the next goes on here.
+    if matches!(settled, Ok(false) | Err(Unread::Stop(_))) {
+        walks.insert(media_id.to_owned(), walk);
+        settled?;
+    } else {
+        settled?;
+        // As many as there were when the walk began: what came since is another count.
+        let read = Post { platform_id: post.platform_id.clone(), comments_count: walk.count };
         let now = reading.now();
-        reading.keep(async |tx| Ok::<_, Stop>(social_posts::end_comments(tx, org, account, post, now).await?)).await?;
+        reading.keep(async |tx| Ok::<_, Stop>(social_posts::end_comments(tx, org, account, &read, now).await?)).await?;
     }
     Ok(())
 }
 
-/// Walks through the pages. The ids seen, the first answer, and whether this is all there are.
-async fn walk(reading: &Reading<'_>, post: &Post, total: &mut Total) -> Result<(BTreeSet<String>, Seen, bool), Unread> {
-    let (mut seen, mut first, mut after) = (BTreeSet::new(), None, None);
-    for pages in 1.. {
-        let page = page(reading, &post.platform_id, after.as_deref()).await?;
+/// Walks on through the pages. Whether it came to the last.
+async fn walk_on(reading: &Reading<'_>, media_id: &str, walk: &mut Walk, total: &mut Total) -> Result<bool, Unread> {
+    for _ in 0..MOST_PAGES {
+        if walk.is_complete {
+            break;
+        }
+        let page = match page(reading, media_id, walk.after.as_deref()).await {
+            // The platform knows the place no longer.
+            Err(Unread::Refused(SocialError::Parameter { .. })) if walk.after.is_some() => {
+                walk.after = None;
+                continue;
+            }
+            page => page?,
+        };
         let mut observed = page.seen;
         for (comment, after) in page.more {
-            observed.extend(replies(reading, &post.platform_id, &comment, after).await?);
+            observed.extend(replies(reading, media_id, &comment, after).await?);
         }
-        seen.extend(observed.iter().map(|seen| seen.platform_id.clone()));
+        if walk.at == 0 {
+            walk.at = page.answer.at;
+        }
+        walk.seen.extend(observed.iter().map(|seen| seen.platform_id.clone()));
         add(&mut total.merged, reading.merge(&observed).await?);
-        let first = first.get_or_insert(page.answer);
-        match page.next {
-            None => return Ok((seen, Seen { body: Value::Null, at: first.at }, true)),
-            Some(_) if pages == MOST_PAGES => return Ok((seen, Seen { body: Value::Null, at: first.at }, false)),
-            next => after = next,
+        walk.after = page.next;
+        if walk.after.is_none() {
+            let wanted = walk.count.and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
+            // What came or went meanwhile moved what follows it to another page.
+            let is_short = !walk.is_second && walk.seen.len() < wanted;
+            total.shifted += usize::from(is_short);
+            (walk.is_second, walk.is_complete) = (is_short, !is_short);
         }
     }
-    Err(Unread::Stream("malformed"))
+    Ok(walk.is_complete)
+}
+
+/// Asks for comments that are known and that a whole walk did not see. Whether these were all.
+async fn settle(reading: &Reading<'_>, media_id: &str, walk: &mut Walk, total: &mut Total) -> Result<bool, Unread> {
+    let (org, account) = (reading.org_id(), reading.account_id());
+    let until = DateTime::from_timestamp_millis(walk.at).unwrap_or_default();
+    let known = reading.state.db.service(org, async |tx| {
+        // TikTok lists replies in part, and gives none by its id: that one is not listed says nothing.
+        let replies = reading.is_instagram();
+        social_posts::known_comments(tx, org, account, media_id, until, replies).await
+    });
+    let unlisted: Vec<String> = known.await?.into_iter().filter(|id| !walk.seen.contains(id)).collect();
+    let asked = &unlisted[..unlisted.len().min(ONE_BY_ONE)];
+    let found = confirm(reading, media_id, asked, walk.at).await?;
+    total.missing += found.iter().filter(|seen| seen.place.is_none()).count();
+    add(&mut total.merged, reading.merge(&found).await?);
+    walk.seen.extend(asked.iter().cloned());
+    Ok(asked.len() == unlisted.len())
 }
 
 async fn page(reading: &Reading<'_>, media_id: &str, after: Option<&str>) -> Result<Page, Unread> {

@@ -180,17 +180,18 @@ async fn of_day(
     Ok(figures)
 }
 
-/// Asks for metrics together, and one by one where that fails: one that is not supported fails the whole call. Which it was is remembered.
+/// Asks for metrics together, and one by one where that fails: one that is not supported fails the whole call. Which it was is remembered, of
+/// `post` alone or, where that is empty, of the account: what one post does not have, others of its kind may have.
 async fn together(
     reading: &Reading<'_>,
     cursor: &mut Cursor,
-    kind: &str,
+    post: &str,
     metrics: &[&str],
     failed: &mut Vec<String>,
     path: &str,
     query: &[(&str, &str)],
 ) -> Result<Vec<Value>, Unread> {
-    let key = |metric: &str| if kind.is_empty() { metric.to_owned() } else { format!("{kind}.{metric}") };
+    let key = |metric: &str| if post.is_empty() { metric.to_owned() } else { format!("{post}.{metric}") };
     let wanted: Vec<&str> =
         metrics.iter().copied().filter(|metric| !cursor.refused.contains_key(&key(metric))).collect();
     if wanted.is_empty() {
@@ -219,7 +220,7 @@ async fn together(
             Err(error) => return Err(error),
         }
     }
-    // Where every metric is refused it is the post or the day that has none, and others have.
+    // Where every metric is refused it is the day that has none, and others have, or the post is not to be measured yet.
     if !answers.is_empty() {
         cursor.refused.extend(refused.into_iter().map(|metric| (metric, reading.now() + REFUSED)));
     }
@@ -272,7 +273,7 @@ pub(crate) async fn of_posts(reading: &Reading<'_>, cursor: &mut Cursor) -> Resu
             _ => &FEED,
         };
         let path = format!("{}/insights", segment(&post.platform_id));
-        let answers = match together(reading, cursor, &post.kind, metrics, &mut failed, &path, &[]).await {
+        let answers = match together(reading, cursor, &post.platform_id, metrics, &mut failed, &path, &[]).await {
             Ok(answers) => answers,
             // One post that has none, or may not be measured, keeps no other from being measured.
             Err(Unread::Refused(_)) => {

@@ -1,6 +1,6 @@
 //! What jobs of this function are about, and what is written down of each stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
@@ -53,20 +53,41 @@ impl Stream {
     }
 }
 
-/// How far a stream was read. Nothing of a platform's own cursors: those expire.
+/// How far a stream was read. A platform's own cursors are kept only in walks, since they expire.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Cursor {
     /// The platform's time, in milliseconds, at which the last reading began that came to its end.
     pub(crate) read_to: Option<i64>,
-    /// Metrics that the platform refused, and until when they are not asked for.
+    /// Metrics that the platform refused, of the account or, with its id before them, of a post, and until when they are not asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) refused: BTreeMap<String, DateTime<Utc>>,
     /// Days without figures, and when they were last asked for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) asked: BTreeMap<NaiveDate, DateTime<Utc>>,
+    /// Walks through the comments of posts that did not come to their end, by post.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) walks: BTreeMap<String, Walk>,
     /// What the last reading came to, for people to see.
     pub(crate) result: Value,
+}
+
+/// How far the comments of a post were walked through.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Walk {
+    /// The platform's time, in milliseconds, of its first page.
+    pub(crate) at: i64,
+    /// How many comments the post had when it began.
+    pub(crate) count: Option<i64>,
+    /// Where the next page is. None: at the beginning.
+    pub(crate) after: Option<String>,
+    /// The ids of all comments seen, or asked for by their ids.
+    pub(crate) seen: BTreeSet<String>,
+    /// Whether this is the second time through the pages, since those of the first time had fewer comments than there are.
+    pub(crate) is_second: bool,
+    /// Whether the last page was read.
+    pub(crate) is_complete: bool,
 }
 
 impl Plan {

@@ -1,4 +1,4 @@
-//! Posts: the whole list of an account, and those that it has no longer.
+//! Posts: the whole list of an account. Posts that are known and listed no more are asked for by their ids before they count as deleted.
 
 use chrono::TimeDelta;
 use serde_json::{Value, json};
@@ -19,6 +19,10 @@ use crate::{
 
 /// The most posts that one reading looks at.
 const MOST: usize = 1000;
+/// The most posts that are asked for by their ids in one reading. Those beyond are asked for in the next.
+const MOST_ASKED: i64 = 50;
+/// How many TikTok is asked for at once.
+const AT_ONCE: usize = 20;
 /// How old a post may be whose figures are kept.
 const MEASURED: TimeDelta = TimeDelta::days(30);
 
@@ -54,7 +58,13 @@ pub(crate) async fn read(reading: &Reading<'_>, cursor: &mut Cursor) -> Result<(
     };
     let mut deleted = 0;
     if let (true, Some((_, at))) = (is_complete, read_to) {
-        deleted = reading.keep(async |tx| Ok(social_posts::drop_media(tx, org, account, &ids, at).await?)).await?;
+        let unlisted = reading
+            .state
+            .db
+            .service(org, async |tx| social_posts::unlisted_media(tx, org, account, &ids, at, MOST_ASKED).await)
+            .await?;
+        let gone = gone(reading, &unlisted).await?;
+        deleted = reading.keep(async |tx| Ok(social_posts::drop_media(tx, org, account, &gone, at).await?)).await?;
     }
     cursor.read_to = read_to.map(|(at, _)| at);
     cursor.result =
@@ -100,6 +110,42 @@ async fn page(reading: &Reading<'_>, after: Option<&str>) -> Result<Page, Unread
     };
     let Value::Array(rows) = list else { return Err(Unread::Stream("malformed")) };
     Ok(Page { answer, rows, next })
+}
+
+/// Which of these posts the platform does not have by their ids either. One that it refuses or fails to tell about is not among them.
+async fn gone(reading: &Reading<'_>, unlisted: &[String]) -> Result<Vec<String>, Unread> {
+    let (mut gone, at_once) = (Vec::new(), if reading.is_instagram() { 1 } else { AT_ONCE });
+    for asked in unlisted.chunks(at_once) {
+        match there(reading, asked).await {
+            Ok(Some(there)) => gone.extend(asked.iter().filter(|id| !there.contains(id)).cloned()),
+            Err(Unread::Refused(SocialError::Missing)) if reading.is_instagram() => gone.extend_from_slice(asked),
+            Ok(None) | Err(Unread::Refused(_) | Unread::Stream(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(gone)
+}
+
+/// Which of these posts the platform has. None if its answer does not say.
+async fn there(reading: &Reading<'_>, ids: &[String]) -> Result<Option<Vec<String>>, Unread> {
+    let answer = match reading.plan.account.api.as_str() {
+        "tiktok_business" => {
+            let wanted = json!({ "video_ids": ids }).to_string();
+            let query = [("fields", r#"["item_id"]"#), ("filters", wanted.as_str()), ("max_count", "20")];
+            reading.business("business/video/list", &query).await?
+        }
+        "tiktok_display" => {
+            reading.call(false, async |state, token| state.tiktok.videos_by_id(token, "id", ids).await).await?
+        }
+        _ => {
+            for id in ids {
+                reading.graph(&segment(id), &[("fields", "id")]).await?;
+            }
+            return Ok(Some(ids.to_vec()));
+        }
+    };
+    let videos = answer.body["videos"].as_array().filter(|_| tiktok::next(&answer.body).is_none());
+    Ok(videos.map(|videos| videos.iter().filter_map(tiktok::video_id).collect()))
 }
 
 fn shown(reading: &Reading<'_>, row: &Value) -> Option<Media> {

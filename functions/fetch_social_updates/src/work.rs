@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     comments, figures,
-    job::{Done, Held, Payload, Plan, Stream, disconnected, may_be_read, reconsent},
+    job::{Cursor, Done, Held, Payload, Plan, Stream, disconnected, may_be_read, reconsent},
     posts,
     reading::{self, Reading, Unread},
     state::State,
@@ -134,23 +134,40 @@ impl Work for Readings<'_> {
 /// Reads a stream to its end and writes down how far it is. What it came to, for people to see.
 async fn read(reading: &Reading<'_>, stream: Stream) -> Result<Value, Unread> {
     let mut cursor = reading.plan.cursor(stream);
-    match stream {
-        Stream::Messages => talks::read(reading, &mut cursor).await?,
-        Stream::Media => posts::read(reading, &mut cursor).await?,
-        Stream::Comments => comments::read(reading, &mut cursor).await?,
-        Stream::AccountFigures => figures::of_account(reading, &mut cursor).await?,
-        Stream::MediaFigures => figures::of_posts(reading, &mut cursor).await?,
+    let begun = &reading.plan.begun;
+    let read = match stream {
+        Stream::Messages => talks::read(reading, &mut cursor).await,
+        Stream::Media => posts::read(reading, &mut cursor).await,
+        Stream::Comments => comments::read(reading, &mut cursor).await,
+        Stream::AccountFigures => figures::of_account(reading, &mut cursor).await,
+        Stream::MediaFigures => figures::of_posts(reading, &mut cursor).await,
+    };
+    match read {
+        Ok(()) => keep_cursor(reading, stream, &cursor, begun.began_at).await?,
+        Err(Unread::Stop(stop @ Stop::Snooze { .. })) => {
+            // It goes on later, and is not served before.
+            keep_cursor(reading, stream, &cursor, begun.wanted_at.unwrap_or(begun.began_at)).await?;
+            return Err(Unread::Stop(stop));
+        }
+        Err(error) => return Err(error),
     }
-    let result = cursor.result.clone();
+    Ok(cursor.result)
+}
+
+async fn keep_cursor(
+    reading: &Reading<'_>,
+    stream: Stream,
+    cursor: &Cursor,
+    began_at: DateTime<Utc>,
+) -> Result<(), Unread> {
     let kept = reading.keep(async |tx| {
-        let kept = serde_json::to_value(&cursor).map_err(|error| Stop::Unavailable(Box::new(error)))?;
-        let (org, account, began_at) = (reading.org_id(), reading.account_id(), reading.plan.begun.began_at);
+        let kept = serde_json::to_value(cursor).map_err(|error| Stop::Unavailable(Box::new(error)))?;
+        let (org, account) = (reading.org_id(), reading.account_id());
         social_reading::keep_cursor(tx, org, account, stream.name(), &kept, began_at).await?;
         jobs::show_progress(tx, &reading.held.job, &json!({ "read": stream.name() })).await?;
         Ok(())
     });
-    kept.await?;
-    Ok(result)
+    kept.await
 }
 
 /// When an account is to be read next. Its id spreads accounts over time.

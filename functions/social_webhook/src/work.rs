@@ -73,10 +73,18 @@ impl Work for Events<'_> {
         let until = deadline.checked_sub(GIVING_BACK + PAGE_TIME).unwrap_or(deadline);
         let mut tally = Tally::default();
         while Instant::now() < until {
-            let page = self.page(held, PAGE).await;
-            let done = match page {
+            let mut tried = Vec::new();
+            let done = match self.page(held, None, &mut tried).await {
                 // One of them is to blame: each by itself, so that it keeps none of the others.
-                Err(Stop::Unavailable(error)) if is_final(error.as_ref()) => self.one(held).await?,
+                Err(Stop::Unavailable(error)) if is_final(error.as_ref()) && !tried.is_empty() => {
+                    let mut done = Vec::new();
+                    for id in tried {
+                        if Instant::now() < until {
+                            done.extend(self.one(held, id).await?);
+                        }
+                    }
+                    done
+                }
                 other => other?,
             };
             if done.is_empty() {
@@ -121,12 +129,13 @@ impl Work for Events<'_> {
 type Done = Vec<(Outcome, usize)>;
 
 impl Events<'_> {
-    /// Merges what waits, up to `most` entries, in one transaction.
-    async fn page(&self, held: &Held<Payload>, most: i64) -> Result<Done, Stop> {
+    /// Merges a page of what waits, or the entry `only`, in one transaction. `tried` holds the ids of the entries, even where that fails.
+    async fn page(&self, held: &Held<Payload>, only: Option<Uuid>, tried: &mut Vec<Uuid>) -> Result<Done, Stop> {
         let org_id = held.job.org_id;
         let mut readings = Vec::new();
         let done = self.0.db.service(org_id, async |tx| {
-            let events = social_events::lock_events(tx, org_id, most).await?;
+            let events = social_events::lock_events(tx, org_id, only, PAGE).await?;
+            *tried = events.iter().map(|event| event.id).collect();
             let mut by_account: BTreeMap<(String, String), Vec<Event>> = BTreeMap::new();
             for event in events {
                 by_account.entry((event.provider.clone(), event.account.clone())).or_default().push(event);
@@ -200,20 +209,21 @@ impl Events<'_> {
         Ok(done)
     }
 
-    /// Merges the first entry that waits; if the database will not have it, it is marked as failed, and looked at by a person.
-    async fn one(&self, held: &Held<Payload>) -> Result<Done, Stop> {
-        match self.page(held, 1).await {
+    /// Merges one entry. If the database refuses it, it is marked as failed, and a person looks at it. It is named by its id: entries that are
+    /// delivered meanwhile change which comes first.
+    async fn one(&self, held: &Held<Payload>, id: Uuid) -> Result<Done, Stop> {
+        match self.page(held, Some(id), &mut Vec::new()).await {
             Err(Stop::Unavailable(error)) if is_final(error.as_ref()) => {
                 let org_id = held.job.org_id;
                 let code = code(error.as_ref());
                 tracing::error!(code, "an entry could not be merged");
                 let failed = self.0.db.service(org_id, async |tx| {
                     held.go_on(tx).await?;
-                    let Some(event) = social_events::lock_events(tx, org_id, 1).await?.pop() else {
+                    if social_events::lock_events(tx, org_id, Some(id), 1).await?.is_empty() {
                         return Ok(Vec::new());
-                    };
+                    }
                     let error = Some(format!("the database refused it: {code}"));
-                    let outcome = Outcome { id: event.id, status: "failed", error };
+                    let outcome = Outcome { id, status: "failed", error };
                     social_events::end_events(tx, org_id, std::slice::from_ref(&outcome)).await?;
                     Ok::<_, Stop>(vec![(outcome, 0)])
                 });

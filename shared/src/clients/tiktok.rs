@@ -53,6 +53,16 @@ impl TikTok {
         displayed(&exchange(self.http.client().await?.post(url).bearer_auth(access_token).json(&page)).await?)
     }
 
+    /// Those of these videos that the account has, at most twenty: `videos`.
+    ///
+    /// # Errors
+    /// [`SocialError`].
+    pub async fn videos_by_id(&self, access_token: &str, fields: &str, ids: &[String]) -> Result<Answer, SocialError> {
+        let url = format!("{}/v2/video/query/?{}", self.display, encode(&[("fields", fields)]));
+        let asked = json!({ "filters": { "video_ids": ids } });
+        displayed(&exchange(self.http.client().await?.post(url).bearer_auth(access_token).json(&asked)).await?)
+    }
+
     /// Reads what `path` of the API for Business names, such as `business/video/list`.
     ///
     /// # Errors

@@ -83,17 +83,24 @@ pub struct Event {
     pub raw: Vec<u8>,
 }
 
-/// Entries of an organisation that nothing was done about yet, locked, in the order they came; `most` at most.
+/// Entries of an organisation that nothing was done about yet, locked, in the order they came; `most` at most. With `only`, that entry alone.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn lock_events(tx: &mut ServiceTx, org_id: Uuid, most: i64) -> Result<Vec<Event>, StoreError> {
+pub async fn lock_events(
+    tx: &mut ServiceTx,
+    org_id: Uuid,
+    only: Option<Uuid>,
+    most: i64,
+) -> Result<Vec<Event>, StoreError> {
     let events = sqlx::query_as!(
         Event,
         r#"select id, provider, object_id as "account!", raw from public.webhook_events
             where org_id = $1 and provider in ('meta', 'tiktok') and status = 'received'
-            order by received_at, id limit $2 for update"#,
+              and ($2::uuid is null or id = $2)
+            order by received_at, id limit $3 for update"#,
         org_id,
+        only,
         most
     );
     Ok(events.fetch_all(tx.conn()?).await?)

@@ -86,7 +86,33 @@ async fn known_media(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid, media: 
     Ok(usize::try_from(known.fetch_one(tx.conn()?).await?).unwrap_or_default())
 }
 
-/// Posts that a complete list of an account's has not, published before `at`, are deleted. A list has no stories. How many.
+/// Posts that a complete list of an account's leaves out, published before `at`: their ids at the platform, the newest first, `most` at most. A
+/// list has no stories.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn unlisted_media(
+    tx: &mut ServiceTx,
+    org_id: Uuid,
+    account_id: Uuid,
+    listed: &[String],
+    at: DateTime<Utc>,
+    most: i64,
+) -> Result<Vec<String>, StoreError> {
+    let unlisted = sqlx::query_scalar!(
+        "select platform_id from public.social_media
+          where org_id = $1 and account_id = $2 and deleted_at is null and kind <> 'story' and published_at < $4 and not (platform_id = any ($3))
+          order by published_at desc limit $5",
+        org_id,
+        account_id,
+        listed,
+        at,
+        most
+    );
+    Ok(unlisted.fetch_all(tx.conn()?).await?)
+}
+
+/// Writes down that the platform has these posts no longer, since `at`. How many that is news of.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -94,15 +120,15 @@ pub async fn drop_media(
     tx: &mut ServiceTx,
     org_id: Uuid,
     account_id: Uuid,
-    listed: &[String],
+    gone: &[String],
     at: DateTime<Utc>,
 ) -> Result<u64, StoreError> {
     let dropped = sqlx::query!(
         "update public.social_media set deleted_at = $4
-          where org_id = $1 and account_id = $2 and deleted_at is null and kind <> 'story' and published_at < $4 and not (platform_id = any ($3))",
+          where org_id = $1 and account_id = $2 and platform_id = any ($3) and deleted_at is null",
         org_id,
         account_id,
-        listed,
+        gone,
         at
     );
     Ok(dropped.execute(tx.conn()?).await?.rows_affected())

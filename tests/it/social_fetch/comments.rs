@@ -9,6 +9,7 @@ use sandbox::{
 use serde_json::{Value, json};
 
 use super::{business, display, go_on, inbox, instagram, read, succeeded};
+use crate::social_webhook::merged;
 
 /// Reads everything there is to read once, of each platform.
 pub(super) async fn every_statement(app: &TestApp) {
@@ -120,6 +121,47 @@ async fn a_comment_and_a_post_that_are_gone_are_found_missing_and_those_that_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_post_that_a_list_leaves_out_is_deleted_only_if_it_is_not_there_by_its_id() {
+    let app = TestApp::start().await;
+    let (graph, tiktok) = (&app.stack.sandbox.instagram, &app.stack.sandbox.tiktok);
+    let (account, at) = instagram(&app).await;
+    let [hidden, gone] = [(); 2].map(|()| graph.publish(&at.id, MediaKind::Image, None).unwrap());
+    let mut posts = vec![(account, hidden, gone)];
+    for (account, at) in [business(&app).await, display(&app).await] {
+        let [hidden, gone] = [(); 2].map(|()| tiktok.publish(&at.open_id, "stol").unwrap());
+        posts.push((account, hidden, gone));
+    }
+    graph.advance(5);
+    tiktok.advance(5);
+    for (account, ..) in &posts {
+        assert_eq!(succeeded(&app, *account).await["media"]["new"], 2);
+    }
+    graph.set_listed(&posts[0].1, false).unwrap();
+    graph.delete_media(&posts[0].2).unwrap();
+    for (_, hidden, gone) in &posts[1..] {
+        tiktok.set_listed(hidden, false).unwrap();
+        tiktok.delete_video(gone).unwrap();
+    }
+    for (account, _, gone) in &posts {
+        // The list is empty, and complete.
+        let media = succeeded(&app, *account).await["media"].clone();
+        assert_eq!((&media["listed"], &media["complete"], &media["deleted"]), (&json!(0), &json!(true), &json!(1)));
+        let deleted = format!(
+            "select string_agg(platform_id, ' ') from social_media where account_id = '{account}' and deleted_at is not null"
+        );
+        assert_eq!(app.db.text(&deleted).await, *gone);
+    }
+    // One that the platform does not tell about is left as it is.
+    graph.set_listed(&posts[0].1, true).unwrap();
+    graph.delete_media(&posts[0].1).unwrap();
+    graph.arrange(Call::Object, Fault::Transient(2), Calls::Number(1));
+    for deleted in [0, 1] {
+        assert_eq!(succeeded(&app, posts[0].0).await["media"]["deleted"], deleted, "{}", app.logs());
+        graph.clear_faults();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_shifted_while_it_was_read_is_read_once_more() {
     let app = TestApp::start().await;
     let (account, at) = business(&app).await;
@@ -150,6 +192,40 @@ async fn a_page_that_shifted_while_it_was_read_is_read_once_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_post_with_more_pages_than_one_reading_asks_for_is_read_on_by_the_next() {
+    let app = TestApp::start().await;
+    let (account, at) = instagram(&app).await;
+    let world = &app.stack.sandbox.instagram;
+    let (media, eva) = (world.publish(&at.id, MediaKind::Image, None).unwrap(), world.add_person("eva", None));
+    for number in 0..55 {
+        world.comment(&media, &eva, &format!("c{number}"), None).unwrap();
+    }
+    world.advance(5);
+    let gate = Gate::default();
+    world.arrange(Call::Comments, Fault::Held(gate.clone()), Calls::Number(1));
+    let token = app.token(&integration_tests::people::OLGA);
+    app.post(&format!("/v1/social/accounts/{account}/fetch"), &token, &Value::Null).await.expect(202);
+    world.held_times(1).await;
+    // The second page and those that follow have nothing, and sixty pages are asked for.
+    world.empty_pages(60);
+    gate.open();
+    app.stack.social.drained().await;
+    let comments = "select count(*) from social_messages";
+    assert_eq!(app.db.count(comments).await, 50, "{}", app.logs());
+    let pages = || world.requests().iter().filter(|request| request.path.ends_with("/comments")).count();
+    assert_eq!(pages(), 60);
+    // What is written now is on the first page, which the count says there is a reason to read.
+    world.empty_pages(0);
+    world.comment(&media, &eva, "ny", None).unwrap();
+    world.advance(5);
+    succeeded(&app, account).await;
+    assert_eq!((app.db.count(comments).await, pages()), (55, 61));
+    succeeded(&app, account).await;
+    assert_eq!((app.db.count(comments).await, pages()), (56, 63));
+    assert_eq!(succeeded(&app, account).await["comments"]["posts"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tiktok_comments_have_their_status_their_replies_and_large_ids() {
     let app = TestApp::start().await;
     let (account, at) = business(&app).await;
@@ -173,6 +249,44 @@ async fn tiktok_comments_have_their_status_their_replies_and_large_ids() {
     world.advance(5);
     assert_eq!(succeeded(&app, account).await["comments"]["missing"], 1);
     assert_eq!(inbox(&app).await, "vad kostar den? 900 kr -!");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_comment_that_tiktok_delivers_without_its_text_is_read_by_its_id() {
+    let app = TestApp::start().await;
+    let (account, at) = business(&app).await;
+    let world = &app.stack.sandbox.tiktok;
+    let (video, eva) = (world.publish(&at.open_id, "stol").unwrap(), world.add_person("eva"));
+    let old = ["a", "b"].map(|text| world.comment(&video, &eva, text, None).unwrap());
+    world.advance(5);
+    succeeded(&app, account).await;
+    world.deliver_all().await;
+    merged(&app).await;
+    app.stack.social.drained().await;
+    // As many come as go, so that the count does not say that there is something to read.
+    app.stack.social.pause();
+    for comment in &old {
+        world.delete_comment(comment).unwrap();
+    }
+    world.advance(5);
+    let first = world.comment(&video, &eva, "vad kostar den?", None).unwrap();
+    world.advance(5);
+    world.own_comment(&video, "900 kr", Some(&first)).unwrap();
+    let attempts = world.deliver_all().await;
+    assert!(attempts.iter().all(|attempt| attempt.succeeded), "{attempts:?}");
+    merged(&app).await;
+    assert_eq!(inbox(&app).await, "-! -! - -");
+    let asked = world.requests().len();
+    app.stack.social.resume();
+    app.stack.social.drained().await;
+    assert_eq!(inbox(&app).await, "-! -! vad kostar den? 900 kr", "{}", app.logs());
+    let own =
+        "select message_type || ' ' || direction || ' ' || thread_id from social_messages where content = '900 kr'";
+    assert_eq!(app.db.text(own).await, format!("reply out comment:{first}"));
+    let requests = world.requests()[asked..].to_vec();
+    let comments: Vec<_> = requests.iter().filter(|request| request.path.contains("/comment/")).collect();
+    assert_eq!(comments.len(), 1, "{comments:?}");
+    assert!(comments[0].query.contains(&format!("comment_ids=%5B%22{first}%22%5D")), "{comments:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

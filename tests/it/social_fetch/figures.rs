@@ -66,7 +66,7 @@ async fn a_metric_that_is_refused_leaves_the_others_and_is_not_asked_for_again()
     world.break_metric("saved", 100);
     let result = succeeded(&app, account).await;
     assert_eq!(result["account_figures"]["refused"], json!(["saves"]), "{result}");
-    assert_eq!(result["media_figures"]["refused"], json!(["feed.saved"]), "{result}");
+    assert_eq!(result["media_figures"]["refused"], json!([format!("{media}.saved")]), "{result}");
     let known = "select string_agg(metric_type, ' ' order by metric_type) from social_analytics
                   where metric_type in ('reach', 'views', 'saves', 'likes', 'saved')";
     assert_eq!(app.db.text(known).await, "likes reach views");
@@ -93,6 +93,39 @@ async fn a_metric_that_is_refused_leaves_the_others_and_is_not_asked_for_again()
     for request in world.requests() {
         assert!(!retired.iter().any(|metric| request.query.contains(metric)), "{}", request.query);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metric_that_one_post_refuses_is_read_of_the_others_and_not_asked_for_of_that_post_again() {
+    let app = TestApp::start().await;
+    let (account, at) = instagram(&app).await;
+    let world = &app.stack.sandbox.instagram;
+    let publish = || {
+        world.advance(1);
+        let media = world.publish(&at.id, MediaKind::Image, None).unwrap();
+        world.set_media_figure(&media, "likes", Some(4)).unwrap();
+        world.set_media_figure(&media, "saved", Some(5)).unwrap();
+        media
+    };
+    // The newest is asked first.
+    let (other, odd) = (publish(), publish());
+    world.refuse_metric_of(&odd, "saved").unwrap();
+    let known = format!(
+        "select string_agg(case media_id when '{odd}' then 'odd ' else 'other ' end || metric_type, ', ' order by 1) from social_analytics
+          where media_id is not null"
+    );
+    let result = succeeded(&app, account).await;
+    assert_eq!(app.db.text(&known).await, "odd likes, other likes, other saved", "{result}");
+    assert_eq!(result["media_figures"]["refused"], json!([format!("{odd}.saved")]));
+    let asked = world.requests().len();
+    app.db.run("update social_media set figures_at = null").await;
+    succeeded(&app, account).await;
+    let requests = world.requests()[asked..].to_vec();
+    let of = |media: &str| -> Vec<bool> {
+        let asked = requests.iter().filter(|request| request.path.ends_with(&format!("/{media}/insights")));
+        asked.map(|request| request.query.contains("saved")).collect()
+    };
+    assert_eq!((of(&odd), of(&other)), (vec![false], vec![true]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,9 @@
 //! What platforms refuse: tokens, calls beyond a limit, and scopes.
 
+use std::time::Duration;
+
 use integration_tests::{
-    TestApp,
+    Setup, TestApp,
     people::{OLGA, OSCAR},
 };
 use sandbox::{
@@ -10,7 +12,7 @@ use sandbox::{
 };
 use serde_json::{Value, json};
 
-use super::{INSTAGRAM, connect, go_on, instagram, read};
+use super::{INSTAGRAM, business, connect, go_on, instagram, read, succeeded};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_refused_has_the_account_wait_for_a_person_who_is_notified() {
@@ -97,6 +99,79 @@ async fn an_account_rests_before_its_limit_is_reached() {
     assert!(world.requests().iter().all(|request| request.status == 200));
     let rest = "select (next_at > now() + interval '4 minutes' and next_at < now() + interval '6 minutes')::text from social_pace where scope <> 'app'";
     assert_eq!(app.db.text(rest).await, "true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_the_whole_application_has_every_account_of_that_platform_wait() {
+    for reason in ["app_usage", "limited"] {
+        let app = TestApp::start().await;
+        let (account, _) = instagram(&app).await;
+        let world = &app.stack.sandbox.instagram;
+        let at = world.add_account("sydateljen", "Syd Ateljé");
+        let known = (at.id.as_str(), "sydateljen", at.token.as_str());
+        let theirs = connect(&app, &OSCAR, ("instagram", "instagram_login", INSTAGRAM), known).await;
+        match reason {
+            "app_usage" => world.set_quotas(20, 100_000),
+            _ => app.stack.fault("instagram", "app-limit", Calls::Number(1)).unwrap(),
+        }
+        let job = read(&app, account).await;
+        assert_eq!((&job["status"], &job["waiting"]["reason"]), (&json!("queued"), &json!(reason)), "{job}");
+        let rests = "select string_agg(concat_ws(' ', platform, scope, why), ', ') from social_pace where next_at > now() + interval '4 minutes'";
+        assert_eq!(app.db.text(rests).await, format!("instagram app {reason}"));
+        let token = app.token(&OSCAR);
+        let admitted = app.post(&format!("/v1/social/accounts/{theirs}/fetch"), &token, &Value::Null).await.expect(202);
+        app.stack.social.drained().await;
+        let job = app.get(admitted["job"]["href"].as_str().unwrap(), &token).await.expect(200);
+        assert_eq!((&job["status"], &job["waiting"]["reason"]), (&json!("queued"), &json!(reason)), "{job}");
+        let asked = world.requests();
+        assert!(asked.iter().all(|request| request.account.as_ref() != Some(&at.id)), "a call was made");
+        // TikTok is asked all the same.
+        succeeded(&app, business(&app).await.0).await;
+        world.set_quotas(100_000, 100_000);
+        app.db.run("update social_pace set next_at = now()").await;
+        go_on(&app).await;
+        let states = "select string_agg(status, ' ') from jobs where job_type = 'social_fetch'";
+        assert_eq!(app.db.text(states).await, "succeeded succeeded succeeded", "{}", app.logs());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reading_that_runs_out_of_time_goes_on_where_it_was() {
+    // Calls are begun in the first four seconds, and the first page of comments takes as long as that.
+    let setup = Setup { worker_timeout: Some(Duration::from_secs(24)), ..Setup::default() };
+    let app = TestApp::set_up(setup).await;
+    let (account, at) = instagram(&app).await;
+    let world = &app.stack.sandbox.instagram;
+    let eva = world.add_person("eva", None);
+    world.message(&at.id, &eva, "hej").unwrap();
+    let other = world.publish(&at.id, MediaKind::Image, None).unwrap();
+    world.comment(&other, &eva, "fin", None).unwrap();
+    world.advance(1);
+    let media = world.publish(&at.id, MediaKind::Image, None).unwrap();
+    for number in 0..120 {
+        world.comment(&media, &eva, &format!("c{number}"), None).unwrap();
+    }
+    world.advance(5);
+    world.arrange(Call::Comments, Fault::Slow(Duration::from_secs(4)), Calls::Number(1));
+    let job = read(&app, account).await;
+    assert_eq!((&job["status"], &job["waiting"]["reason"]), (&json!("queued"), &json!("goes_on")), "{job}");
+    assert_eq!((&job["attempts"], &job["error"]), (&json!(0), &Value::Null), "{job}");
+    let comments = "select count(*) from social_messages where media_id is not null";
+    let shown = app.db.count(comments).await;
+    assert!(shown < 121, "{shown}");
+    let state = "select status from jobs where job_type = 'social_fetch'";
+    while app.db.text(state).await == "queued" {
+        go_on(&app).await;
+    }
+    assert_eq!(app.db.text(state).await, "succeeded", "{}", app.logs());
+    assert_eq!(app.db.count(comments).await, 121);
+    assert_eq!(app.db.count("select count(*) - count(distinct platform_id) from social_messages").await, 0);
+    let requests = world.requests();
+    let calls = |end: &str| requests.iter().filter(|request| request.path.ends_with(end)).count();
+    assert_eq!((calls("/conversations"), calls("/media")), (1, 1), "streams that were read are not read again");
+    assert_eq!(calls("/comments"), 4, "each page of comments is read once");
+    let result = succeeded(&app, account).await;
+    assert_eq!((&result["comments"]["posts"], &result["comments"]["new"]), (&json!(0), &json!(0)), "{result}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use sqlx::Executor;
 
 use super::{connect, merged, meta, tiktok_at, value};
+use crate::jobs::until_waiting;
 
 const OWN: &str = "17841400000000001";
 
@@ -153,6 +154,40 @@ async fn what_the_database_refuses_fails_by_itself_and_the_rest_is_merged() {
         json!({ "dog": ["applied", null], "cat": ["failed", "the database refused it: 23514"], "bird": ["applied", null] })
     );
     assert_eq!(app.db.count("select count(*) from social_messages").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_comes_before_one_that_fails_while_that_is_tried_is_not_taken_for_it() {
+    let app = TestApp::start().await;
+    connect(&app, NORD, "instagram", OWN).await;
+    // A cat is refused, and the second time that is tried only once the test lets it.
+    app.db
+        .run(
+            "create sequence tries;
+             create function refuse() returns trigger language plpgsql security definer as $$ begin
+                 perform pg_advisory_xact_lock(nextval('public.tries'));
+                 raise check_violation;
+             end $$;
+             create trigger no_cats before insert on social_messages for each row when (new.content = 'cat') execute function refuse()",
+        )
+        .await;
+    let mut gate = app.db.admin().await;
+    gate.execute("select pg_advisory_lock(2)").await.unwrap();
+    let at = Utc::now().timestamp_millis();
+    let entry = |text: &str| {
+        let said = events::messaging("9001", OWN, at, json!({ "message": { "mid": text, "text": text } }));
+        events::body(&[events::messaging_entry(OWN, at, said)], sandbox::Written::Raw)
+    };
+    meta(&app, &entry("cat")).await.expect(200);
+    until_waiting(&app.db, 1).await;
+    meta(&app, &entry("dog")).await.expect(200);
+    let earlier = "update webhook_events set received_at = received_at - interval '1 hour' where position('dog'::bytea in raw) > 0";
+    app.db.run(earlier).await;
+    gate.execute("select pg_advisory_unlock(2)").await.unwrap();
+    merged(&app).await;
+    let wanted = json!([["messaging", "applied", null], ["messaging", "failed", "the database refused it: 23514"]]);
+    assert_eq!(outcomes(&app).await, wanted);
+    assert_eq!(app.db.text("select string_agg(content, ' ') from social_messages").await, "dog");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -134,6 +134,8 @@ impl World {
             likes: 0,
             figures: std::collections::BTreeMap::new(),
             few_viewers: false,
+            refused_metrics: std::collections::BTreeSet::new(),
+            unlisted: false,
             comments: Vec::new(),
         };
         self.media.insert(id.clone(), media);
@@ -230,6 +232,18 @@ impl Instagram {
     /// Too few people saw it for figures: code 10.
     pub fn set_few_viewers(&self, media: &str, few: bool) -> Result<()> {
         self.medium(media, |media| media.few_viewers = few)
+    }
+
+    /// This medium does not have this metric: every call that names it fails with code 100.
+    pub fn refuse_metric_of(&self, media: &str, metric: &str) -> Result<()> {
+        self.medium(media, |media| {
+            media.refused_metrics.insert(metric.to_owned());
+        })
+    }
+
+    /// Whether lists show a medium. One that they leave out is there by its id.
+    pub fn set_listed(&self, media: &str, listed: bool) -> Result<()> {
+        self.medium(media, |media| media.unlisted = !listed)
     }
 
     /// How many like a medium.

@@ -108,6 +108,9 @@ impl Reader<'_> {
         };
         let asked = metrics(query, known)?;
         self.working(&asked)?;
+        if let Some(metric) = asked.iter().find(|metric| media.refused_metrics.contains(**metric)) {
+            return Err(Refusal::parameter(format!("The metric {metric} is not supported for this media")));
+        }
         if media.few_viewers {
             return Err(Refusal::few_viewers());
         }

@@ -183,8 +183,9 @@ impl<'a> Reader<'a> {
         // Fields are looked at even if there is nothing to show.
         object("IGMedia", &MEDIA, &fields, |_| Ok(None))?;
         let rows: Vec<&Media> = self.account.media.iter().rev().filter_map(|id| self.world.media.get(id)).collect();
-        self.edge(&format!("{}/media", self.account.id), query)?
-            .page(&rows, |media| if media.deleted { Ok(None) } else { self.media(media, &fields).map(Some) })
+        self.edge(&format!("{}/media", self.account.id), query)?.page(&rows, |media| {
+            if media.deleted || media.unlisted { Ok(None) } else { self.media(media, &fields).map(Some) }
+        })
     }
 
     pub(super) fn comment(&self, comment: &Comment, fields: &[Field]) -> Result<Value, Refusal> {

@@ -137,6 +137,10 @@ pub(super) struct Media {
     pub(super) likes: i64,
     pub(super) figures: BTreeMap<String, i64>,
     pub(super) few_viewers: bool,
+    /// Metrics that it does not have, which fail every call that names one.
+    pub(super) refused_metrics: BTreeSet<String>,
+    /// Whether lists leave it out all the same.
+    pub(super) unlisted: bool,
     /// All comments, the oldest first, replies among them.
     pub(super) comments: Vec<String>,
 }

@@ -254,6 +254,7 @@ impl TikTok {
             // Pages end between two moments.
             at: now.max(last.saturating_add(1)),
             deleted: false,
+            unlisted: false,
             figures: std::collections::BTreeMap::new(),
             comments: Vec::new(),
         };
@@ -294,6 +295,11 @@ impl TikTok {
     /// Deletes a video. There is no webhook for it.
     pub fn delete_video(&self, video: &str) -> Result<()> {
         self.video(video, |video| video.deleted = true)
+    }
+
+    /// Whether lists show a video. One that they leave out is there by its id.
+    pub fn set_listed(&self, video: &str, listed: bool) -> Result<()> {
+        self.video(video, |video| video.unlisted = !listed)
     }
 
     /// A video's figure by the name of platform B (`video_views`, `likes`, `reach`, `average_time_watched`, …), or none yet.

@@ -161,7 +161,7 @@ pub(super) fn video_list(world: &World, account: &Account, token: &Token, query:
         }
     };
     let mut videos = world.videos_of(account);
-    videos.retain(|video| only.as_ref().is_none_or(|only| only.contains(&video.id)));
+    videos.retain(|video| only.as_ref().map_or(!video.unlisted, |only| only.contains(&video.id)));
     let before = query.integer("cursor", i64::MAX)?.filter(|cursor| *cursor != 0).unwrap_or(i64::MAX);
     let (page, cursor, has_more) = page(&videos, before, query.rows("max_count", 10, 20)?);
     let videos: Vec<Value> = page.iter().map(|video| video.row(world, &fields)).collect();

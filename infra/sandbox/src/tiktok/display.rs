@@ -122,7 +122,9 @@ pub(super) fn video_list(
         return Err(invalid("max_count must be between 1 and 20"));
     }
     let before = integer("cursor")?.filter(|cursor| *cursor != 0).unwrap_or(i64::MAX);
-    let (page, cursor, has_more) = page(&world.videos_of(account), before, most);
+    let mut listed = world.videos_of(account);
+    listed.retain(|video| !video.unlisted);
+    let (page, cursor, has_more) = page(&listed, before, most);
     let videos: Vec<Value> = page.iter().map(|video| video.shown(world, &fields)).collect();
     Ok(json!({ "videos": videos, "cursor": cursor, "has_more": has_more }))
 }

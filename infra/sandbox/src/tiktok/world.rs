@@ -76,6 +76,8 @@ pub(super) struct Video {
     /// Unix milliseconds, and no two of an account have the same.
     pub(super) at: i64,
     pub(super) deleted: bool,
+    /// Whether lists leave it out all the same.
+    pub(super) unlisted: bool,
     /// By the names of platform B.
     pub(super) figures: BTreeMap<String, Value>,
     /// All comments, the oldest first, answers among them.

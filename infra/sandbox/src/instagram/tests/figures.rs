@@ -59,6 +59,11 @@ async fn a_broken_metric_fails_every_call_that_names_it() {
     assert_eq!(get("views").await.status, 200);
     app.instagram.clear_faults();
     assert_eq!(get("views,saved,reach").await.status, 200);
+    app.instagram.refuse_metric_of(&media, "saved").unwrap();
+    get("views,saved").await.graph_error(100, None);
+    assert_eq!(get("views").await.status, 200);
+    let other = app.instagram.publish(&app.account.id, MediaKind::Image, None).unwrap();
+    assert_eq!(app.get(&format!("{other}/insights?metric=views,saved")).await.status, 200);
 }
 
 #[tokio::test]

@@ -48,6 +48,9 @@ async fn platform_a_pages_videos_by_the_millisecond() {
     }
     let asked = json!({ "filters": { "video_ids": [videos[0], videos[1], "1"] } });
     assert_eq!(app.display("video/query/", "id", Some(&asked)).await.each("videos", "id"), [&*videos[0]]);
+    app.tiktok.set_listed(&videos[0], false).unwrap();
+    assert!(!list(json!({})).await.each("videos", "id").contains(&&*videos[0]));
+    assert_eq!(app.display("video/query/", "id", Some(&asked)).await.each("videos", "id"), [&*videos[0]]);
     let many = json!({ "filters": { "video_ids": vec!["1"; 21] } });
     for wrong in [json!({}), json!({ "filters": { "video_ids": [1] } }), many] {
         app.display("video/query/", "id", Some(&wrong)).await.word(400, "invalid_params");
