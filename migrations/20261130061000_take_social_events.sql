@@ -138,9 +138,9 @@ create function app.requeue_social_events(p_most integer) returns table (org_id 
         select distinct e.org_id from (
             select w.org_id from public.webhook_events w
              where w.provider in ('meta', 'tiktok') and w.status = 'received' and w.received_at < now() - interval '1 minute'
+               and not exists (select from public.jobs j where j.org_id = w.org_id and j.job_type = 'social_events' and j.unique_key = 'inbox'
+                                                           and j.status in ('queued', 'running'))
              limit 10000) e
-         where not exists (select from public.jobs j where j.org_id = e.org_id and j.job_type = 'social_events' and j.unique_key = 'inbox'
-                                                       and j.status in ('queued', 'running'))
          limit least(p_most, 1000))
     insert into public.jobs as j (org_id, job_type, unique_key)
     select w.org_id, 'social_events', 'inbox' from waiting w order by 1

@@ -4,8 +4,7 @@
 //! There is no other way to reach Postgres, and only `shared` can issue SQL through these.
 //!
 //! Role, claims and organisation are transaction-local and set by the same message that begins the transaction, so a signed-in
-//! read takes three round trips: begin with context, the query, commit. What is one call of the system's takes one
-//! ([`Database::directory_call`]). One connection per process is kept and no pool: Lambda
+//! read takes three round trips: begin with context, the query, commit. One connection per process is kept and no pool: Lambda
 //! sends one event at a time, and a pool pings a connection each time it is returned.
 
 use std::{
@@ -264,46 +263,31 @@ impl Database {
         Ok(OwnerTx(self.begin(statement).await?))
     }
 
-    /// Calls one function as the system in no organisation, for its last row. Role, call and commit are one message, which the server takes as one
-    /// transaction. The call is sent again, on a new connection, where the first may have been lost: it must be one that may come twice.
-    ///
-    /// # Errors
-    /// [`DbError`] as above.
-    pub(crate) async fn directory_call(&self, call: &Call) -> Result<PgRow, DbError> {
-        let mut idle = self.idle.lock().await;
-        let statement = format!("{}; {}", settings_statement(&[("role", "spine_service".to_owned())]), call.0);
-        let (conn, mut rows) = self.first(&mut idle, self.exchange, statement).await?;
-        *idle = Some(conn);
-        rows.pop().ok_or(DbError::Database(sqlx::Error::RowNotFound))
-    }
-
     async fn begin(&self, statement: String) -> Result<Tx, DbError> {
         let mut idle = Arc::clone(&self.idle).lock_owned().await;
-        let (conn, rows) = self.first(&mut idle, BEGIN, statement).await?;
-        let (mode, exchange) = (self.mode, self.exchange);
-        Ok(Tx { conn: Some(conn), lost: false, idle, mode, answered: rows.len(), exchange })
-    }
-
-    /// The first message on a connection, its rows, and the connection. One that slept through a freeze may be dead, and one whose other end is
-    /// gone may not say so: where the one that was kept does not answer, the message is sent on a new one, which has `most` for it.
-    async fn first(
-        &self,
-        idle: &mut Option<PgConnection>,
-        most: Duration,
-        statement: String,
-    ) -> Result<(PgConnection, Vec<PgRow>), DbError> {
-        if let Some(mut kept) = idle.take() {
-            let asked = kept.fetch_all(AssertSqlSafe(statement.clone()));
-            if let Ok(Ok(rows)) = timeout(self.exchange.min(BEGIN), asked).await {
-                return Ok((kept, rows));
+        let limit = self.exchange.min(BEGIN);
+        // A connection that slept through a freeze may be dead, and one whose other end is gone may not say so: nothing has been
+        // asked of it yet, so once more with a new one.
+        let kept = match idle.take() {
+            Some(mut kept) => match timeout(limit, kept.execute(AssertSqlSafe(statement.clone()))).await {
+                Ok(Ok(begun)) => Some((kept, begun)),
+                _ => None,
+            },
+            None => None,
+        };
+        let (conn, begun) = match kept {
+            Some(begun) => begun,
+            None => {
+                let connected = timeout(limit, async {
+                    let mut conn = self.connect().await?;
+                    let begun = conn.execute(AssertSqlSafe(statement)).await?;
+                    Ok::<_, DbError>((conn, begun))
+                });
+                connected.await.map_err(|_| DbError::Timeout)??
             }
-        }
-        let connected = timeout(self.exchange.min(most), async {
-            let mut conn = self.connect().await?;
-            let rows = conn.fetch_all(AssertSqlSafe(statement)).await?;
-            Ok::<_, DbError>((conn, rows))
-        });
-        connected.await.map_err(|_| DbError::Timeout)?
+        };
+        let answered = begun.rows_affected();
+        Ok(Tx { conn: Some(conn), lost: false, idle, mode: self.mode, answered, exchange: self.exchange })
     }
 
     async fn connect(&self) -> Result<PgConnection, DbError> {
@@ -326,59 +310,17 @@ impl Database {
     }
 }
 
-/// One message: begin, then every setting.
+/// One message: begin, then every setting. Values are hex-coded, so no text of a token can end the literal it stands in.
 fn begin_statement(settings: &[(&'static str, String)]) -> String {
-    format!("begin; {}", settings_statement(settings))
-}
-
-/// Every setting, until the transaction ends.
-fn settings_statement(settings: &[(&'static str, String)]) -> String {
     let settings: Vec<String> =
         settings.iter().map(|(name, value)| format!("set_config('{name}', {}, true)", text(value))).collect();
-    format!("select {}", settings.join(", "))
+    format!("begin; select {}", settings.join(", "))
 }
 
-/// A call of one function of the database, for [`Database::directory_call`]. Arguments stand in it as literals.
-#[derive(Debug)]
-pub(crate) struct Call(String);
-
-/// An argument of a [`Call`].
-pub(crate) enum Argument<'a> {
-    Text(&'a str),
-    Bytes(&'a [u8]),
-    Texts(Vec<&'a str>),
-    ManyBytes(Vec<&'a [u8]>),
-}
-
-impl Call {
-    /// Of a function, by its name with its schema; its columns are those of the row.
-    pub(crate) fn new(function: &'static str, arguments: &[Argument<'_>]) -> Self {
-        let list = |items: Vec<String>| items.join(", ");
-        let arguments = arguments.iter().map(|argument| match argument {
-            Argument::Text(value) => text(value),
-            Argument::Bytes(value) => bytes(value),
-            Argument::Texts(values) => {
-                format!("array[{}]::text[]", list(values.iter().map(|value| text(value)).collect()))
-            }
-            Argument::ManyBytes(values) => {
-                format!("array[{}]::bytea[]", list(values.iter().map(|value| bytes(value)).collect()))
-            }
-        });
-        Self(format!("select * from {function}({})", list(arguments.collect())))
-    }
-}
-
-fn bytes(value: &[u8]) -> String {
-    format!("decode('{}', 'hex')", hex::encode(value))
-}
-
-/// Text as a literal that nothing in it can end: as it is where it has only what no literal can end with, else hex-coded. It has the collation
-/// that columns have: `convert_from` takes a name, and what is made from a name has the collation of names, which no index of text serves.
+/// Text as a literal that nothing in it can end. It has the collation that columns have: `convert_from` takes a name, and what is made
+/// from a name has the collation of names, which no index of text serves.
 fn text(value: &str) -> String {
-    if value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':')) {
-        return format!("'{value}'");
-    }
-    format!(r#"convert_from({}, 'UTF8') collate "default""#, bytes(value.as_bytes()))
+    format!(r#"convert_from(decode('{}', 'hex'), 'UTF8') collate "default""#, hex::encode(value))
 }
 
 /// An open transaction, whoever it runs as.
@@ -393,7 +335,7 @@ pub struct Tx {
     idle: OwnedMutexGuard<Option<PgConnection>>,
     mode: Mode,
     /// How many rows the message answered that began it.
-    answered: usize,
+    answered: u64,
     exchange: Duration,
 }
 

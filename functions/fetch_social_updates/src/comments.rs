@@ -26,8 +26,12 @@ use crate::{
 const MOST_POSTS: i64 = 200;
 /// How long a walk through the comments of a post is gone on with.
 const WALK: TimeDelta = TimeDelta::days(1);
-/// The most pages of comments of a post in one reading.
+/// The most pages of comments and replies of a post in one reading.
 const MOST_PAGES: usize = 60;
+/// The most comments of a post whose deletion is looked for.
+const MOST_SEEN: usize = 20_000;
+/// After how many posts in a row that the platform fails to answer for it is not asked for others.
+const MOST_FAILED: usize = 3;
 /// The most comments of a post that are asked for one by one in one reading.
 const ONE_BY_ONE: usize = 50;
 /// The most comments that TikTok is asked for by their ids in one reading.
@@ -65,13 +69,18 @@ pub(crate) async fn read(reading: &Reading<'_>, cursor: &mut Cursor) -> Result<(
         .db
         .service(org, async |tx| social_posts::unread_media(tx, org, account, now, MOST_POSTS).await)
         .await?;
+    let mut in_a_row = 0;
     for post in unread {
         match of_post(reading, &post, &mut cursor.walks, &mut total).await {
-            Ok(()) => total.posts += 1,
+            Ok(()) => (total.posts, in_a_row) = (total.posts + 1, 0),
             // Gone since it was listed, or closed: the others are read.
             Err(Unread::Refused(error)) => {
                 tracing::info!(%error, "the comments of a post cannot be read");
-                total.failed += 1;
+                (total.failed, in_a_row) = (total.failed + 1, 0);
+            }
+            // As where a post has more than the platform can answer for. The next reading goes on with it.
+            Err(Unread::Stream(_)) if in_a_row + 1 < MOST_FAILED => {
+                (total.failed, in_a_row) = (total.failed + 1, in_a_row + 1);
             }
             Err(error) => return Err(error),
         }
@@ -100,57 +109,87 @@ async fn of_post(
         Ok(true) => settle(reading, media_id, &mut walk, total).await,
         other => other,
     };
-    // The time is over, or there is more than one reading asks for: the next goes on here.
-    if matches!(settled, Ok(false) | Err(Unread::Stop(_))) {
-        walks.insert(media_id.to_owned(), walk);
-        settled?;
-    } else {
-        settled?;
-        // As many as there were when the walk began: what came since is another count.
-        let read = Post { platform_id: post.platform_id.clone(), comments_count: walk.count };
-        let now = reading.now();
-        reading.keep(async |tx| Ok::<_, Stop>(social_posts::end_comments(tx, org, account, &read, now).await?)).await?;
+    match settled {
+        Ok(true) => {
+            // As many as there were when the walk began: what came since is another count.
+            let read = Post { platform_id: post.platform_id.clone(), comments_count: walk.count };
+            let now = reading.now();
+            reading
+                .keep(async |tx| Ok::<_, Stop>(social_posts::end_comments(tx, org, account, &read, now).await?))
+                .await
+        }
+        Err(Unread::Refused(error)) => Err(Unread::Refused(error)),
+        // The time is over, or there is more than one reading asks for, or the platform fails: the next goes on here.
+        unsettled => {
+            walks.insert(media_id.to_owned(), walk);
+            unsettled.map(|_| ())
+        }
     }
-    Ok(())
 }
 
-/// Walks on through the pages. Whether it came to the last.
+/// Walks on through the pages and through the replies that they do not list. Whether everything was read.
 async fn walk_on(reading: &Reading<'_>, media_id: &str, walk: &mut Walk, total: &mut Total) -> Result<bool, Unread> {
+    let mut has_begun_again = false;
     for _ in 0..MOST_PAGES {
-        if walk.is_complete {
-            break;
-        }
-        let page = match page(reading, media_id, walk.after.as_deref()).await {
-            // The platform knows the place no longer.
-            Err(Unread::Refused(SocialError::Parameter { .. })) if walk.after.is_some() => {
-                walk.after = None;
-                continue;
+        if let Some((comment, after)) = walk.replies.pop() {
+            match replies(reading, media_id, &comment, &after).await {
+                Ok((seen, next)) => {
+                    walk.replies.extend(next.map(|next| (comment, next)));
+                    keep(reading, walk, seen, total).await?;
+                }
+                // Gone since it was listed: the others are read.
+                Err(Unread::Refused(error)) => tracing::info!(%error, "the replies to a comment cannot be read"),
+                Err(error) => {
+                    walk.replies.push((comment, after));
+                    return Err(error);
+                }
             }
-            page => page?,
-        };
-        let mut observed = page.seen;
-        for (comment, after) in page.more {
-            observed.extend(replies(reading, media_id, &comment, after).await?);
+        } else if !walk.is_listed {
+            let page = match page(reading, media_id, walk.after.as_deref()).await {
+                // The platform knows the place no longer.
+                Err(Unread::Refused(SocialError::Parameter { .. })) if walk.after.is_some() && !has_begun_again => {
+                    (walk.after, has_begun_again) = (None, true);
+                    continue;
+                }
+                page => page?,
+            };
+            if walk.at == 0 {
+                walk.at = page.answer.at;
+            }
+            keep(reading, walk, page.seen, total).await?;
+            walk.replies = page.more;
+            walk.after = page.next;
+            walk.is_listed = walk.after.is_none();
         }
-        if walk.at == 0 {
-            walk.at = page.answer.at;
-        }
-        walk.seen.extend(observed.iter().map(|seen| seen.platform_id.clone()));
-        add(&mut total.merged, reading.merge(&observed).await?);
-        walk.after = page.next;
-        if walk.after.is_none() {
+        if walk.is_listed && walk.replies.is_empty() {
             let wanted = walk.count.and_then(|count| usize::try_from(count).ok()).unwrap_or_default();
             // What came or went meanwhile moved what follows it to another page.
-            let is_short = !walk.is_second && walk.seen.len() < wanted;
-            total.shifted += usize::from(is_short);
-            (walk.is_second, walk.is_complete) = (is_short, !is_short);
+            let is_short = !walk.is_second && walk.seen.len() < wanted.min(MOST_SEEN);
+            if !is_short {
+                walk.is_complete = true;
+                break;
+            }
+            total.shifted += 1;
+            (walk.is_second, walk.is_listed) = (true, false);
         }
     }
     Ok(walk.is_complete)
 }
 
+/// Merges what an answer showed, and remembers that it was seen.
+async fn keep(reading: &Reading<'_>, walk: &mut Walk, seen: Vec<Observation>, total: &mut Total) -> Result<(), Unread> {
+    add(&mut total.merged, reading.merge(&seen).await?);
+    if walk.seen.len() < MOST_SEEN {
+        walk.seen.extend(seen.into_iter().map(|seen| seen.platform_id));
+    }
+    Ok(())
+}
+
 /// Asks for comments that are known and that a whole walk did not see. Whether these were all.
 async fn settle(reading: &Reading<'_>, media_id: &str, walk: &mut Walk, total: &mut Total) -> Result<bool, Unread> {
+    if walk.seen.len() >= MOST_SEEN {
+        return Ok(true);
+    }
     let (org, account) = (reading.org_id(), reading.account_id());
     let until = DateTime::from_timestamp_millis(walk.at).unwrap_or_default();
     let known = reading.state.db.service(org, async |tx| {
@@ -201,28 +240,23 @@ async fn page(reading: &Reading<'_>, media_id: &str, after: Option<&str>) -> Res
     Ok(Page { answer, seen, next, more })
 }
 
-/// The replies to a comment that are not listed with it.
+/// A page of the replies to a comment that are not listed with it, and where the next is.
 async fn replies(
     reading: &Reading<'_>,
     media_id: &str,
     comment: &str,
-    after: String,
-) -> Result<Vec<Observation>, Unread> {
-    let (mut seen, mut after) = (Vec::new(), Some(after));
-    let path = format!("{}/replies", segment(comment));
-    for _ in 0..MOST_PAGES {
-        let Some(from) = after else { break };
-        let query = [("fields", instagram::REPLY), ("limit", "50"), ("after", from.as_str())];
-        let answer = reading.graph(&path, &query).await?;
-        for reply in answer.body["data"].as_array().into_iter().flatten() {
-            seen.extend(instagram::comment(&reading.plan.account, media_id, Some(comment), reply, answer.at));
-        }
-        after = instagram::next(&answer.body);
-    }
-    Ok(seen)
+    after: &str,
+) -> Result<(Vec<Observation>, Option<String>), Unread> {
+    let query = [("fields", instagram::REPLY), ("limit", "50"), ("after", after)];
+    let answer = reading.graph(&format!("{}/replies", segment(comment)), &query).await?;
+    let listed = answer.body["data"].as_array().into_iter().flatten();
+    let seen = listed
+        .filter_map(|reply| instagram::comment(&reading.plan.account, media_id, Some(comment), reply, answer.at))
+        .collect();
+    Ok((seen, instagram::next(&answer.body)))
 }
 
-/// Asks for comments that are not listed. What is not there is missing since `at`.
+/// Asks for comments that are not listed. What is not there is missing since `at`; one that the platform refuses or fails to answer for stays as it is.
 async fn confirm(reading: &Reading<'_>, media_id: &str, ids: &[String], at: i64) -> Result<Vec<Observation>, Unread> {
     if !reading.is_instagram() {
         return by_ids(reading, media_id, ids, at).await;
@@ -234,6 +268,7 @@ async fn confirm(reading: &Reading<'_>, media_id: &str, ids: &[String], at: i64)
                 found.extend(instagram::comment(&reading.plan.account, media_id, None, &answer.body, answer.at));
             }
             Err(Unread::Refused(SocialError::Missing)) => found.push(instagram::missing(id.clone(), at)),
+            Err(Unread::Refused(_) | Unread::Stream(_)) => {}
             Err(error) => return Err(error),
         }
     }
@@ -252,8 +287,12 @@ async fn by_ids(reading: &Reading<'_>, media_id: &str, ids: &[String], at: i64) 
             ("status", "ALL"),
             ("max_count", "30"),
         ];
-        let answer = reading.business("business/comment/list", &query).await?;
-        let seen = tiktok::comments(&answer.body, media_id, answer.at).ok_or(Unread::Stream("malformed"))?;
+        let answer = match reading.business("business/comment/list", &query).await {
+            Ok(answer) => answer,
+            Err(Unread::Refused(_) | Unread::Stream(_)) => continue,
+            Err(error) => return Err(error),
+        };
+        let Some(seen) = tiktok::comments(&answer.body, media_id, answer.at) else { continue };
         let there: BTreeMap<&str, ()> = seen.iter().map(|seen| (seen.platform_id.as_str(), ())).collect();
         // What is on another page is not missing.
         if tiktok::next(&answer.body).is_none() {
@@ -285,7 +324,7 @@ async fn textless(reading: &Reading<'_>, total: &mut Total) -> Result<(), Unread
                     let seen = tiktok::comments(&answer.body, &media_id, answer.at).unwrap_or_default();
                     add(&mut total.merged, reading.merge(&seen).await?);
                 }
-                Err(Unread::Refused(SocialError::Missing | SocialError::Parameter { .. })) => total.failed += 1,
+                Err(Unread::Refused(_) | Unread::Stream(_)) => total.failed += 1,
                 Err(error) => return Err(error),
             }
         }

@@ -82,11 +82,16 @@ pub(crate) struct Walk {
     pub(crate) count: Option<i64>,
     /// Where the next page is. None: at the beginning.
     pub(crate) after: Option<String>,
+    /// Comments with more replies than the pages list, and where those follow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) replies: Vec<(String, String)>,
     /// The ids of all comments seen, or asked for by their ids.
     pub(crate) seen: BTreeSet<String>,
     /// Whether this is the second time through the pages, since those of the first time had fewer comments than there are.
     pub(crate) is_second: bool,
     /// Whether the last page was read.
+    pub(crate) is_listed: bool,
+    /// Whether everything was read.
     pub(crate) is_complete: bool,
 }
 

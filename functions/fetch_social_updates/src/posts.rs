@@ -19,7 +19,7 @@ use crate::{
 
 /// The most posts that one reading looks at.
 const MOST: usize = 1000;
-/// The most posts that are asked for by their ids in one reading. Those beyond are asked for in the next.
+/// The most posts that are asked for by their ids in one reading.
 const MOST_ASKED: i64 = 50;
 /// How many TikTok is asked for at once.
 const AT_ONCE: usize = 20;

@@ -144,10 +144,11 @@ async fn read(reading: &Reading<'_>, stream: Stream) -> Result<Value, Unread> {
     };
     match read {
         Ok(()) => keep_cursor(reading, stream, &cursor, begun.began_at).await?,
-        Err(Unread::Stop(stop @ Stop::Snooze { .. })) => {
-            // It goes on later, and is not served before.
-            keep_cursor(reading, stream, &cursor, begun.wanted_at.unwrap_or(begun.began_at)).await?;
-            return Err(Unread::Stop(stop));
+        // It goes on later, and is not served before.
+        Err(error @ (Unread::Stop(Stop::Snooze { .. }) | Unread::Stream(_) | Unread::Refused(_) | Unread::Away)) => {
+            let before = begun.cursors.get(stream.name()).map(|(at, _)| *at).or(begun.wanted_at);
+            keep_cursor(reading, stream, &cursor, before.unwrap_or(begun.began_at)).await?;
+            return Err(error);
         }
         Err(error) => return Err(error),
     }

@@ -143,7 +143,10 @@ async fn receive(state: &State, request: &HttpRequest, provider: &Provider) -> R
     let mut taken = Taken::default();
     if !entries.is_empty() {
         let digest = Sha256::digest(&request.body);
-        taken = social_events::take_events(&state.db, provider.name, digest.as_slice(), entries).await?;
+        let stored = state
+            .db
+            .directory(async |tx| social_events::take_events(tx, provider.name, digest.as_slice(), entries).await);
+        taken = stored.await?;
     }
     let count_of = |number: i64| usize::try_from(number).unwrap_or_default();
     count(now, provider, "stored", count_of(taken.stored));

@@ -155,7 +155,7 @@ impl Events<'_> {
             }
             let outcomes: Vec<Outcome> = done.iter().map(|(outcome, _)| outcome.clone()).collect();
             social_events::end_events(tx, org_id, &outcomes).await?;
-            // At the end: a delivery of many organisations waits for the job's row of each.
+            // At the end, so that whoever asks for the job's end waits for this no longer than it must.
             held.go_on(tx).await?;
             Ok::<_, Stop>(done)
         });

@@ -68,7 +68,8 @@ pub async fn hold_account_of(
         "select id, platform, platform_id, username, api, status, access_token, scopes, fetched_at
            from public.social_accounts
           where org_id = $1 and platform = any (case $2 when 'meta' then array['instagram', 'facebook'] else array['tiktok'] end) and platform_id = $3
-          order by platform limit 1 for share",
+          -- One that is connected, where another of the id no longer is.
+          order by status = 'disconnected', platform limit 1 for share",
         org_id,
         provider,
         platform_id

@@ -1,10 +1,9 @@
 //! What Meta and TikTok delivered: stored by entry and organisation, and what became of each.
 
-use sqlx::Row;
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::db::{Argument, Call, Database, DbError, ServiceTx};
+use crate::db::{DirectoryTx, ServiceTx};
 
 /// One entry of a delivered body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,35 +28,35 @@ pub struct Taken {
 }
 
 /// Stores entries of a body that `provider` (`meta` or `tiktok`) delivered, for each organisation its own, and queues the work on them.
-/// `digest` is the SHA-256 of the whole body. What was stored before is not stored again, so that it may be called again.
+/// `digest` is the SHA-256 of the whole body. What was stored before is not stored again.
 ///
 /// # Errors
-/// [`DbError`], after which nothing is stored, or it is not known whether it is.
+/// [`StoreError::Database`].
 pub async fn take_events(
-    db: &Database,
+    tx: &mut DirectoryTx,
     provider: &str,
     digest: &[u8],
     mut entries: Vec<Entry<'_>>,
-) -> Result<Taken, DbError> {
+) -> Result<Taken, StoreError> {
     // Another delivery of the same entries writes them in the same order.
     entries.sort_by(|a, b| a.raw.cmp(b.raw));
-    let row = db
-        .directory_call(&Call::new(
-            "app.take_social_events",
-            &[
-                Argument::Text(provider),
-                Argument::Bytes(digest),
-                Argument::Texts(entries.iter().map(|entry| entry.account.as_str()).collect()),
-                Argument::Texts(entries.iter().map(|entry| entry.event_type.as_str()).collect()),
-                Argument::ManyBytes(entries.iter().map(|entry| entry.raw).collect()),
-            ],
-        ))
-        .await?;
-    let ids = |column| Ok::<_, sqlx::Error>(row.try_get::<Option<Vec<Uuid>>, _>(column)?.unwrap_or_default());
+    let accounts: Vec<&str> = entries.iter().map(|entry| entry.account.as_str()).collect();
+    let types: Vec<&str> = entries.iter().map(|entry| entry.event_type.as_str()).collect();
+    let raws: Vec<&[u8]> = entries.iter().map(|entry| entry.raw).collect();
+    let row = sqlx::query!(
+        "select stored, unowned, due_orgs, due_jobs from app.take_social_events($1, $2, $3, $4, $5)",
+        provider,
+        digest,
+        &accounts as &[&str],
+        &types as &[&str],
+        &raws as &[&[u8]]
+    )
+    .fetch_one(tx.conn()?)
+    .await?;
     Ok(Taken {
-        due: ids("due_orgs")?.into_iter().zip(ids("due_jobs")?).collect(),
-        stored: row.try_get("stored")?,
-        unowned: row.try_get("unowned")?,
+        due: row.due_orgs.into_iter().flatten().zip(row.due_jobs.into_iter().flatten()).collect(),
+        stored: row.stored.unwrap_or_default(),
+        unowned: row.unowned.unwrap_or_default(),
     })
 }
 

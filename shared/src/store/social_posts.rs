@@ -86,8 +86,8 @@ async fn known_media(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid, media: 
     Ok(usize::try_from(known.fetch_one(tx.conn()?).await?).unwrap_or_default())
 }
 
-/// Posts that a complete list of an account's leaves out, published before `at`: their ids at the platform, the newest first, `most` at most. A
-/// list has no stories.
+/// Posts that a complete list of an account's leaves out, published before `at`: their ids at the platform, `most` at most. Which of more
+/// is left to chance: those that are there by their ids would keep others from being asked for. A list has no stories.
 ///
 /// # Errors
 /// [`StoreError::Database`].
@@ -102,7 +102,7 @@ pub async fn unlisted_media(
     let unlisted = sqlx::query_scalar!(
         "select platform_id from public.social_media
           where org_id = $1 and account_id = $2 and deleted_at is null and kind <> 'story' and published_at < $4 and not (platform_id = any ($3))
-          order by published_at desc limit $5",
+          order by random() limit $5",
         org_id,
         account_id,
         listed,

@@ -42,6 +42,82 @@ pub(super) async fn every_statement(app: &TestApp) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_post_that_the_platform_fails_to_answer_for_keeps_no_other_from_being_read_and_goes_on_where_it_was() {
+    let app = TestApp::start().await;
+    let (account, at) = instagram(&app).await;
+    let world = &app.stack.sandbox.instagram;
+    let eva = world.add_person("eva", None);
+    let older = world.publish(&at.id, MediaKind::Image, Some("stol")).unwrap();
+    world.advance(60);
+    let newer = world.publish(&at.id, MediaKind::Image, Some("soffa")).unwrap();
+    world.comment(&older, &eva, "of the older", None).unwrap();
+    for number in 0..55 {
+        world.comment(&newer, &eva, &format!("c{number}"), None).unwrap();
+    }
+    world.advance(5);
+    // The newest is read first: its second page is not answered.
+    world.arrange(Call::Comments, Fault::Transient(1), Calls::Number(2));
+    let result = succeeded(&app, account).await;
+    assert_eq!((&result["comments"]["posts"], &result["comments"]["failed_posts"]), (&json!(1), &json!(1)), "{result}");
+    assert_eq!(app.db.count("select count(*) from social_messages where content = 'of the older'").await, 1);
+    assert_eq!(app.db.count("select count(*) from social_messages").await, 51);
+    let asked = world.requests().len();
+    assert_eq!(succeeded(&app, account).await["comments"]["new"], 5);
+    let pages = world.requests()[asked..].iter().filter(|request| request.path.ends_with("/comments")).count();
+    assert_eq!(pages, 1, "it goes on at its second page");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_that_do_not_come_keep_neither_their_page_nor_themselves_from_being_read() {
+    let app = TestApp::start().await;
+    let (account, at) = instagram(&app).await;
+    let world = &app.stack.sandbox.instagram;
+    let eva = world.add_person("eva", None);
+    let media = world.publish(&at.id, MediaKind::Image, Some("soffa")).unwrap();
+    let first = world.comment(&media, &eva, "vad kostar den?", None).unwrap();
+    world.advance(1);
+    for number in 0..60 {
+        world.comment(&media, &eva, &format!("r{number}"), Some(&first)).unwrap();
+    }
+    world.advance(5);
+    // The page lists fifty replies; the rest are asked for then.
+    world.arrange(Call::Comments, Fault::Transient(1), Calls::Number(2));
+    succeeded(&app, account).await;
+    assert_eq!(app.db.count("select count(*) from social_messages").await, 51);
+    let asked = world.requests().len();
+    assert_eq!(succeeded(&app, account).await["comments"]["new"], 10);
+    let requests = world.requests();
+    let pages = requests[asked..].iter().map(|request| request.path.rsplit('/').next().unwrap());
+    let pages: Vec<&str> = pages.filter(|page| ["comments", "replies"].contains(page)).collect();
+    assert_eq!(pages, ["replies"], "it goes on at the replies");
+    assert_eq!(app.db.count("select count(*) from social_messages where deleted_at is null").await, 61);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn posts_that_are_there_but_not_listed_do_not_hide_one_that_is_gone() {
+    let app = TestApp::start().await;
+    let (account, at) = instagram(&app).await;
+    let world = &app.stack.sandbox.instagram;
+    let gone = world.publish(&at.id, MediaKind::Image, None).unwrap();
+    world.advance(60);
+    let hidden: Vec<String> = (0..55).map(|_| world.publish(&at.id, MediaKind::Image, None).unwrap()).collect();
+    world.advance(5);
+    assert_eq!(succeeded(&app, account).await["media"]["new"], 56);
+    for post in &hidden {
+        world.set_listed(post, false).unwrap();
+    }
+    world.delete_media(&gone).unwrap();
+    // Fifty of the 56 are asked for each time, whichever they are.
+    let mut deleted = 0;
+    for _ in 0..12 {
+        deleted += succeeded(&app, account).await["media"]["deleted"].as_i64().unwrap();
+    }
+    assert_eq!(deleted, 1);
+    let which = "select string_agg(platform_id, ' ') from social_media where deleted_at is not null";
+    assert_eq!(app.db.text(which).await, gone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn comments_and_replies_of_every_page_are_read_and_only_where_their_count_changed() {
     let app = TestApp::start().await;
     let (account, at) = instagram(&app).await;

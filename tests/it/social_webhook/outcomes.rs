@@ -225,6 +225,18 @@ async fn what_arrives_for_an_account_that_was_disconnected_meanwhile_is_nobodys(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_was_disconnected_at_one_platform_is_delivered_to_the_account_that_is_connected() {
+    let app = TestApp::start().await;
+    let [former, account] = [connect(&app, NORD, "facebook", OWN).await, connect(&app, NORD, "instagram", OWN).await];
+    app.db.run(&format!("update social_accounts set status = 'disconnected' where id = '{former}'")).await;
+    let at = Utc::now().timestamp_millis();
+    let content = json!({ "message": { "mid": "m", "text": "hej" } });
+    delivered(&app, events::messaging_entry(OWN, at, events::messaging("9001", OWN, at, content))).await;
+    assert_eq!(outcomes(&app).await, json!([["messaging", "applied", null]]));
+    assert_eq!(app.db.text("select account_id::text from social_messages").await, account.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tiktoks_loss_of_access_marks_an_account_whose_token_is_refused_and_no_other_and_a_person_is_notified_once() {
     let app = TestApp::start().await;
     let (account, connected) = crate::social_fetch::business(&app).await;
