@@ -73,6 +73,8 @@ impl Demo<'_> {
         instagram.edit_message(&first, EDITED)?;
         let unsent = instagram.message(&accounts.instagram.id, &greta, "glöm det")?;
         instagram.unsend(&unsent)?;
+        // Nobody answers within the millisecond, and of one millisecond's messages none is the later.
+        instagram.advance(1);
         instagram.answer(&accounts.instagram.id, &greta, "4 900 kr")?;
         let ture = tiktok.add_person("ture");
         tiktok.message(&accounts.tiktok.open_id, &ture, "Levererar ni till Umeå?")?;
