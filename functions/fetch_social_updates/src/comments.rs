@@ -131,19 +131,18 @@ async fn of_post(
 async fn walk_on(reading: &Reading<'_>, media_id: &str, walk: &mut Walk, total: &mut Total) -> Result<bool, Unread> {
     let mut has_begun_again = false;
     for _ in 0..MOST_PAGES {
-        if let Some((comment, after)) = walk.replies.pop() {
-            match replies(reading, media_id, &comment, &after).await {
-                Ok((seen, next)) => {
-                    walk.replies.extend(next.map(|next| (comment, next)));
-                    keep(reading, walk, seen, total).await?;
-                }
+        if let Some((comment, after)) = walk.replies.last().cloned() {
+            let (seen, next) = match replies(reading, media_id, &comment, &after).await {
                 // Gone since it was listed: the others are read.
-                Err(Unread::Refused(error)) => tracing::info!(%error, "the replies to a comment cannot be read"),
-                Err(error) => {
-                    walk.replies.push((comment, after));
-                    return Err(error);
+                Err(Unread::Refused(error)) => {
+                    tracing::info!(%error, "the replies to a comment cannot be read");
+                    (Vec::new(), None)
                 }
-            }
+                answer => answer?,
+            };
+            keep(reading, walk, seen, total).await?;
+            walk.replies.pop();
+            walk.replies.extend(next.map(|next| (comment, next)));
         } else if !walk.is_listed {
             let page = match page(reading, media_id, walk.after.as_deref()).await {
                 // The platform knows the place no longer.
@@ -256,7 +255,8 @@ async fn replies(
     Ok((seen, instagram::next(&answer.body)))
 }
 
-/// Asks for comments that are not listed. What is not there is missing since `at`; one that the platform refuses or fails to answer for stays as it is.
+/// Asks for comments that are not listed. What is not there is missing since `at`; one that the platform refuses or fails to answer for stays as
+/// it is.
 async fn confirm(reading: &Reading<'_>, media_id: &str, ids: &[String], at: i64) -> Result<Vec<Observation>, Unread> {
     if !reading.is_instagram() {
         return by_ids(reading, media_id, ids, at).await;

@@ -155,7 +155,7 @@ impl Events<'_> {
             }
             let outcomes: Vec<Outcome> = done.iter().map(|(outcome, _)| outcome.clone()).collect();
             social_events::end_events(tx, org_id, &outcomes).await?;
-            // At the end, so that whoever asks for the job's end waits for this no longer than it must.
+            // At the end, so that the job's row is locked no longer than it must be.
             held.go_on(tx).await?;
             Ok::<_, Stop>(done)
         });
