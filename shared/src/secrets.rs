@@ -59,11 +59,17 @@ pub enum Secret {
     MetaVerifyTokens,
     /// Secrets that TikTok signs deliveries with, likewise.
     TiktokClientSecrets,
+    /// The secret of the app that organisations connect their Instagram accounts with.
+    InstagramClientSecret,
+    /// The same at TikTok, for its Display API.
+    TiktokClientSecret,
+    /// The same for its API for Business.
+    TiktokBusinessClientSecret,
 }
 
 impl Secret {
     /// Every one.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::DatabaseUrl,
         Self::MongodbUri,
         Self::SupabaseJwtSecret,
@@ -81,6 +87,9 @@ impl Secret {
         Self::MetaAppSecrets,
         Self::MetaVerifyTokens,
         Self::TiktokClientSecrets,
+        Self::InstagramClientSecret,
+        Self::TiktokClientSecret,
+        Self::TiktokBusinessClientSecret,
     ];
 
     /// The environment variable's name.
@@ -104,6 +113,9 @@ impl Secret {
             Self::MetaAppSecrets => "META_APP_SECRETS",
             Self::MetaVerifyTokens => "META_VERIFY_TOKENS",
             Self::TiktokClientSecrets => "TIKTOK_CLIENT_SECRETS",
+            Self::InstagramClientSecret => "INSTAGRAM_CLIENT_SECRET",
+            Self::TiktokClientSecret => "TIKTOK_CLIENT_SECRET",
+            Self::TiktokBusinessClientSecret => "TIKTOK_BUSINESS_CLIENT_SECRET",
         }
     }
 

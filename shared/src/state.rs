@@ -16,7 +16,7 @@ use crate::objects::Objects;
 use crate::queue::Queue;
 use crate::{
     auth::Authenticator,
-    clients::{fortnox::Fortnox, instagram::Instagram, stripe::Stripe, tiktok::TikTok},
+    clients::{fortnox::Fortnox, instagram::Instagram, social_apps::SocialApps, stripe::Stripe, tiktok::TikTok},
     config::{ConfigError, Env},
     db::{Clock, Database},
     pace::Pace,
@@ -150,6 +150,14 @@ impl Parts {
     /// [`ConfigError`].
     pub fn tiktok(&self) -> Result<TikTok, ConfigError> {
         TikTok::from_env(&self.env)
+    }
+
+    /// The applications that organisations connect their social accounts with.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn social_apps(&self) -> Result<SocialApps, ConfigError> {
+        SocialApps::from_env(&self.env, Arc::clone(&self.secrets))
     }
 
     /// The pace of calls to Fortnox, through `db`.

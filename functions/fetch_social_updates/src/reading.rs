@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use shared::{
     clients::social::{Answer, SocialError, Usage},
@@ -11,8 +10,9 @@ use shared::{
     social::Observation,
     store::{
         social::{self, Merged},
-        social_reading,
+        social_tokens::{self, Refused},
     },
+    tokens::AccessToken,
     worker::{Failure, Stop},
 };
 use tokio::time::sleep;
@@ -44,7 +44,7 @@ pub(crate) struct Reading<'a> {
     pub(crate) state: &'a State,
     pub(crate) held: &'a Held,
     pub(crate) plan: &'a Plan,
-    pub(crate) token: SecretString,
+    pub(crate) token: AccessToken,
     pub(crate) deadline: Instant,
 }
 
@@ -127,7 +127,7 @@ impl Reading<'_> {
             return Err(Unread::Stop(self.later(turn.wait, turn.why.as_deref().unwrap_or("platform_busy"), None)));
         }
         sleep(turn.wait).await;
-        match ask(self.state, self.token.expose_secret()).await {
+        match ask(self.state, self.token.expose()).await {
             Ok(answer) => {
                 self.heed(answer.usage).await?;
                 let at = answer.at.unwrap_or_else(|| self.now().timestamp() * 1000);
@@ -171,7 +171,7 @@ impl Reading<'_> {
     /// What becomes of this reading after a call that failed.
     async fn failed(&self, error: SocialError) -> Result<Unread, Stop> {
         Ok(match error {
-            SocialError::Away(_) => {
+            SocialError::Away(_) | SocialError::Unsent(_) => {
                 tracing::warn!(%error, "a social platform does not answer");
                 Unread::Away
             }
@@ -191,16 +191,19 @@ impl Reading<'_> {
         })
     }
 
-    /// The account waits for a person, who is notified; unless it was connected again meanwhile: then this goes on with the new token.
+    /// The account waits for a person, who is notified; unless it has other tokens meanwhile, or gets them by its refresh token: then this goes on with
+    /// those.
     async fn token_refused(&self, error: &SocialError) -> Result<Stop, Stop> {
         tracing::warn!(%error, "the token of a social account is refused");
-        let (org, account) = (self.org_id(), self.account_id());
-        let sealed = self.plan.account.access_token.as_deref().unwrap_or_default();
-        let needs = self.state.db.service(org, async |tx| {
+        let (org, account, version, now) = (self.org_id(), self.account_id(), self.token.version, self.now());
+        let refused = self.state.db.service(org, async |tx| {
             self.held.go_on(tx).await?;
-            Ok::<_, Stop>(social_reading::need_reconsent(tx, org, account, sealed).await?)
+            Ok::<_, Stop>(social_tokens::token_refused(tx, org, account, version, now).await?)
         });
-        if needs.await? { Ok(job::reconsent()) } else { Ok(self.later(Duration::ZERO, "goes_on", None)) }
+        Ok(match refused.await? {
+            Refused::Lost => job::reconsent(),
+            Refused::GoesOn => self.later(Duration::ZERO, "goes_on", None),
+        })
     }
 
     fn later(&self, wait: Duration, reason: &str, failure: Option<Failure>) -> Stop {

@@ -1,4 +1,4 @@
-//! The schedule, every minute: queues readings that are due, forgets what was delivered long ago, and measures how old readings are.
+//! The schedule, every minute: queues readings that are due, forgets what was delivered long ago, notifies of consents that end, and measures how old readings are.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use shared::{
     lambda::{Error, Tick},
     schedule::Schedule,
-    store::{StoreError, settings, social, social_accounts},
+    store::{StoreError, settings, social, social_accounts, social_tokens},
     telemetry::{Unit, metric},
 };
 
@@ -31,6 +31,7 @@ pub(crate) async fn tick(state: &State, tick: &Tick) -> Result<Value, Error> {
     schedule.part("fetches_queued", async |deadline| queue_due(state, deadline, now).await).await;
     schedule.part("events_queued", async |_| requeue(state).await).await;
     schedule.part("events_forgotten", async |deadline| forget(state, deadline, now).await).await;
+    schedule.part("consents_ending", async |_| warn(state, now).await).await;
     schedule.part("readings", async |_| measure(state, now).await).await;
     schedule.end()
 }
@@ -80,6 +81,11 @@ async fn forget(state: &State, deadline: Instant, now: DateTime<Utc>) -> Result<
         }
     }
     Ok(forgotten)
+}
+
+/// Notifies people of consents that end within fourteen days. How many.
+async fn warn(state: &State, now: DateTime<Utc>) -> Result<i32, StoreError> {
+    state.db.directory(async |tx| social_tokens::warn_of_ending(tx, now, PAGE).await).await
 }
 
 /// Measures how old readings are, and how many accounts wait for a person.

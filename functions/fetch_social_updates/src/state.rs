@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use shared::{
     auth::Authenticator,
-    clients::{instagram::Instagram, tiktok::TikTok},
+    clients::{instagram::Instagram, social_apps::SocialApps, tiktok::TikTok},
     db::{Clock, Database},
     functions::SOCIAL,
     lambda,
     queue::Queue,
-    secrets::Secrets,
     state::Parts,
+    tokens::{self, Tokens},
 };
 
 /// Everything the function holds between events; no per-request data.
@@ -21,8 +21,8 @@ pub struct State {
     pub(crate) db: Database,
     pub(crate) instagram: Instagram,
     pub(crate) queue: Queue,
-    pub(crate) secrets: Arc<Secrets>,
     pub(crate) tiktok: TikTok,
+    pub(crate) tokens: Tokens<Arc<SocialApps>>,
 }
 
 impl State {
@@ -32,14 +32,21 @@ impl State {
     /// Names the variable that is missing or wrong.
     pub fn from_env() -> Result<Self, lambda::Error> {
         let parts = Parts::from_process()?;
+        let db = parts.db()?;
         Ok(Self {
             auth: parts.auth()?,
             clock: parts.clock,
-            db: parts.db()?,
             instagram: parts.instagram()?,
             queue: parts.queue(SOCIAL.variable)?,
             tiktok: parts.tiktok()?,
-            secrets: parts.secrets,
+            tokens: Tokens {
+                db: db.clone(),
+                issuer: Arc::new(parts.social_apps()?),
+                secrets: parts.secrets,
+                clock: parts.clock,
+                patience: tokens::PATIENCE,
+            },
+            db,
         })
     }
 }

@@ -10,9 +10,9 @@ use shared::{
     store::{
         StoreError,
         social::{self, Fetched},
-        social_reading,
+        social_reading, social_tokens,
     },
-    tokens::{TokenError, TokenKeys},
+    tokens::{AccessToken, TokenError},
     worker::{Failure, Finish, Stop, Work},
 };
 use uuid::Uuid;
@@ -59,13 +59,11 @@ impl Work for Readings<'_> {
     }
 
     async fn work(&self, held: &Held, plan: &Plan, deadline: Instant) -> Result<Done, Stop> {
-        let sealed = plan.account.access_token.as_deref().ok_or_else(reconsent)?;
-        let keys = TokenKeys::fetch(&self.0.secrets).await.map_err(|error| match error {
-            error @ TokenError::Secret(_) => Stop::Unavailable(Box::new(error)),
-            error => unreadable(&error),
-        })?;
-        let token = keys.open_of_account(held.job.org_id, sealed).map_err(|error| unreadable(&error))?;
+        let token = self.token(held).await?;
         let reading = Reading { state: self.0, held, plan, token, deadline };
+        if plan.account.unsubscribed {
+            self.subscribe(&reading).await?;
+        }
         let mut done = Done::default();
         let mut moved = false;
         for stream in Stream::ALL {
@@ -131,6 +129,42 @@ impl Work for Readings<'_> {
     }
 }
 
+impl Readings<'_> {
+    async fn token(&self, held: &Held) -> Result<AccessToken, Stop> {
+        match self.0.tokens.access(held.job.org_id, held.payload.account_id).await {
+            Ok(token) => Ok(token),
+            Err(TokenError::NotConnected) => Err(disconnected()),
+            Err(TokenError::Reconnect) => Err(reconsent()),
+            Err(TokenError::Seal(error)) => {
+                tracing::error!(%error, "a token cannot be opened");
+                Err(Stop::failed("token_unreadable", "The stored token cannot be opened; connect the account again."))
+            }
+            Err(error @ (TokenError::Busy | TokenError::Provider(_))) => {
+                tracing::warn!(%error, "there is no access token");
+                Err(Stop::Retry(away()))
+            }
+            Err(error @ (TokenError::Secret(_) | TokenError::Store(_) | TokenError::Db(_))) => {
+                Err(Stop::Unavailable(Box::new(error)))
+            }
+        }
+    }
+
+    /// Asks the platform to deliver what happens to the account. Where that fails the next reading asks again: what is not delivered is read.
+    async fn subscribe(&self, reading: &Reading<'_>) -> Result<(), Stop> {
+        let account = &reading.plan.account;
+        let asked = self.0.instagram.subscribe(reading.token.expose(), &account.platform_id, &account.scopes).await;
+        if let Err(error) = asked {
+            tracing::warn!(%error, "an account's deliveries were not asked for");
+            return Ok(());
+        }
+        let (org_id, account_id) = (reading.org_id(), reading.account_id());
+        self.0
+            .db
+            .service(org_id, async |tx| Ok::<_, Stop>(social_tokens::subscribed(tx, org_id, account_id).await?))
+            .await
+    }
+}
+
 /// Reads a stream to its end and writes down how far it is. What it came to, for people to see.
 async fn read(reading: &Reading<'_>, stream: Stream) -> Result<Value, Unread> {
     let mut cursor = reading.plan.cursor(stream);
@@ -179,11 +213,6 @@ fn next_at(account_id: Uuid, now: DateTime<Utc>) -> DateTime<Utc> {
 
 fn away() -> Failure {
     Failure::new("platform_unavailable", "The platform did not answer as it should.")
-}
-
-fn unreadable(error: &impl std::fmt::Display) -> Stop {
-    tracing::error!(%error, "a token cannot be opened");
-    Stop::failed("token_unreadable", "The stored token cannot be opened; connect the account again.")
 }
 
 #[cfg(test)]

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use serde_json::{Value, json};
 use shared::{
     audit,
     books::Reader,
-    clients::fortnox::Issued,
+    clients::oauth::Issued,
     http::ApiError,
     store::{
         StoreError, fortnox,
         integrations::{self, NewConnection, SealedTokens},
     },
-    tokens::{TokenError, TokenKeys},
+    tokens::{Holder, TokenError, TokenKeys},
 };
 use tokio::time::Instant;
 use url::Url;
@@ -26,6 +25,7 @@ use crate::{
 };
 
 pub(crate) const PROVIDER: &str = "fortnox";
+const HOLDER: Holder = Holder::Integration(PROVIDER);
 /// How long the company's own calls are waited for, if there are many. A person waits in their browser.
 const PATIENCE: Duration = Duration::from_secs(12);
 
@@ -97,22 +97,16 @@ async fn keep(
         tracing::error!("Fortnox issued no refresh token");
         return Err(NotConnected::SetUpWrong.into());
     }
-    let seal = |column, token: &str| keys.seal(org_id, column, token).map_err(ApiError::internal);
+    let seal = |column, token: &str| keys.seal(org_id, HOLDER, column, token).map_err(ApiError::internal);
     let access_token = seal("access_token", &issued.access_token)?;
     let refresh_token = kept.map(|token| seal("refresh_token", token)).transpose()?;
-    let now = (state.clock)();
     let new = NewConnection {
         tenant: &company.tenant,
         company: &company.shown,
         scopes: &issued.scopes,
         grant_type: if service { "client_credentials" } else { "refresh_token" },
         connected_by: user_id,
-        tokens: SealedTokens {
-            access_token: &access_token,
-            refresh_token: refresh_token.as_deref(),
-            expires_at: now + TimeDelta::seconds(issued.expires_in_s),
-            issued_at: now,
-        },
+        tokens: SealedTokens::of(issued, &access_token, refresh_token.as_deref(), (state.clock)()),
     };
     let written = state.db.service(org_id, async |tx| {
         if integrations::connected_elsewhere(tx, PROVIDER, &company.tenant).await? {
@@ -150,7 +144,7 @@ pub(crate) async fn disconnect(state: &State, org_id: Uuid, user_id: Uuid, reque
     let keys = TokenKeys::fetch(&state.secrets).await.map_err(unsealed)?;
     let found = state.db.service(org_id, async |tx| integrations::find(tx, org_id, PROVIDER).await);
     if let Some(sealed) = found.await?.and_then(|found| found.refresh_token) {
-        let token = keys.open_refresh_token(org_id, &sealed).map_err(ApiError::internal)?;
+        let token = keys.open(org_id, HOLDER, "refresh_token", &sealed).map_err(ApiError::internal)?;
         // Ended here even if Fortnox cannot be reached: the token goes, and dies by itself.
         if let Err(error) = state.fortnox.revoke(token.expose()).await {
             tracing::warn!(%error, "a refresh token was not revoked at Fortnox");

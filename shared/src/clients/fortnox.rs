@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 use url::{Url, form_urlencoded};
 
-use super::http_client;
+use super::{http_client, oauth::Issued};
 use crate::{
     config::{ConfigError, Env},
     secrets::{Secret, SecretError, SecretValue, Secrets},
@@ -86,29 +86,6 @@ impl Words {
 impl std::fmt::Debug for Words {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Words(..)")
-    }
-}
-
-/// Tokens, as the provider issued them.
-#[derive(Clone)]
-pub struct Issued {
-    /// Lets read and write for `expires_in_s` seconds.
-    pub access_token: String,
-    /// Gets the next pair, once. None for client credentials.
-    pub refresh_token: Option<String>,
-    /// What was consented to.
-    pub scopes: Vec<String>,
-    /// How long the access token lasts, in seconds.
-    pub expires_in_s: i64,
-}
-
-/// Neither token.
-impl std::fmt::Debug for Issued {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Issued")
-            .field("scopes", &self.scopes)
-            .field("expires_in_s", &self.expires_in_s)
-            .finish_non_exhaustive()
     }
 }
 
@@ -260,6 +237,8 @@ impl Fortnox {
             refresh_token: answer.refresh_token.filter(|token| !token.is_empty()),
             scopes: answer.scope.split_whitespace().map(str::to_owned).collect(),
             expires_in_s: answer.expires_in,
+            consent_ends_in_s: None,
+            subject: None,
         })
     }
 

@@ -1,15 +1,24 @@
 //! Instagram's API with Instagram Login, version 27 of the Graph API. Source: developers.facebook.com (instagram-platform, graph-api: errors,
 //! rate limiting).
 //!
-//! Plain reads of one object or list each: version 27 has no `?ids=` and no aliases.
+//! Plain calls of one object or list each: version 27 has no `?ids=` and no aliases. No call is repeated here.
 
 use std::time::Duration;
 
 use serde_json::Value;
 use url::form_urlencoded;
 
-use super::social::{Answer, Exchange, Lazy, SocialError, TIMEOUT, Usage, count, exchange};
+use super::social::{Answer, Exchange, Lazy, SocialError, TIMEOUT, Usage, count, exchange, segment};
 use crate::config::{ConfigError, Env};
+
+/// What is delivered of an account by each scope.
+const DELIVERED: [(&str, &str); 2] = [
+    (
+        "instagram_business_manage_messages",
+        "messages,message_edit,message_reactions,messaging_postbacks,messaging_referral,messaging_seen",
+    ),
+    ("instagram_business_manage_comments", "comments,live_comments"),
+];
 
 /// A client that is built on first use.
 #[derive(Debug)]
@@ -37,6 +46,46 @@ impl Instagram {
     pub async fn get(&self, access_token: &str, path: &str, query: &[(&str, &str)]) -> Result<Answer, SocialError> {
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
         let request = self.http.client().await?.get(format!("{}/{path}?{query}", self.base)).bearer_auth(access_token);
+        read(&exchange(request).await?)
+    }
+
+    /// Asks for deliveries of what happens to the account, as far as the scopes that were granted cover it. Asked again, it replaces what was asked
+    /// before; after each consent it must be, or what was granted since is not delivered.
+    ///
+    /// # Errors
+    /// [`SocialError`].
+    pub async fn subscribe(&self, access_token: &str, platform_id: &str, scopes: &[String]) -> Result<(), SocialError> {
+        let fields: Vec<&str> = DELIVERED
+            .into_iter()
+            .filter(|(scope, _)| scopes.iter().any(|granted| granted == scope))
+            .map(|(_, fields)| fields)
+            .collect();
+        if fields.is_empty() {
+            return Ok(());
+        }
+        let path = format!("{}/subscribed_apps", segment(platform_id));
+        let answer = self.post(access_token, &path, &[("subscribed_fields", &fields.join(","))], None).await?;
+        if answer.body["success"] == true { Ok(()) } else { Err(SocialError::Malformed) }
+    }
+
+    /// Does what `path` names, with parameters in the query or, where it takes one, a body. It is done once for each call: there is no key by
+    /// which a repeated call is the same.
+    ///
+    /// # Errors
+    /// [`SocialError`]. After [`SocialError::Away`], [`SocialError::Transient`] and [`SocialError::Malformed`] it may have been done.
+    pub async fn post(
+        &self,
+        access_token: &str,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Result<Answer, SocialError> {
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+        let request = self.http.client().await?.post(format!("{}/{path}?{query}", self.base)).bearer_auth(access_token);
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
         read(&exchange(request).await?)
     }
 }

@@ -6,7 +6,9 @@ pub mod fortnox;
 #[cfg(feature = "ai")]
 pub mod gemini;
 pub mod instagram;
+pub mod oauth;
 pub mod social;
+pub mod social_apps;
 pub mod stripe;
 pub mod tiktok;
 #[cfg(feature = "ai")]

@@ -21,7 +21,10 @@ pub const TIMEOUT: Duration = Duration::from_secs(10);
 /// Why a platform was of no help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SocialError {
-    /// It cannot be reached, does not answer, or is away behind its proxy.
+    /// It cannot be reached: nothing was sent.
+    #[error("the platform cannot be reached: {0}")]
+    Unsent(String),
+    /// It was sent and no whole answer came, or the platform is away behind its proxy: what was asked for may have happened.
     #[error("the platform does not answer: {0}")]
     Away(String),
     /// It failed for once.
@@ -135,13 +138,17 @@ impl Lazy {
 
     pub(super) async fn client(&self) -> Result<&Client, SocialError> {
         let built = self.client.get_or_try_init(async || http_client(self.timeout)).await;
-        built.map_err(|error| SocialError::Away(error.without_url().to_string()))
+        built.map_err(|error| SocialError::Unsent(error.without_url().to_string()))
     }
 }
 
 /// Sends a request and reads the answer, of any status. No error names the address, which may hold a token.
 pub(super) async fn exchange(request: RequestBuilder) -> Result<Exchange, SocialError> {
-    let failed = |error: reqwest::Error| SocialError::Away(error.without_url().to_string());
+    let failed = |error: reqwest::Error| {
+        let unsent = error.is_connect() || error.is_builder();
+        let text = error.without_url().to_string();
+        if unsent { SocialError::Unsent(text) } else { SocialError::Away(text) }
+    };
     let mut response = request.header(header::ACCEPT, "application/json").send().await.map_err(failed)?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let mut bytes = BytesMut::new();

@@ -77,6 +77,16 @@ impl TikTok {
         let request = self.http.client().await?.get(url).header("Access-Token", access_token);
         managed(&exchange(request).await?)
     }
+
+    /// Does what `path` of the API for Business names, such as `business/message/send`. It is done once for each call.
+    ///
+    /// # Errors
+    /// [`SocialError`]. After [`SocialError::Away`], [`SocialError::Transient`] and [`SocialError::Malformed`] it may have been done.
+    pub async fn business_post(&self, access_token: &str, path: &str, body: &Value) -> Result<Answer, SocialError> {
+        let url = format!("{}/open_api/v1.3/{path}/", self.business);
+        let request = self.http.client().await?.post(url).header("Access-Token", access_token).json(body);
+        managed(&exchange(request).await?)
+    }
 }
 
 fn encode(pairs: &[(&str, &str)]) -> String {

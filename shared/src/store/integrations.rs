@@ -1,11 +1,14 @@
 //! Organisations' connections with outside systems: consent that was begun, and tokens as they are sealed.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::StoreError;
-use crate::db::{CallerTx, DirectoryTx, ServiceTx};
+use crate::{
+    clients::oauth::Issued,
+    db::{CallerTx, DirectoryTx, ServiceTx},
+};
 
 /// A connection, with its tokens sealed.
 #[derive(Debug, Clone)]
@@ -14,7 +17,9 @@ pub struct Connection {
     pub status: String,
     /// The company, as the provider calls it.
     pub tenant: Option<String>,
-    /// `refresh_token` or `client_credentials`.
+    /// Which interface of the provider they are for.
+    pub api: String,
+    /// `refresh_token`, `client_credentials`, `extension` where the access token itself is extended, or `none`.
     pub grant_type: String,
     /// Sealed.
     pub access_token: Option<String>,
@@ -24,6 +29,8 @@ pub struct Connection {
     pub version: i32,
     /// When the access token ends.
     pub expires_at: Option<DateTime<Utc>>,
+    /// When the tokens were issued.
+    pub issued_at: Option<DateTime<Utc>>,
     /// Since when a process is renewing them.
     pub refreshing_since: Option<DateTime<Utc>>,
 }
@@ -35,8 +42,8 @@ pub struct Connection {
 pub async fn find(tx: &mut ServiceTx, org_id: Uuid, provider: &str) -> Result<Option<Connection>, StoreError> {
     let found = sqlx::query_as!(
         Connection,
-        r#"select status, external_tenant_id as tenant, grant_type, access_token, refresh_token, token_version as version, expires_at,
-                  refreshing_since
+        r#"select status, external_tenant_id as tenant, provider as api, grant_type, access_token, refresh_token, token_version as version,
+                  expires_at, issued_at, refreshing_since
              from public.org_integrations where org_id = $1 and provider = $2"#,
         org_id,
         provider
@@ -51,8 +58,8 @@ pub async fn find(tx: &mut ServiceTx, org_id: Uuid, provider: &str) -> Result<Op
 pub async fn lock(tx: &mut ServiceTx, org_id: Uuid, provider: &str) -> Result<Option<Connection>, StoreError> {
     let found = sqlx::query_as!(
         Connection,
-        r#"select status, external_tenant_id as tenant, grant_type, access_token, refresh_token, token_version as version, expires_at,
-                  refreshing_since
+        r#"select status, external_tenant_id as tenant, provider as api, grant_type, access_token, refresh_token, token_version as version,
+                  expires_at, issued_at, refreshing_since
              from public.org_integrations where org_id = $1 and provider = $2 for update"#,
         org_id,
         provider
@@ -92,6 +99,23 @@ pub struct SealedTokens<'a> {
     pub expires_at: DateTime<Utc>,
     /// When they were issued.
     pub issued_at: DateTime<Utc>,
+    /// When a person must consent again unless tokens are renewed before, if the provider says so.
+    pub consent_ends_at: Option<DateTime<Utc>>,
+}
+
+impl<'a> SealedTokens<'a> {
+    /// What was issued at `now`, sealed.
+    #[must_use]
+    pub fn of(issued: &Issued, access_token: &'a str, refresh_token: Option<&'a str>, now: DateTime<Utc>) -> Self {
+        let after = |seconds| now + TimeDelta::seconds(seconds);
+        Self {
+            access_token,
+            refresh_token,
+            expires_at: after(issued.expires_in_s),
+            issued_at: now,
+            consent_ends_at: issued.consent_ends_in_s.map(after),
+        }
+    }
 }
 
 /// Stores renewed tokens, unless others were stored since `version` was read. Whether it did.

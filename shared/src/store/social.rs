@@ -12,7 +12,7 @@ use crate::{
     social::{Facts, Item, Kind, MAX_ID, Message, Observation},
 };
 
-/// An account, with its tokens as they are sealed.
+/// An account.
 #[derive(Debug, Clone)]
 pub struct Account {
     /// Its id.
@@ -27,10 +27,10 @@ pub struct Account {
     pub api: String,
     /// `active`, `needs_reconsent` or `disconnected`.
     pub status: String,
-    /// The access token, sealed.
-    pub access_token: Option<String>,
     /// The scopes that were granted.
     pub scopes: Vec<String>,
+    /// Whether the platform has not been asked to deliver for it since a person consented.
+    pub unsubscribed: bool,
     /// When the last reading that went well began.
     pub fetched_at: Option<DateTime<Utc>>,
 }
@@ -44,8 +44,9 @@ pub async fn hold_account(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid) ->
     lock_inbox(tx).await?;
     let account = sqlx::query_as!(
         Account,
-        "select id, platform, platform_id, username, api, status, access_token, scopes, fetched_at
-           from public.social_accounts where org_id = $1 and id = $2 for share",
+        r#"select id, platform, platform_id, username, api, status, scopes, fetched_at,
+                  (api = 'instagram_login' and connected_at is not null and subscribed_at is null) as "unsubscribed!"
+             from public.social_accounts where org_id = $1 and id = $2 for share"#,
         org_id,
         account_id
     );
@@ -65,11 +66,12 @@ pub async fn hold_account_of(
     lock_inbox(tx).await?;
     let account = sqlx::query_as!(
         Account,
-        "select id, platform, platform_id, username, api, status, access_token, scopes, fetched_at
-           from public.social_accounts
+        r#"select id, platform, platform_id, username, api, status, scopes, fetched_at,
+                  (api = 'instagram_login' and connected_at is not null and subscribed_at is null) as "unsubscribed!"
+             from public.social_accounts
           where org_id = $1 and platform = any (case $2 when 'meta' then array['instagram', 'facebook'] else array['tiktok'] end) and platform_id = $3
           -- One that is connected, where another of the id no longer is.
-          order by status = 'disconnected', platform limit 1 for share",
+          order by status = 'disconnected', platform limit 1 for share"#,
         org_id,
         provider,
         platform_id

@@ -87,27 +87,6 @@ pub async fn keep_cursor(
     Ok(())
 }
 
-/// Has an account wait for a person, since the platform refuses the token that `sealed` holds. A trigger notifies those who can
-/// connect it again. False if it has another token by now, or waits already.
-///
-/// # Errors
-/// [`StoreError::Database`].
-pub async fn need_reconsent(
-    tx: &mut ServiceTx,
-    org_id: Uuid,
-    account_id: Uuid,
-    sealed: &str,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query!(
-        "update public.social_accounts set status = 'needs_reconsent', fetch_error = 'social_reconsent'
-          where org_id = $1 and id = $2 and status = 'active' and access_token = $3",
-        org_id,
-        account_id,
-        sealed
-    );
-    Ok(done.execute(tx.conn()?).await?.rows_affected() > 0)
-}
-
 /// Messages of a thread that are known, written from `from` on and before `until`, and not deleted: their ids at the platform.
 ///
 /// # Errors
