@@ -123,15 +123,24 @@ pub const SOCIAL: Queue = Queue {
     oldest: Duration::from_mins(30),
 };
 
+/// The queue of replies in social threads.
+pub const SOCIAL_REPLIES: Queue = Queue {
+    name: "social-replies",
+    variable: "SOCIAL_REPLIES_QUEUE_URL",
+    resource: "SocialReplies",
+    alarm: "social-replies",
+    oldest: Duration::from_mins(15),
+};
+
 /// All queues.
-pub const QUEUES: [Queue; 7] = [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING, SOCIAL_EVENTS, SOCIAL];
+pub const QUEUES: [Queue; 8] = [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING, SOCIAL_EVENTS, SOCIAL, SOCIAL_REPLIES];
 
 /// How long a function behind the HTTP API may take, which gives up after 30 s.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 21] = [
+pub const FUNCTIONS: [Function; 23] = [
     Function {
         name: "AccountingWritesHttp",
         routes: &["/v1/approvals", "/v1/accounting"],
@@ -261,6 +270,23 @@ pub const FUNCTIONS: [Function; 21] = [
         routes: &["/v1/agent-actions"],
         alarm: "agent-actions",
         ..function("record_agent_action", 10)
+    },
+    Function {
+        name: "SendSocialRepliesHttp",
+        routes: &["/v1/social/replies"],
+        sends: &[SOCIAL_REPLIES],
+        alarm: "social-replies-http",
+        ..function("send_social_replies", 6)
+    },
+    Function {
+        name: "SendSocialRepliesWorker",
+        jobs: &["social_reply"],
+        queue: Some(SOCIAL_REPLIES),
+        switch: Some("social.enabled"),
+        timeout: Duration::from_secs(60),
+        concurrency: 2,
+        alarm: "social-replies-worker",
+        ..function("send_social_replies", 6)
     },
     Function {
         name: "SocialWebhookHttp",

@@ -21,9 +21,11 @@ use crate::{
         oauth::Issued,
         social_apps::{AppError, SocialApps},
     },
+    config::ConfigError,
     db::{Clock, Database, DbError, ServiceTx},
     seal::{Aad, SealError, SealingKey},
     secrets::{Secret, SecretError, SecretValue, Secrets},
+    state::Parts,
     store::{
         StoreError,
         integrations::{self, Connection, SealedTokens, Unrenewed},
@@ -335,6 +337,20 @@ impl Tokens<Arc<Fortnox>> {
 }
 
 impl Tokens<Arc<SocialApps>> {
+    /// The door to access tokens of social accounts, through `db`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn of_accounts(parts: &Parts, db: Database) -> Result<Self, ConfigError> {
+        Ok(Self {
+            db,
+            issuer: Arc::new(parts.social_apps()?),
+            secrets: Arc::clone(&parts.secrets),
+            clock: parts.clock,
+            patience: PATIENCE,
+        })
+    }
+
     /// An access token of the account that lasts a minute at least. One that is to be extended is extended first, if that works.
     ///
     /// # Errors

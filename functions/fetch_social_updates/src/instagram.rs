@@ -1,9 +1,8 @@
 //! What Instagram's answers say.
 
-use chrono::{DateTime, Utc};
 use serde_json::Value;
 use shared::{
-    clients::social::{id, text},
+    clients::social::{id, text, time},
     social::{Attachment, Kind, Life, Observation, Place, Precision, Reaction, Thread},
     store::{social::Account, social_posts::Media},
 };
@@ -21,13 +20,6 @@ pub(crate) const REPLY: &str = "id,text,username,timestamp,hidden,from,parent_id
 /// Whether a call counts among those of conversations.
 pub(crate) fn is_of_conversations(path: &str) -> bool {
     path.ends_with("conversations") || path.ends_with("/messages")
-}
-
-/// A time as in `2026-11-30T10:11:12+0000`, which is not that of RFC 3339.
-pub(crate) fn time(value: &Value) -> Option<DateTime<Utc>> {
-    let text = value.as_str()?;
-    let parsed = DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%z").or_else(|_| DateTime::parse_from_rfc3339(text));
-    Some(parsed.ok()?.to_utc())
 }
 
 /// The cursor of the page that follows, if one does. A page may be empty and have one.
@@ -178,7 +170,7 @@ mod tests {
 
     #[test]
     fn times_have_an_offset_without_a_colon() {
-        let wanted = DateTime::parse_from_rfc3339("2019-04-05T05:56:32Z").unwrap();
+        let wanted = chrono::DateTime::parse_from_rfc3339("2019-04-05T05:56:32Z").unwrap();
         assert_eq!(time(&json!("2019-04-05T07:56:32+0200")), Some(wanted.to_utc()));
         assert_eq!(time(&json!("yesterday")), None);
     }

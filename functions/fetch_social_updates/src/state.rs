@@ -10,7 +10,7 @@ use shared::{
     lambda,
     queue::Queue,
     state::Parts,
-    tokens::{self, Tokens},
+    tokens::Tokens,
 };
 
 /// Everything the function holds between events; no per-request data.
@@ -39,13 +39,7 @@ impl State {
             instagram: parts.instagram()?,
             queue: parts.queue(SOCIAL.variable)?,
             tiktok: parts.tiktok()?,
-            tokens: Tokens {
-                db: db.clone(),
-                issuer: Arc::new(parts.social_apps()?),
-                secrets: parts.secrets,
-                clock: parts.clock,
-                patience: tokens::PATIENCE,
-            },
+            tokens: Tokens::of_accounts(&parts, db.clone())?,
             db,
         })
     }

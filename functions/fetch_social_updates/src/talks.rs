@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
-    clients::social::{SocialError, id, segment},
+    clients::social::{SocialError, id, segment, time},
     social::Observation,
     store::{social::Merged, social_reading},
 };
@@ -52,9 +52,8 @@ pub(crate) async fn read(reading: &Reading<'_>, cursor: &mut Cursor) -> Result<(
         let answer = reading.graph("me/conversations", &query).await?;
         read_to.get_or_insert(answer.at);
         let listed = answer.body["data"].as_array().ok_or(Unread::Stream("malformed"))?;
-        let is_old = |talk: &&Value| {
-            since.is_some_and(|since| instagram::time(&talk["updated_time"]).is_some_and(|at| at < since))
-        };
+        let is_old =
+            |talk: &&Value| since.is_some_and(|since| time(&talk["updated_time"]).is_some_and(|at| at < since));
         let talks: Vec<Talk> =
             listed.iter().filter(|talk| !is_old(talk)).filter_map(|talk| shown(reading, talk, answer.at)).collect();
         conversations += talks.len();
@@ -97,10 +96,7 @@ fn shown(reading: &Reading<'_>, talk: &Value, at: i64) -> Option<Talk> {
         id: id(&talk["id"])?,
         seen: messages.iter().flat_map(|message| instagram::message(account, &with, message, at)).collect(),
         listed: messages.iter().filter_map(|message| id(&message["id"])).collect(),
-        oldest: messages
-            .iter()
-            .filter_map(|said| Some((instagram::time(&said["created_time"])?, id(&said["id"])?)))
-            .min(),
+        oldest: messages.iter().filter_map(|said| Some((time(&said["created_time"])?, id(&said["id"])?))).min(),
         older: instagram::next(&talk["messages"]),
         with,
     })

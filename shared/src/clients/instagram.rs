@@ -129,10 +129,10 @@ fn refusal(status: u16, error: &Value, usage: Usage) -> SocialError {
         (17 | 32 | 613 | 80_001..=80_004, _) => SocialError::Limited { app: false, code, wait: usage.regain },
         (1 | 2, _) => SocialError::Transient { code },
         (100, 33) => SocialError::Missing,
-        (100, _) => SocialError::Parameter { code },
+        (100, _) => SocialError::Parameter { code, subcode },
         // Its code is that of a missing permission: only the words differ.
         (10, _) if words.contains("Not enough viewers") => SocialError::FewViewers,
-        (10 | 200..=299, _) => SocialError::Forbidden { code },
+        (10 | 200..=299, _) => SocialError::Forbidden { code, subcode },
         _ if status == 429 => SocialError::Limited { app: false, code: 429, wait: usage.regain },
         _ if status >= 500 || error["is_transient"] == true => SocialError::Transient { code: i64::from(status) },
         _ => SocialError::Refused { status, code },
@@ -166,11 +166,10 @@ mod tests {
             assert_eq!(of(code, 0), SocialError::Limited { app: false, code, wait: None });
         }
         assert_eq!(of(2, 0), SocialError::Transient { code: 2 });
-        assert_eq!((of(100, 33), of(100, 0)), (SocialError::Missing, SocialError::Parameter { code: 100 }));
-        assert_eq!(
-            (of(10, 0), of(200, 0)),
-            (SocialError::Forbidden { code: 10 }, SocialError::Forbidden { code: 200 })
-        );
+        assert_eq!((of(100, 33), of(100, 0)), (SocialError::Missing, SocialError::Parameter { code: 100, subcode: 0 }));
+        for (code, subcode) in [(10, 0), (10, 2_534_022), (200, 2_534_041)] {
+            assert_eq!(of(code, subcode), SocialError::Forbidden { code, subcode });
+        }
         assert_eq!(of(368, 0), SocialError::Refused { status: 400, code: 368 });
         let few =
             json!({ "error": { "code": 10, "message": "(#10) Not enough viewers for the media to show insights" } });

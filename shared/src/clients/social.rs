@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use http::{HeaderMap, header};
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
@@ -53,16 +53,20 @@ pub enum SocialError {
     #[error("the platform has no such object")]
     Missing,
     /// A parameter is not accepted, such as a metric that is gone.
-    #[error("the platform does not accept a parameter: {code}")]
+    #[error("the platform does not accept a parameter: {code} {subcode}")]
     Parameter {
         /// Its code.
         code: i64,
+        /// What it says more exactly, 0 if nothing.
+        subcode: i64,
     },
-    /// The token does not allow this.
-    #[error("the platform does not permit this: {code}")]
+    /// The token, or the platform's rules, do not allow this.
+    #[error("the platform does not permit this: {code} {subcode}")]
     Forbidden {
         /// Its code.
         code: i64,
+        /// What it says more exactly, 0 if nothing.
+        subcode: i64,
     },
     /// Too few people saw a post for figures.
     #[error("too few people saw it")]
@@ -186,6 +190,14 @@ pub fn count(value: &Value) -> Option<i64> {
 #[must_use]
 pub fn text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.is_empty())
+}
+
+/// A time as Meta writes it, in `2026-11-30T10:11:12+0000`, which is not that of RFC 3339.
+#[must_use]
+pub fn time(value: &Value) -> Option<DateTime<Utc>> {
+    let text = value.as_str()?;
+    let parsed = DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%z").or_else(|_| DateTime::parse_from_rfc3339(text));
+    Some(parsed.ok()?.to_utc())
 }
 
 /// As a segment of a path.

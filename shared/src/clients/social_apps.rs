@@ -126,7 +126,9 @@ impl From<SocialError> for AppError {
             SocialError::Token { code } => Self::GrantRefused { code },
             SocialError::Malformed => Self::Malformed,
             SocialError::Refused { status, code } => Self::Refused { status, code },
-            SocialError::Parameter { code } | SocialError::Forbidden { code } => Self::Refused { status: 400, code },
+            SocialError::Parameter { code, .. } | SocialError::Forbidden { code, .. } => {
+                Self::Refused { status: 400, code }
+            }
             SocialError::Missing | SocialError::FewViewers => Self::Refused { status: 400, code: 0 },
         }
     }

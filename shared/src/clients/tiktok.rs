@@ -105,11 +105,11 @@ fn displayed(exchanged: &Exchange) -> Result<Answer, SocialError> {
         Some("ok") => Ok(answer(exchanged, &body["data"])),
         Some("access_token_invalid") => Err(SocialError::Token { code: i64::from(status) }),
         Some("scope_not_authorized" | "scope_permission_missed") => {
-            Err(SocialError::Forbidden { code: i64::from(status) })
+            Err(SocialError::Forbidden { code: i64::from(status), subcode: 0 })
         }
         Some("rate_limit_exceeded") => Err(SocialError::Limited { app: false, code: 429, wait: None }),
         Some("internal_error") => Err(SocialError::Transient { code: i64::from(status) }),
-        Some("invalid_params") => Err(SocialError::Parameter { code: i64::from(status) }),
+        Some("invalid_params") => Err(SocialError::Parameter { code: i64::from(status), subcode: 0 }),
         _ => Err(of_status(status)),
     }
 }
@@ -122,8 +122,8 @@ fn managed(exchanged: &Exchange) -> Result<Answer, SocialError> {
         0 => return Ok(answer(exchanged, &body["data"])),
         40_102 | 40_104 | 40_105 | 40_110 => SocialError::Token { code },
         40_016 | 40_100 | 40_133 => SocialError::Limited { app: false, code, wait: None },
-        40_001 | 40_003 => SocialError::Forbidden { code },
-        40_002 => SocialError::Parameter { code },
+        40_001 | 40_003 => SocialError::Forbidden { code, subcode: 0 },
+        40_002 => SocialError::Parameter { code, subcode: 0 },
         50_000.. => SocialError::Transient { code },
         _ => SocialError::Refused { status: exchanged.status, code },
     })
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(displayed(&exchanged(200, ok)).unwrap().body["user"]["likes_count"], 7);
         let of = |status, code: &str| displayed(&exchanged(status, json!({ "error": { "code": code } }))).unwrap_err();
         assert_eq!(of(401, "access_token_invalid"), SocialError::Token { code: 401 });
-        assert_eq!(of(401, "scope_not_authorized"), SocialError::Forbidden { code: 401 });
+        assert_eq!(of(401, "scope_not_authorized"), SocialError::Forbidden { code: 401, subcode: 0 });
         assert_eq!(of(429, "rate_limit_exceeded"), SocialError::Limited { app: false, code: 429, wait: None });
         assert_eq!(of(500, "internal_error"), SocialError::Transient { code: 500 });
     }
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(of(40_100), SocialError::Limited { app: false, code: 40_100, wait: None });
         assert_eq!(
             (of(40_001), of(40_002)),
-            (SocialError::Forbidden { code: 40_001 }, SocialError::Parameter { code: 40_002 })
+            (SocialError::Forbidden { code: 40_001, subcode: 0 }, SocialError::Parameter { code: 40_002, subcode: 0 })
         );
         assert_eq!(of(50_000), SocialError::Transient { code: 50_000 });
         assert_eq!(managed(&exchanged(200, json!({}))).unwrap_err(), SocialError::Malformed);
