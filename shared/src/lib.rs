@@ -21,6 +21,7 @@ pub mod config;
 pub mod db;
 #[cfg(feature = "documents")]
 pub mod documents;
+pub mod download;
 pub mod envelope;
 pub mod functions;
 pub mod http;

@@ -32,11 +32,15 @@ pub(crate) fn install_tls_provider() {
 /// # Errors
 /// If the system's certificates cannot be read.
 pub fn http_client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    client_builder(timeout).build()
+}
+
+/// As [`http_client`], for one that needs more settings.
+pub(crate) fn client_builder(timeout: Duration) -> reqwest::ClientBuilder {
     install_tls_provider();
     reqwest::Client::builder()
         .connect_timeout(timeout.min(Duration::from_secs(5)))
         .timeout(timeout)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent("spine")
-        .build()
 }
