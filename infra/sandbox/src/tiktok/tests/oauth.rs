@@ -182,7 +182,7 @@ async fn platform_a_exchanges_a_code_once_and_rotates_refresh_tokens() {
     let second = app.refresh(&old).await.text_of("refresh_token");
     assert_ne!(second, old);
     app.refresh(&old).await.oauth_error("invalid_grant");
-    assert_eq!(app.tiktok.refresh_tokens(&app.account.open_id, A), [second.clone()]);
+    assert_eq!(app.tiktok.refresh_tokens(&app.account.open_id, A), [second.as_str()]);
     app.tiktok.advance(180 * DAY);
     app.refresh(&second).await.oauth_error("invalid_grant");
     let late = app.code(A);
@@ -258,7 +258,7 @@ async fn the_answer_to_a_refresh_is_lost_and_the_token_rotated_all_the_same() {
     let form = app.display_form(&[("grant_type", "refresh_token"), ("refresh_token", &issued.refresh_token)]);
     app.tiktok.arrange(Call::Token, Fault::Dropped, Calls::Next(1));
     assert_eq!(send(app.address, "POST", "/v2/oauth/token/", &headers, &form).await, "");
-    assert_eq!(app.tiktok.refresh_tokens(&app.account.open_id, A), [issued.refresh_token.clone()]);
+    assert_eq!(app.tiktok.refresh_tokens(&app.account.open_id, A), [issued.refresh_token.as_str()]);
     app.tiktok.lose_next_token_answer();
     assert_eq!(send(app.address, "POST", "/v2/oauth/token/", &headers, &form).await, "");
     let live = app.tiktok.refresh_tokens(&app.account.open_id, A);
