@@ -53,8 +53,8 @@ pub enum Fault {
     Lost,
     /// It is not carried out, and the connection is closed likewise.
     Dropped,
-    /// The connection is closed likewise, and it is carried out so many seconds later by the sandbox's clock: at the next call, act or
-    /// look at what was sent from then on.
+    /// The connection is closed likewise, and it is carried out so many seconds later by the sandbox's clock. Nothing runs by itself: the
+    /// first call, delivery, move of the clock by hand, or look at what was sent or happened from then on carries it out.
     Late(i64),
     /// It is answered once the gate is opened.
     Held(Gate),

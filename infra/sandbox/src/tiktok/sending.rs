@@ -61,7 +61,7 @@ pub(super) fn message(account: &Account, token: &Token, body: &[u8]) -> Result<W
     let referenced = asked.contains_key("referenced_message_info");
     let answered = referenced.then(|| object(&asked, "referenced_message_info", "referenced_message_id"));
     let talk = account.talks.iter().find(|talk| talk.id == conversation).ok_or_else(|| invalid("recipient"))?;
-    // Only who was written to may write.
+    // An account answers a person who wrote first, and never begins.
     if talk.closed || !talk.begun {
         return Err(Refusal::closed());
     }
@@ -143,7 +143,7 @@ impl World {
         Ok(data)
     }
 
-    /// `GET /media/`: a file, to whom has its address.
+    /// `GET /media/`: a file. Its address alone is enough, as with signed addresses.
     pub(super) fn file(&self, id: Option<&str>) -> Response {
         match id.and_then(|id| self.files.get(id)) {
             Some(file) => ([(header::CONTENT_TYPE, file.kind.clone())], file.bytes.clone()).into_response(),

@@ -1,6 +1,8 @@
 mod faults;
 mod figures;
+mod oauth;
 mod reading;
+mod sending;
 mod webhooks;
 
 use std::{net::SocketAddr, sync::Arc};

@@ -1,5 +1,7 @@
 mod faults;
+mod oauth;
 mod reading;
+mod sending;
 mod webhooks;
 
 use std::{net::SocketAddr, sync::Arc};
