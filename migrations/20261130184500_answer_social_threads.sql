@@ -3,7 +3,7 @@
 -- Locks:   social_threads, social_capabilities and approvals exclusively, for the moment that a constraint, a column, a policy or a trigger takes;
 --          permissions and data_ownership exclusively, for an insert each.
 -- Rollout: expand.
--- Undo:    drop the table, trigger, functions and columns of this file; make approvals_select, approval_details and approval_to_decide as they were.
+-- Undo:    drop the table, trigger, functions and columns of this file; make approvals_select, approval_details, approval_to_decide and begin_accounting_write as they were.
 
 set local role spine_owner;
 
@@ -126,6 +126,8 @@ create policy social_capabilities_definer_select on public.social_capabilities f
 grant select on public.social_capabilities, public.social_account_capabilities to spine_definer;
 grant select (api, scopes, region) on public.social_accounts to spine_definer;
 grant select (id, platform_id, message_type, content, deleted_at) on public.social_messages to spine_definer;
+create policy social_message_keys_definer_select on public.social_message_keys for select to spine_definer using (true);
+grant select (org_id, account_id, platform_id, message_id, received_at) on public.social_message_keys to spine_definer;
 
 alter table public.data_ownership no force row level security;
 insert into public.data_ownership (table_name, column_name, owner) values
@@ -138,6 +140,12 @@ alter policy approvals_select on public.approvals
            and case kind when 'voucher' then (select app.may('accounting:read')) or client_id = any ((select app.my_consulted_client_ids())::uuid[])
                          when 'message' then (select app.may('social:read'))
                          else false end);
+
+-- An agent follows what becomes of its drafts.
+create policy approvals_agent_select on public.approvals for select to spine_agent
+    using (org_id = (select app.agent_org_id()) and kind = 'message' and proposed_by_agent = (select app.agent_id())
+           and (select app.agent_may('social:draft')));
+grant select on public.approvals to spine_agent;
 
 reset role;
 grant create on schema public to spine_definer;
@@ -278,7 +286,6 @@ create function app.queue_social_reply(p_reply public.social_replies, p_user uui
     language sql volatile security definer set search_path = '' as $$
     insert into public.jobs (org_id, job_type, payload, max_attempts, unique_key, created_by)
     values (p_reply.org_id, 'social_reply', jsonb_build_object('reply_id', p_reply.id), 20, p_reply.id::text, p_user)
-    on conflict (org_id, job_type, unique_key) where unique_key is not null do update set unique_key = excluded.unique_key
     returning id
 $$;
 
@@ -424,9 +431,9 @@ end
 $$;
 comment on function app.claim_approval(uuid, text, bytea, boolean) is 'Takes an approval to execute it, if that still may be done. Why not, by its code.';
 
--- Writes down that a reply is being sent, if it still may be; then it may be sent once. `p_searched`: it was sent before, and the platform has not
--- got it. `refused` says why not: not_open; thread_busy, while another is in flight in the thread; or what stands in its way.
-create function app.begin_social_reply(p_id uuid, p_searched boolean, p_seen text[], out refused text, out approval_id uuid, out sent_at timestamptz,
+-- Writes down that a reply is being sent, if it still may be; then it may be sent once. `p_searched_at`: it was sent at that time, and the platform
+-- has not got it; of two that have searched, one sends. `refused` says why not: not_open; thread_busy, while another is in flight in the thread; or what stands in its way.
+create function app.begin_social_reply(p_id uuid, p_searched_at timestamptz, p_seen text[], out refused text, out approval_id uuid, out sent_at timestamptz,
                                        out attempts integer)
     language plpgsql volatile security definer set search_path = '' set enable_seqscan = off as $$
 #variable_conflict use_column
@@ -442,7 +449,8 @@ begin
     select a.id, a.status into approval_id, v_was from public.approvals a
      where a.org_id = v_org and a.subject_id = p_id and a.subject_table = 'social_replies' order by a.created_at desc limit 1 for update;
     select * into r from public.social_replies x where x.id = p_id and x.org_id = v_org for update;
-    if r.id is null or r.ended_at is not null or r.status <> all (case when p_searched then array['sending', 'unknown'] else array['queued'] end)
+    if r.id is null or r.ended_at is not null or r.sent_at is distinct from p_searched_at
+       or r.status <> all (case when p_searched_at is null then array['queued'] else array['sending', 'unknown'] end)
        or r.created_by_agent is not null and approval_id is null then
         refused := 'not_open';
         return;
@@ -473,7 +481,7 @@ begin
     end;
 end
 $$;
-comment on function app.begin_social_reply(uuid, boolean, text[]) is 'Writes down that a reply is being sent, if it still may be: then it may be sent once.';
+comment on function app.begin_social_reply(uuid, timestamptz, text[]) is 'Writes down that a reply is being sent, if it still may be: then it may be sent once.';
 
 -- Says what came of a reply: `sent`, with what the platform calls it; `failed`, with why; `unknown`, if the platform did not answer; `lost`, if it will
 -- not be known; `unsent`, if it is certain that the platform has not got it. False if it has ended.
@@ -521,10 +529,55 @@ end
 $$;
 comment on function app.end_social_reply(uuid, text, text, text) is 'Says what came of a reply. False if it has ended.';
 
+-- As before; and of two workers that have searched for a voucher, one sends it.
+create or replace function app.begin_accounting_write(p_id uuid, p_next_number bigint, p_searched boolean, out payload jsonb, out token text, out refused text)
+    language plpgsql volatile security definer set search_path = '' as $$
+#variable_conflict use_column
+declare
+    e public.accounting_executions;
+    t record;
+begin
+    select * into e from public.accounting_executions x where x.approval_id = p_id and x.org_id = app.service_org() for update;
+    if e.ended_at is not null or e.sent_at is not null and not p_searched
+       -- Another has searched as well, and sends it.
+       or p_searched and e.sent_at > clock_timestamp() - interval '1 minute' then
+        refused := 'not_approved';
+        return;
+    end if;
+    if e.approval_id is null then
+        -- First its place in the series: what is in flight there may be waited for, so that the approval stays as it is.
+        insert into public.accounting_executions (approval_id, org_id, client_id, external_tenant_id, series, year_id, voucher_date, token, next_number, sent_at, attempts)
+        select a.id, a.org_id, w.client_id, w.external_tenant_id, w.payload ->> 'series', (w.payload ->> 'year_id')::bigint,
+               (w.payload ->> 'date')::date, w.token, p_next_number, clock_timestamp(), 1
+          from public.approvals a join public.accounting_writes w on w.org_id = a.org_id and w.id = a.subject_id
+         where a.id = p_id and a.org_id = app.service_org() and a.status in ('approved', 'overdue')
+        on conflict (org_id, external_tenant_id, series) where ended_at is null do nothing;
+        if not found and exists (select from public.approvals a where a.id = p_id and a.org_id = app.service_org() and a.status in ('approved', 'overdue')) then
+            refused := 'series_busy';
+            return;
+        end if;
+    end if;
+    select * into t from app.take_approval(p_id, e.approval_id is not null);
+    refused := t.refused;
+    if refused is not null then
+        if e.approval_id is null then
+            delete from public.accounting_executions x where x.approval_id = p_id and x.org_id = app.service_org();
+        end if;
+        return;
+    end if;
+    if e.approval_id is not null then
+        update public.accounting_executions x set sent_at = clock_timestamp(), next_number = p_next_number, attempts = x.attempts + 1
+         where x.approval_id = p_id;
+    end if;
+    payload := t.payload;
+    token := (select x.token from public.accounting_executions x where x.approval_id = p_id);
+end
+$$;
+
 grant execute on function public.answer_social_thread(uuid, text, text, uuid), public.cancel_social_reply(uuid) to authenticated, spine_caller;
 grant execute on function public.draft_social_reply(uuid, text, text, uuid, interval) to spine_agent;
 grant execute on function app.draft_social_reply_as(uuid, uuid, uuid, text, text, uuid, text, interval),
-    app.begin_social_reply(uuid, boolean, text[]), app.end_social_reply(uuid, text, text, text) to spine_service;
+    app.begin_social_reply(uuid, timestamptz, text[]), app.end_social_reply(uuid, text, text, text) to spine_service;
 
 reset role;
 revoke create on schema public from spine_definer;

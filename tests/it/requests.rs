@@ -30,6 +30,8 @@ const ACCOUNT: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0003)
 
 /// A conversation of it.
 const THREAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0004);
+/// A reply in it that waits.
+const REPLY: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0003);
 
 /// The routes of the table in docs/FEATURES.md, each with the methods it takes.
 pub(crate) fn routes() -> BTreeMap<String, BTreeSet<Method>> {
@@ -78,6 +80,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
     app.stack.queue("accounting").unwrap().pause();
     app.stack.fortnox.pause();
     app.stack.social.pause();
+    app.stack.queue("social-replies").unwrap().pause();
     let upload = app.upload(&token, &small_photo()).await;
     let render = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await.expect(202);
     let id = render["id"].as_str().unwrap();
@@ -91,13 +94,17 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
              update render_requests set status = 'failed' where id = '{id}';
              insert into lead_capacity (org_id, user_id, max_open) values ('{NORD}', '{}', 1000);
              insert into leads (id, org_id, client_name) values ('{LEAD}', '{NORD}', 'Lead');
-             insert into social_accounts (id, org_id, platform, platform_id, username) values ('{ACCOUNT}', '{NORD}', 'instagram', '1', 'nord');
-             insert into social_threads (id, org_id, account_id, thread_id, kind, last_message_at)
-             values ('{THREAD}', '{NORD}', '{ACCOUNT}', 'dm:1', 'message', '2026-11-29 12:00+00');
+             insert into social_accounts (id, org_id, platform, platform_id, username, scopes)
+             values ('{ACCOUNT}', '{NORD}', 'instagram', '1', 'nord', '{{instagram_business_basic,instagram_business_manage_messages}}');
+             insert into social_threads (id, org_id, account_id, thread_id, kind, counterpart_id, last_message_at, last_incoming_at)
+             values ('{THREAD}', '{NORD}', '{ACCOUNT}', 'dm:1', 'message', '1', '2026-11-29 12:00+00', now());
+             insert into social_replies (id, org_id, account_id, thread_id, kind, target_id, content, created_by)
+             values ('{REPLY}', '{NORD}', '{ACCOUNT}', '{THREAD}', 'message', '1', 'Hello', '{}');
              insert into org_integrations (org_id, provider, status, external_tenant_id) values ('{NORD}', 'fortnox', 'connected', '1');
              update organizations set stripe_customer_id = '{customer}' where id = '{NORD}'",
             render["job"]["id"].as_str().unwrap(),
-            SVEN.id
+            SVEN.id,
+            OLGA.id
         ))
         .await;
     let ask = |route: &'static str, path: String, body: Option<Value>, other: Value| {
@@ -174,6 +181,18 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
         ask(
             "/v1/social/accounts/{id}/fetch",
             format!("/v1/social/accounts/{ACCOUNT}/fetch"),
+            None,
+            json!({ "again": true }),
+        ),
+        ask(
+            "/v1/social/replies",
+            "/v1/social/replies".to_owned(),
+            Some(json!({ "thread_id": THREAD, "kind": "message", "text": "Hello" })),
+            json!({ "thread_id": THREAD, "kind": "message", "text": "Hi" }),
+        ),
+        ask(
+            "/v1/social/replies/{id}/cancel",
+            format!("/v1/social/replies/{REPLY}/cancel"),
             None,
             json!({ "again": true }),
         ),
@@ -279,6 +298,8 @@ pub(crate) fn all(asks: &[Ask]) -> Vec<(Method, String, Option<Value>)> {
             "/v1/accounting/templates/{id}/problems" => route.replace("{id}", &SUBMISSION.to_string()),
             "/v1/inbox/threads/{id}" => format!("/v1/inbox/threads/{THREAD}"),
             "/v1/inbox/search" => "/v1/inbox/search?q=word".to_owned(),
+            "/v1/social/replies" => format!("/v1/social/replies?thread={THREAD}"),
+            "/v1/social/replies/{id}" => format!("/v1/social/replies/{REPLY}"),
             "/v1/social/accounts/{id}/analytics" => {
                 format!("/v1/social/accounts/{ACCOUNT}/analytics?metric=reach&from=2026-11-29&to=2026-11-30")
             }

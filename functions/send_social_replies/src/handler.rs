@@ -127,11 +127,15 @@ async fn show(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<Sh
 /// `POST /v1/social/replies/{id}/cancel`: cancels a person's reply that has not been sent. Twice is once.
 async fn cancel(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<Shown>, ApiError> {
     let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
+    let keyed = http::idempotency(request, "POST /v1/social/replies/{id}/cancel")?;
     let reply = state.db.caller(&caller, async |tx| {
         if matches!(caller.identity, Identity::Agent { .. }) {
             return Err(ApiError::forbidden("people_only", "A person cancels a reply; an agent may not."));
         }
         let member = access::enter(tx, "social:answer").await?;
+        if let Some(keyed) = &keyed {
+            idempotency::remember(tx, member, keyed, id).await?;
+        }
         social_replies::cancel(tx, id).await?;
         Ok(social_replies::get(tx, member.org_id, id).await?)
     });

@@ -36,6 +36,8 @@ const MOST_ATTEMPTS: i32 = 3;
 const SENDING: Duration = Duration::from_secs(20);
 /// The longest that a call waits for its turn within this invocation.
 const MOST_WAIT: Duration = Duration::from_secs(2);
+/// How far calls about an account's conversations lie apart: it has two a second, and calls take unlike times to arrive.
+const TALKS_GAP: Duration = Duration::from_millis(550);
 /// How long the application rests where a platform does not say.
 const REST: Duration = Duration::from_secs(60);
 
@@ -73,7 +75,11 @@ pub(crate) async fn send(state: &State, held: &Held, plan: &Plan, deadline: Inst
         // To hide twice is to hide.
         let found = match plan.kind.as_str() {
             "hide" | "show" => Found::No,
-            _ => search(state, org_id, plan, token.as_ref(), sent_at).await?,
+            kind => {
+                let gap = if kind == "comment" { Duration::ZERO } else { TALKS_GAP };
+                take_turn(state, plan, gap).await?;
+                search(state, org_id, plan, token.as_ref(), sent_at).await?
+            }
         };
         match found {
             Found::Yes(id) => return Ok(Sent::Made(Some(id)).into()),
@@ -93,8 +99,8 @@ pub(crate) async fn send(state: &State, held: &Held, plan: &Plan, deadline: Inst
             return Ok(Sent::Lost("unanswered").into());
         }
     }
-    take_turn(state, plan).await?;
-    let begun = begin(state, held, plan, is_sent, deadline).await?;
+    take_turn(state, plan, Duration::ZERO).await?;
+    let begun = begin(state, held, plan, deadline).await?;
     match (begun.as_deref(), &token) {
         (None, Some(token)) => post(state, org_id, plan, token).await,
         // The database has the account as connected, so that it was connected again at this moment.
@@ -104,13 +110,7 @@ pub(crate) async fn send(state: &State, held: &Held, plan: &Plan, deadline: Inst
 }
 
 /// Writes the intent down, in a transaction of its own: it stands before anything is sent. Returns why it may not be sent.
-async fn begin(
-    state: &State,
-    held: &Held,
-    plan: &Plan,
-    searched: bool,
-    deadline: Instant,
-) -> Result<Option<String>, Stop> {
+async fn begin(state: &State, held: &Held, plan: &Plan, deadline: Instant) -> Result<Option<String>, Stop> {
     if deadline.saturating_duration_since(Instant::now()) < SENDING {
         return Err(later(state, Duration::ZERO, "no_time_left"));
     }
@@ -120,10 +120,10 @@ async fn begin(
         .service(org_id, async |tx| {
             held.go_on(tx).await?;
             let mut seen = plan.seen_ids.clone();
-            if !searched && plan.content.is_some() {
+            if plan.sent_at.is_none() && plan.content.is_some() {
                 seen = social_replies::same_words(tx, org_id, plan, None).await?;
             }
-            Ok::<_, Stop>(social_replies::begin(tx, id, searched, &seen).await?.refused)
+            Ok::<_, Stop>(social_replies::begin(tx, id, plan.sent_at, &seen).await?.refused)
         })
         .await
 }
@@ -152,10 +152,11 @@ fn barred(state: &State, is_sent: bool, refused: &str) -> Result<Done, Stop> {
     Ok(if is_sent { Sent::Lost(code) } else { Sent::Failed(code) }.into())
 }
 
-async fn take_turn(state: &State, plan: &Plan) -> Result<(), Stop> {
-    let turn = state.db.directory(async |tx| {
-        social::take_turn(tx, &plan.platform, &plan.account_platform_id, Duration::ZERO, MOST_WAIT).await
-    });
+/// Waits for the account's turn to call the platform; the one after it follows `gap` later.
+async fn take_turn(state: &State, plan: &Plan, gap: Duration) -> Result<(), Stop> {
+    let turn = state
+        .db
+        .directory(async |tx| social::take_turn(tx, &plan.platform, &plan.account_platform_id, gap, MOST_WAIT).await);
     let turn = turn.await?;
     if turn.wait > MOST_WAIT {
         return Err(later(state, turn.wait, turn.why.as_deref().unwrap_or("platform_busy")));

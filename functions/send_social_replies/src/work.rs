@@ -125,7 +125,8 @@ impl Replies<'_> {
         let seen = match (plan.kind.as_str(), id) {
             ("hide" | "show", _) => Observation {
                 platform_id: plan.target_id.clone(),
-                at,
+                // The platform's clock is read to the second, in which it may have been changed before.
+                at: at.max(now.timestamp_millis()),
                 hidden: Some(plan.kind == "hide"),
                 ..Observation::default()
             },

@@ -258,16 +258,22 @@ pub struct Begun {
     pub approval_id: Option<Uuid>,
 }
 
-/// Writes down that a reply is being sent, if it still may be. `searched`: it was sent before, and the platform has not got it.
+/// Writes down that a reply is being sent, if it still may be. `searched_at`: it was sent at that time, and the platform has not got it; of two
+/// that have searched, one sends.
 ///
 /// # Errors
 /// [`StoreError::Database`].
-pub async fn begin(tx: &mut ServiceTx, id: Uuid, searched: bool, seen: &[String]) -> Result<Begun, StoreError> {
+pub async fn begin(
+    tx: &mut ServiceTx,
+    id: Uuid,
+    searched_at: Option<DateTime<Utc>>,
+    seen: &[String],
+) -> Result<Begun, StoreError> {
     let begun = sqlx::query_as!(
         Begun,
         "select refused, approval_id from app.begin_social_reply($1, $2, $3)",
         id,
-        searched,
+        searched_at,
         seen
     );
     Ok(begun.fetch_one(tx.conn()?).await?)

@@ -2,6 +2,7 @@
 
 use integration_tests::{
     TestApp,
+    acting::Actor,
     people::{ADAM, CLEO, LIVING, NORD, OLGA, OSCAR, Person, RENATA, UMA},
 };
 use reqwest::Method;
@@ -183,6 +184,20 @@ async fn a_voucher_that_did_not_arrive_is_sent_again_only_after_two_minutes_and_
         assert_eq!(posts(&app), sent, "{ago}");
     }
     assert_eq!((status(&app, id).await.as_str(), written(&app, company).len()), ("executed", 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_workers_that_have_searched_for_a_voucher_one_sends_it() {
+    let app = TestApp::start().await;
+    office(&app).await;
+    app.stack.sandbox.fortnox.arrange(Call::Voucher, Fault::BadGateway, Calls::Next(1));
+    let id = approved(&app, &voucher()).await;
+    sent_ago(&app, "121 seconds").await;
+    let begin = format!("select refused from app.begin_accounting_write('{id}', 1, true)");
+    for refused in [Value::Null, json!("not_approved")] {
+        let begun = app.db.ask(&Actor::service(NORD), &begin).await.unwrap();
+        assert_eq!(begun[0]["refused"], refused);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
