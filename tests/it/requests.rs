@@ -31,7 +31,7 @@ const ACCOUNT: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0003)
 /// A conversation of it.
 const THREAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0004);
 /// A reply in it that waits.
-const REPLY: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0003);
+const REPLY: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0005);
 
 /// The routes of the table in docs/FEATURES.md, each with the methods it takes.
 pub(crate) fn routes() -> BTreeMap<String, BTreeSet<Method>> {
