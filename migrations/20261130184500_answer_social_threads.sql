@@ -131,8 +131,7 @@ grant select (org_id, account_id, platform_id, message_id, received_at) on publi
 
 alter table public.data_ownership no force row level security;
 insert into public.data_ownership (table_name, column_name, owner) values
-    ('social_replies', null, 'system'), ('social_replies', 'content', 'agent'), ('social_replies', 'created_by_agent', 'agent'),
-    ('social_replies', 'model', 'agent');
+    ('social_replies', null, 'system');
 alter table public.data_ownership force row level security;
 
 alter policy approvals_select on public.approvals

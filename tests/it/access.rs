@@ -57,13 +57,16 @@ async fn every_function_of_the_data_api_is_callable_by_those_it_is_declared_for_
         ("accept_invitation", people),
         ("add_client_consultant_safe", people),
         ("allow_own_approvals", people),
+        ("answer_social_thread", people),
         ("approve", people),
         ("archive_old_projects", &["authenticated", "spine_caller", "spine_service"]),
+        ("cancel_social_reply", people),
         ("check_accounting_mappings", people),
         ("create_client_with_context", people),
         ("create_invitation", people),
         ("create_organization_with_context", people),
         ("decide_approvals", people),
+        ("draft_social_reply", &["spine_agent"]),
         ("increment_render_counter", functions),
         ("issue_agent_token", people),
         ("log_audit_action", functions),
@@ -135,6 +138,8 @@ async fn nobody_without_a_standing_session_of_an_account_gets_anything_done() {
         format!("public.refuse('{NOBODY}')"),
         "public.allow_own_approvals(true)".to_owned(),
         "public.search_social_messages('word')".to_owned(),
+        format!("public.answer_social_thread('{NOBODY}', 'message', 'x')"),
+        format!("public.cancel_social_reply('{NOBODY}')"),
     ];
     let still = db.still().await;
     for (caller, code) in &callers {

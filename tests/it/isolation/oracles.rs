@@ -200,8 +200,10 @@ async fn a_function_of_the_data_api_answers_alike_for_an_id_of_another_organisat
     // A question mark for each id.
     let calls = [
         "add_client_consultant_safe(?, ?)",
+        "answer_social_thread(?, 'message', 'x')",
         "approve(?, '')",
         "archive_old_projects(?)",
+        "cancel_social_reply(?)",
         "check_accounting_mappings(?)",
         "create_client_with_context(?, 'New')",
         "create_client_with_context('NORD', 'New', id => ?)",
