@@ -166,6 +166,9 @@ impl Stack {
         let mail_url = format!("smtp://{}:{}@{mail_at}", mail::USER, sandbox.mailbox.password().get());
         let integration_key = kept_key(&config.directory.join("integration.key"))?;
         sandbox.fortnox.set_redirect_uri(&format!("{url}/oauth/fortnox/callback"));
+        sandbox.instagram.register(&format!("{url}/oauth/instagram/callback"));
+        sandbox.tiktok.register(tiktok::Platform::Display, &format!("{url}/oauth/tiktok/callback"));
+        sandbox.tiktok.register(tiktok::Platform::Business, &format!("{url}/oauth/tiktok-business/callback"));
         for (secret, value) in [
             (Secret::DatabaseUrl, &database_url),
             (Secret::MongodbUri, &mongodb_uri),
@@ -185,6 +188,13 @@ impl Stack {
         ] {
             sandbox.secrets.set(secret.name(), value);
         }
+        for (name, secret) in [
+            ("INSTAGRAM_CLIENT_SECRET", sandbox.instagram.client_secret()),
+            ("TIKTOK_CLIENT_SECRET", sandbox.tiktok.client_secret()),
+            ("TIKTOK_BUSINESS_CLIENT_SECRET", sandbox.tiktok.business_client_secret()),
+        ] {
+            sandbox.secrets.set(name, &secret.get());
+        }
         let mut environment: Environment = [
             ("SECRETS_ARN", secrets::ARN.to_owned()),
             ("AWS_ENDPOINT_URL_SECRETS_MANAGER", through("secrets")),
@@ -201,10 +211,15 @@ impl Stack {
             ("FORTNOX_CLIENT_ID", sandbox.fortnox.client_id()),
             ("FORTNOX_REDIRECT_URL", sandbox.fortnox.redirect_uri()),
             ("FORTNOX_RETURN_ORIGINS", "http://localhost:3000".to_owned()),
+            ("INSTAGRAM_WWW_URL", through("instagram")),
+            ("INSTAGRAM_API_URL", through("instagram")),
             ("INSTAGRAM_GRAPH_URL", through("instagram")),
+            ("INSTAGRAM_CLIENT_ID", sandbox.instagram.client_id()),
+            ("TIKTOK_WWW_URL", through("tiktok")),
             ("TIKTOK_API_URL", through("tiktok")),
             ("TIKTOK_BUSINESS_URL", through("tiktok")),
             ("TIKTOK_CLIENT_KEY", sandbox.tiktok.client_key()),
+            ("TIKTOK_BUSINESS_CLIENT_ID", sandbox.tiktok.business_client_id()),
             ("MAIL_FROM", "Spine <no-reply@spine.example>".to_owned()),
             ("APP_URL", "http://localhost:3000".to_owned()),
             ("STORAGE_S3_ENDPOINT", through("storage")),

@@ -1,7 +1,7 @@
 //! What the social platforms have in common as servers: they remember what they were asked, and some calls go wrong.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     hash::Hash,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -40,7 +40,7 @@ pub struct Recorded {
     pub query: String,
     /// For which account its token speaks, expired or not.
     pub account: Option<String>,
-    /// The status it was answered with, or 0 if it was not answered yet. Also that of an answer that was lost.
+    /// The status it was answered with, or 0 if it was not carried out, or not yet. Also that of an answer that was lost.
     pub status: u16,
     /// The body.
     pub body: String,
@@ -49,8 +49,13 @@ pub struct Recorded {
 /// What goes wrong with a call.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// It is answered, and the connection is closed before a byte of the answer.
+    /// It is carried out, and the connection is closed before a byte of the answer.
     Lost,
+    /// It is not carried out, and the connection is closed likewise.
+    Dropped,
+    /// The connection is closed likewise, and it is carried out so many seconds later by the sandbox's clock: at the next call, act or
+    /// look at what was sent from then on.
+    Late(i64),
     /// It is answered once the gate is opened.
     Held(Gate),
     /// It is answered this much later.
@@ -61,6 +66,30 @@ pub enum Fault {
     Transient(i64),
     /// It is refused as if the rate were too high.
     RateLimited,
+}
+
+/// How something was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SentKind {
+    /// A message to a person at Instagram, and in a conversation at TikTok.
+    Message,
+    /// A message to a person who commented, named by the comment.
+    PrivateReply,
+    /// A public answer to a comment.
+    Reply,
+}
+
+/// Something that the application sent through the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// The id that it got.
+    pub id: String,
+    /// How.
+    pub kind: SentKind,
+    /// The person, the conversation or the comment that the request named.
+    pub to: String,
+    /// What it says.
+    pub text: String,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,15 +107,28 @@ pub(crate) trait Provider: Send + Sync + 'static {
     /// For which account the request's token speaks.
     fn account_of(&self, uri: &Uri, headers: &HeaderMap) -> Option<String>;
     /// The kinds that a request belongs to, the narrowest first.
-    fn kinds(&self, path: &str) -> Vec<Self::Call>;
+    fn kinds(&self, method: &Method, path: &str) -> Vec<Self::Call>;
+    /// The grant that a request for tokens names.
+    fn grant(&self, uri: &Uri, body: &[u8]) -> Option<String>;
     /// How it words a fault that keeps it from answering.
     fn refuse(&self, fault: &Fault, path: &str) -> Option<Response>;
     fn respond(&self, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Response;
 }
 
+/// A request that is carried out later.
+struct Later {
+    due: i64,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
 /// What was asked, and what is to go wrong.
 pub(crate) struct Front<C> {
     log: Mutex<(VecDeque<Recorded>, usize)>,
+    token_requests: Mutex<BTreeMap<String, usize>>,
+    later: Mutex<Vec<Later>>,
     plans: Mutex<HashMap<C, Plan<Fault>>>,
     /// The status it answers with until this moment.
     outage: Mutex<Option<(u16, i64)>>,
@@ -97,6 +139,8 @@ impl<C> Default for Front<C> {
     fn default() -> Self {
         Self {
             log: Mutex::default(),
+            token_requests: Mutex::default(),
+            later: Mutex::default(),
             plans: Mutex::default(),
             outage: Mutex::default(),
             held: watch::Sender::default(),
@@ -107,6 +151,11 @@ impl<C> Default for Front<C> {
 impl<C: Copy + Eq + Hash> Front<C> {
     pub(crate) fn requests(&self) -> Vec<Recorded> {
         lock(&self.log).0.iter().cloned().collect()
+    }
+
+    /// How many requests for tokens there were, by grant, answered or refused.
+    pub(crate) fn token_requests(&self) -> BTreeMap<String, usize> {
+        lock(&self.token_requests).clone()
     }
 
     pub(crate) fn arrange(&self, call: C, fault: Fault, calls: Calls) {
@@ -159,6 +208,16 @@ impl<C: Copy + Eq + Hash> Front<C> {
     }
 }
 
+/// Carries out the late requests whose time has come.
+pub(crate) fn catch_up<P: Provider>(provider: &P) {
+    let now = provider.clock();
+    let mut due: Vec<Later> = lock(&provider.front().later).extract_if(.., |later| later.due <= now).collect();
+    due.sort_by_key(|later| later.due);
+    for later in due {
+        provider.respond(&later.method, &later.uri, &later.headers, &later.body);
+    }
+}
+
 pub(crate) fn router<P: Provider>(provider: &Arc<P>, script: &Arc<Script>) -> Router {
     let router = Router::new().fallback(answer::<P>).with_state(Arc::clone(provider));
     script.direct(router).layer(from_fn_with_state(Arc::clone(provider), record::<P>))
@@ -170,6 +229,9 @@ async fn record<P: Provider>(State(provider): State<Arc<P>>, request: Request, n
     let Ok(body) = to_bytes(body, MAX_REQUEST).await else { return StatusCode::PAYLOAD_TOO_LARGE.into_response() };
     let query = parts.uri.query().unwrap_or_default();
     let shown: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("access_token=")).collect();
+    if let Some(grant) = provider.grant(&parts.uri, &body) {
+        *lock(&provider.front().token_requests).entry(grant).or_default() += 1;
+    }
     let at = provider.clock();
     let place = provider.front().record(Recorded {
         at,
@@ -181,7 +243,9 @@ async fn record<P: Provider>(State(provider): State<Arc<P>>, request: Request, n
         body: String::from_utf8_lossy(&body).into_owned(),
     });
     let mut response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    provider.front().answered(place, response.status().as_u16());
+    if response.extensions().get::<NotDone>().is_none() {
+        provider.front().answered(place, response.status().as_u16());
+    }
     let date = DateTime::from_timestamp_millis(at).unwrap_or_default().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     if let Ok(date) = HeaderValue::from_str(&date) {
         response.headers_mut().insert(header::DATE, date);
@@ -197,9 +261,16 @@ async fn answer<P: Provider>(
     body: Bytes,
 ) -> Response {
     let front = provider.front();
-    let fault = front.meet(&provider.kinds(uri.path()), provider.clock());
+    catch_up(&*provider);
+    let fault = front.meet(&provider.kinds(&method, uri.path()), provider.clock());
     match &fault {
         Some(Fault::Down(status)) => return down(*status),
+        Some(Fault::Dropped) => return not_done(),
+        Some(Fault::Late(seconds)) => {
+            let due = provider.clock() + seconds * 1000;
+            lock(&front.later).push(Later { due, method, uri, headers, body });
+            return not_done();
+        }
         Some(Fault::Slow(by)) => tokio::time::sleep(*by).await,
         Some(fault) => {
             if let Some(refused) = provider.refuse(fault, uri.path()) {
@@ -225,6 +296,16 @@ fn down(status: u16) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     let page = format!("<!DOCTYPE html><html><head><title>Error</title></head><body><h1>{status}</h1></body></html>");
     (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
+}
+
+/// Marks an answer to a request that was not carried out.
+#[derive(Clone)]
+struct NotDone;
+
+fn not_done() -> Response {
+    let mut answer = lost(Response::default());
+    answer.extensions_mut().insert(NotDone);
+    answer
 }
 
 fn lost(answer: Response) -> Response {

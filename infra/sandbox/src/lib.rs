@@ -14,6 +14,7 @@ pub mod anthropic;
 mod ask;
 pub mod auth;
 mod clock;
+mod consent;
 #[cfg(test)]
 mod endpoint;
 mod escaped;
@@ -43,7 +44,8 @@ use anyhow::Result;
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-pub use front::{Fault, Recorded};
+pub use consent::Consent;
+pub use front::{Fault, Recorded, Sent, SentKind};
 pub use hooks::{Attempt, Delivery, Loses, Order, Prepared, Written};
 pub use plan::Calls;
 pub use script::{Canned, Gate, Script};
@@ -133,9 +135,9 @@ pub struct Addresses {
     pub stripe: SocketAddr,
     /// Fortnox: OAuth and the API.
     pub fortnox: SocketAddr,
-    /// Instagram: what stands for `graph.instagram.com`.
+    /// Instagram: what stands for `www.instagram.com`, `api.instagram.com` and `graph.instagram.com`.
     pub instagram: SocketAddr,
-    /// TikTok: both platforms, `/v2/` and `/open_api/v1.3/`.
+    /// TikTok: the page to agree on, and both platforms, `/v2/` and `/open_api/v1.3/`.
     pub tiktok: SocketAddr,
     /// The mail server: SMTP.
     pub mail: SocketAddr,
@@ -185,7 +187,7 @@ impl Sandbox {
 
         let tiktok_listener = TcpListener::bind("127.0.0.1:0").await?;
         let tiktok_address = tiktok_listener.local_addr()?;
-        let tiktok = tiktok::TikTok::new();
+        let tiktok = tiktok::TikTok::new(tiktok_address);
         let tiktok_script = Arc::new(Script::default());
         servers.push(serve(tiktok_listener, front::router(&tiktok, &tiktok_script)));
         servers.push(tokio::spawn(Arc::clone(&tiktok).run()));

@@ -49,7 +49,7 @@ pub use rest::Recorded;
 pub(crate) use rest::router;
 pub use world::OrgNumberSpelling;
 
-use crate::{Key, clock::Clock};
+use crate::{Key, clock::Clock, consent::pairs};
 use grants::Grants;
 use limit::Limits;
 use oauth::Turned;
@@ -174,7 +174,7 @@ impl Fortnox {
     pub fn consent(&self, authorize_url: &str, company: i64, allow: bool) -> Result<Url> {
         let url = Url::parse(authorize_url)?;
         ensure!(url.path() == "/oauth-v1/auth", "this is not the consent page: {authorize_url}");
-        let asked = oauth::pairs(url.query().unwrap_or_default().as_bytes());
+        let asked = pairs(url.query().unwrap_or_default().as_bytes());
         match self.world().decide(&asked, company, allow) {
             Ok(url) => Ok(url),
             Err(Turned::Back(url)) => Ok(*url),

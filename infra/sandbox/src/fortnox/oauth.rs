@@ -10,24 +10,14 @@ use axum::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
-use url::{Url, form_urlencoded::parse};
+use url::Url;
 
 use super::{
     grants::Consent,
     json, pages,
     world::{App, World},
 };
-
-/// A query or form, in order.
-pub(super) type Pairs = Vec<(String, String)>;
-
-pub(super) fn pairs(encoded: &[u8]) -> Pairs {
-    parse(encoded).into_owned().collect()
-}
-
-pub(super) fn get<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    pairs.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
-}
+use crate::consent::{Pairs, get, pairs};
 
 /// What a browser sees instead of a page to agree on.
 #[derive(Debug, Clone, PartialEq, Eq)]

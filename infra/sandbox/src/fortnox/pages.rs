@@ -2,26 +2,13 @@
 
 use std::fmt::Write;
 
-use axum::{
-    http::StatusCode,
-    response::{Html, IntoResponse, Response},
-};
+use axum::{http::StatusCode, response::Response};
+
+use crate::consent::{escape, page};
 
 /// What an authorization request consists of. Anything else could answer in the person's place.
 const CARRIED: [&str; 7] =
     ["client_id", "response_type", "scope", "state", "redirect_uri", "access_type", "account_type"];
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
-}
-
-fn page(status: StatusCode, title: &str, body: &str) -> Response {
-    let html = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head>\
-         <body><h1>{title}</h1>{body}</body></html>"
-    );
-    (status, Html(html)).into_response()
-}
 
 /// What is asked for, the companies to choose from, and the two buttons. The request is carried along in hidden fields.
 pub(super) fn consent<'a>(

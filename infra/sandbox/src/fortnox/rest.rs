@@ -21,7 +21,10 @@ use super::{
     refusal::Refusal,
     world::{Company, World},
 };
-use crate::Script;
+use crate::{
+    Script,
+    consent::{get, pairs},
+};
 
 /// How many requests are remembered.
 const REMEMBERED: usize = 20_000;
@@ -117,8 +120,8 @@ async fn record(State(fortnox): State<Arc<Fortnox>>, request: Request, next: Nex
     let place = {
         let mut log = lock(&fortnox.log);
         if path == "/oauth-v1/token" {
-            let form = oauth::pairs(&body);
-            let grant = oauth::get(&form, "grant_type").unwrap_or_default().to_owned();
+            let form = pairs(&body);
+            let grant = get(&form, "grant_type").unwrap_or_default().to_owned();
             *log.token_requests.entry(grant).or_default() += 1;
         }
         log.record(Recorded {

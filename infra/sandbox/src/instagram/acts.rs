@@ -9,8 +9,10 @@ use super::{
     events::{Event, What},
     world::{Account, Comment, Media, Person, SCOPES, Token, WEBHOOK_FIELDS, World, new_id},
 };
+use crate::front::catch_up;
 
-const DAY: i64 = 24 * 60 * 60 * 1000;
+/// In seconds.
+const DAY: i64 = 24 * 60 * 60;
 
 /// An account that allowed the application everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,17 @@ impl Instagram {
 
     /// A professional account that is connected: subscribed to everything, with a token for all scopes.
     pub fn add_account(&self, username: &str, name: &str) -> Connected {
+        let (id, scoped_id) = self.add_unconnected(username, name);
+        let mut world = self.world();
+        if let Some(account) = world.accounts.get_mut(&id) {
+            account.subscribed = WEBHOOK_FIELDS.map(str::to_owned).into();
+        }
+        let token = world.add_token(&id);
+        Connected { id, scoped_id, token }
+    }
+
+    /// A professional account whose owner was not asked yet: no token, no subscription. Its `user_id` and its `id`.
+    pub fn add_unconnected(&self, username: &str, name: &str) -> (String, String) {
         let (id, scoped_id) = (new_id("1784"), new_id("2"));
         let account = Account {
             id: id.clone(),
@@ -42,13 +55,12 @@ impl Instagram {
             follows: 80,
             media: Vec::new(),
             conversations: Vec::new(),
-            subscribed: WEBHOOK_FIELDS.map(str::to_owned).into(),
+            subscribed: std::collections::BTreeSet::new(),
+            refused: None,
             figures: std::collections::BTreeMap::new(),
         };
-        let mut world = self.world();
-        world.accounts.insert(id.clone(), account);
-        let token = world.add_token(&id);
-        Connected { id, scoped_id, token }
+        self.world().accounts.insert(id.clone(), account);
+        (id, scoped_id)
     }
 
     /// Another token for an account, beside those there are.
@@ -116,10 +128,7 @@ impl Instagram {
 
 impl World {
     fn add_token(&mut self, account: &str) -> String {
-        let token = format!("IGAA{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
-        let (expires, scopes) = (self.now() + 60 * DAY, SCOPES.map(str::to_owned).into());
-        self.tokens.insert(token.clone(), Token { account: account.to_owned(), expires, revoked: None, scopes });
-        token
+        self.issue(account, true, SCOPES.map(str::to_owned).into(), 60 * DAY)
     }
 
     fn add_media(&mut self, owner: Option<&str>, kind: MediaKind, caption: Option<&str>) -> String {
@@ -142,7 +151,7 @@ impl World {
         id
     }
 
-    fn add_comment(
+    pub(super) fn add_comment(
         &mut self,
         media: &str,
         (author, username): (&str, &str),
@@ -168,6 +177,7 @@ impl World {
             parent: parent.transpose()?,
             hidden: false,
             deleted: false,
+            replied: false,
             mentions: mentions.map(str::to_owned),
         };
         let on = self.media.get_mut(media).filter(|media| !media.deleted);
@@ -330,6 +340,7 @@ impl Instagram {
     /// The entries of all webhooks so far, delivered or not, the oldest first.
     #[must_use]
     pub fn entries(&self) -> Vec<Value> {
+        catch_up(self);
         let world = self.world();
         world.outbox.all().map(|event| event.entry(world.flavour)).collect()
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Instagram, MOST_ENTRIES, events};
 use crate::{
+    front::catch_up,
     hooks::{Attempt, Delivery, Prepared, Written, post_all},
     post,
 };
@@ -58,6 +59,7 @@ impl Instagram {
     }
 
     fn prepared(&self, delivery: &Delivery) -> (Vec<Prepared>, Vec<usize>) {
+        catch_up(self);
         let secret = delivery.signed_with.clone().unwrap_or_else(|| self.app_secret.get());
         let (due, lost) = {
             let world = self.world();

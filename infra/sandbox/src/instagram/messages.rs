@@ -132,6 +132,16 @@ impl World {
         Ok(id)
     }
 
+    /// The account writes to a person, which has an echo. The message's id.
+    pub(super) fn say(&mut self, account: &str, person: &str, new: &NewMessage) -> Result<String> {
+        let mid = self.keep(account, person, true, new)?;
+        let mut content = new.content(&mid);
+        content["is_echo"] = json!(true);
+        let echo = messaging(account, person, self.now(), json!({ "message": content }));
+        self.append(account, "messages", What::Messaging(echo));
+        Ok(mid)
+    }
+
     fn by_person(&mut self, account: &str, person: &str, field: &str, content: Value) {
         let at = self.now();
         self.append(account, field, What::Messaging(messaging(person, account, at, content)));
@@ -171,15 +181,7 @@ impl Instagram {
     /// The account writes to a person, in the app: the webhook is an echo. The message's id.
     pub fn answer(&self, account: &str, person: &str, message: impl Into<NewMessage>) -> Result<String> {
         let message = message.into();
-        self.act(|world| {
-            let mid = world.keep(account, person, true, &message)?;
-            let mut content = message.content(&mid);
-            content["is_echo"] = json!(true);
-            let at = world.now();
-            let echo = messaging(account, person, at, json!({ "message": content }));
-            world.append(account, "messages", What::Messaging(echo));
-            Ok(mid)
-        })
+        self.act(|world| world.say(account, person, &message))
     }
 
     /// The person edits a message.

@@ -1,7 +1,7 @@
 //! Instagram: accounts with their media, comments, conversations and figures, the API with Instagram Login, and the webhooks.
 //!
 //! What it demands and answers is what the pages on the Instagram Platform, the Graph API and its webhooks say, as of version 27. Where
-//! they are silent, the sandbox takes the stricter reading, and says so beside it. There is no consent yet, and nothing can be sent.
+//! they are silent, the sandbox takes the stricter reading, and says so beside it.
 //!
 //! What people do are methods of [`Instagram`] (`acts.rs`, `messages.rs`): each changes the world and, at most, appends one event,
 //! which [`Instagram::deliver_all`] posts. What goes wrong is arranged with [`Instagram::arrange`].
@@ -14,10 +14,12 @@ mod figures;
 mod limit;
 mod messages;
 mod nodes;
+mod oauth;
 mod pages;
 mod params;
 mod refusal;
 mod rest;
+mod sending;
 mod world;
 
 #[cfg(test)]
@@ -38,13 +40,15 @@ pub use events::{
 };
 pub use limit::{SHOWN_FROM_PERCENT, WINDOW_MS};
 pub use messages::NewMessage;
+pub use oauth::{Issued, sign_request};
 pub use rest::Call;
+pub use sending::Refused;
 pub use world::MediaKind;
 
 use crate::{
     Calls, Canned, Fault, Key, Recorded,
     clock::Clock,
-    front::{Front, lock},
+    front::{Front, catch_up, lock},
     hooks::Hooks,
 };
 use world::World;
@@ -54,6 +58,7 @@ pub const VERSION: &str = "v27.0";
 
 /// Instagram, for one application.
 pub struct Instagram {
+    client_id: String,
     app_secret: Key,
     verify_token: Key,
     world: Mutex<World>,
@@ -74,8 +79,17 @@ fn stamp(at: i64) -> String {
 
 impl Instagram {
     pub(crate) fn new(address: SocketAddr) -> Arc<Self> {
+        let client_id = rand::random_range(1_000_000_000_000_000_u64..10_000_000_000_000_000).to_string();
+        let app_secret = Key::generate("");
+        let app = oauth::App {
+            client_id: client_id.clone(),
+            secret: app_secret.clone(),
+            redirect_uris: std::collections::BTreeSet::new(),
+            flat: false,
+        };
         let world = World {
             clock: Clock::default(),
+            app,
             flavour: Flavour::default(),
             url: format!("http://{address}/{VERSION}"),
             accounts: BTreeMap::new(),
@@ -83,6 +97,8 @@ impl Instagram {
             media: BTreeMap::new(),
             comments: BTreeMap::new(),
             tokens: HashMap::new(),
+            codes: HashMap::new(),
+            sent: Vec::new(),
             limits: limit::Limits::default(),
             outbox: crate::hooks::Outbox::default(),
             broken_metrics: BTreeMap::new(),
@@ -90,7 +106,8 @@ impl Instagram {
             happenings: 0,
         };
         Arc::new(Self {
-            app_secret: Key::generate(""),
+            client_id,
+            app_secret,
             verify_token: Key::generate("verify-"),
             world: Mutex::new(world),
             front: Front::default(),
@@ -127,6 +144,8 @@ impl Instagram {
         let mut world = self.world();
         world.clock.set_pace(0.0);
         world.clock.set(at * 1000);
+        drop(world);
+        catch_up(self);
     }
 
     /// Moves it on, whether it stands still or not: tokens age, and the windows of the rate limits slide.
@@ -134,6 +153,8 @@ impl Instagram {
         let mut world = self.world();
         let now = world.now();
         world.clock.set(now + seconds * 1000);
+        drop(world);
+        catch_up(self);
     }
 
     /// Lets it run so many times as fast as true time.

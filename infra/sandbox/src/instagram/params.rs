@@ -1,5 +1,6 @@
 //! Query parameters: none that an edge does not know, and none of those that version 27 took away.
 
+use serde_json::{Map, Value};
 use url::form_urlencoded::{Serializer, parse};
 
 use super::{
@@ -23,6 +24,19 @@ pub(super) struct Query(Vec<(String, String)>);
 impl Query {
     pub(super) fn parse(encoded: &str) -> Self {
         Self(parse(encoded.as_bytes()).into_owned().collect())
+    }
+
+    /// With what a body holds: the pairs of a form, or what is plain in a JSON object.
+    pub(super) fn and_body(mut self, body: &[u8], json: Option<&Map<String, Value>>) -> Self {
+        match json {
+            None => self.0.extend(parse(body).into_owned()),
+            Some(object) => self.0.extend(object.iter().filter_map(|(name, value)| match value {
+                Value::String(text) => Some((name.clone(), text.clone())),
+                Value::Bool(_) | Value::Number(_) => Some((name.clone(), value.to_string())),
+                Value::Null | Value::Array(_) | Value::Object(_) => None,
+            })),
+        }
+        self
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {

@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::sending::Refused;
 use crate::{escaped, front};
 
 /// An error.
@@ -89,6 +90,32 @@ impl Refusal {
         Self { status: 500, ..Self::new(code, message) }
     }
 
+    /// No such person, or none that ever wrote to this account.
+    pub(super) fn unknown_person() -> Self {
+        Self { subcode: Some(2_534_014), ..Self::new(100, "(#100) No matching user found") }
+    }
+
+    pub(super) fn window() -> Self {
+        let message = "(#10) This message is sent outside of allowed window.";
+        Self { subcode: Some(2_534_022), ..Self::new(10, message) }
+    }
+
+    /// A second private reply. The code is not on our provider page.
+    pub(super) fn replied() -> Self {
+        Self::new(10_900, "(#10900) Activity already replied to")
+    }
+
+    pub(super) fn refused(why: Refused) -> Self {
+        let (code, subcode, message) = match why {
+            Refused::Restricted => (10, Some(1_893_063), "(#10) This account is temporarily restricted from sending"),
+            Refused::Unavailable => (551, None, "(#551) This person isn't available right now."),
+            Refused::Policy => (368, None, "(#368) The action attempted has been deemed abusive or is otherwise disallowed"),
+            Refused::AccessDisabled => (200, Some(2_534_041), "(#200) The owner disabled access to messages"),
+            Refused::Blocked => (100, Some(2_534_029), "(#100) The user has blocked this account"),
+        };
+        Self { subcode, ..Self::new(code, message) }
+    }
+
     pub(super) fn body(&self) -> Value {
         let mut error = json!({
             "message": self.message, "type": self.kind, "code": self.code,
@@ -107,5 +134,36 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         front::json(self.status, escaped::text(&self.body()))
+    }
+}
+
+/// An error of the code's exchange, which has a shape of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FlatRefusal {
+    status: u16,
+    kind: &'static str,
+    message: String,
+}
+
+impl FlatRefusal {
+    pub(super) fn new(message: &str) -> Self {
+        Self { status: 400, kind: "OAuthException", message: message.to_owned() }
+    }
+
+    /// Neither this nor the next is on our provider page.
+    pub(super) fn transient() -> Self {
+        Self { status: 500, ..Self::new("An unexpected error has occurred. Please retry your request later.") }
+    }
+
+    pub(super) fn rate() -> Self {
+        let message = "You have exceeded the maximum number of requests per hour.";
+        Self { status: 429, kind: "OAuthRateLimitException", message: message.to_owned() }
+    }
+}
+
+impl IntoResponse for FlatRefusal {
+    fn into_response(self) -> Response {
+        let body = json!({ "error_type": self.kind, "code": self.status, "error_message": self.message });
+        front::json(self.status, escaped::text(&body))
     }
 }

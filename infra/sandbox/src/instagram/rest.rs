@@ -4,13 +4,14 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header},
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     Instagram, VERSION,
     nodes::{Node, Reader},
+    oauth,
     params::{PAGES, Query},
-    refusal::Refusal,
+    refusal::{FlatRefusal, Refusal},
     world::{WEBHOOK_FIELDS, World},
 };
 use crate::{
@@ -35,12 +36,40 @@ pub enum Call {
     Insights,
     /// `subscribed_apps`.
     Subscribe,
+    /// A code's exchange, and long-lived tokens.
+    Token,
+    /// A message that is sent, private replies included.
+    Send,
+    /// An answer to a comment that is written.
+    Reply,
+    /// Hiding a comment, or showing it again.
+    Hide,
 }
 
-const BASIC: &str = "instagram_business_basic";
-const COMMENTS: &str = "instagram_business_manage_comments";
-const MESSAGES: &str = "instagram_business_manage_messages";
+pub(super) const BASIC: &str = "instagram_business_basic";
+pub(super) const COMMENTS: &str = "instagram_business_manage_comments";
+pub(super) const MESSAGES: &str = "instagram_business_manage_messages";
 const INSIGHTS: &str = "instagram_business_manage_insights";
+
+/// The scope that events of this field need.
+pub(super) fn scope_of(field: &str) -> &'static str {
+    match field {
+        "comments" | "live_comments" | "mentions" => COMMENTS,
+        "story_insights" => INSIGHTS,
+        _ => MESSAGES,
+    }
+}
+
+/// A call of the API.
+pub(super) struct Asked<'a> {
+    method: &'a Method,
+    path: &'a str,
+    /// The query, and what the body holds beside it.
+    pub(super) query: Query,
+    /// The body, if it is a JSON object and says so.
+    pub(super) json: Option<Map<String, Value>>,
+    pub(super) token: &'a str,
+}
 
 /// The token of a request: in the header, or else in the query.
 fn token(uri: &Uri, headers: &HeaderMap) -> String {
@@ -64,36 +93,56 @@ impl Provider for Instagram {
         self.world().tokens.get(&token(uri, headers)).map(|token| token.account.clone())
     }
 
-    fn kinds(&self, path: &str) -> Vec<Call> {
+    fn kinds(&self, method: &Method, path: &str) -> Vec<Call> {
+        let writes = *method == Method::POST;
         let kind = match path.rsplit('/').next().unwrap_or_default() {
+            "authorize" | "consent" => return vec![Call::Any],
+            "access_token" | "refresh_access_token" => Call::Token,
+            "messages" if writes => Call::Send,
+            "replies" if writes => Call::Reply,
             "media" => Call::Media,
             "comments" | "replies" => Call::Comments,
             "conversations" | "messages" => Call::Conversations,
             "insights" => Call::Insights,
             "subscribed_apps" => Call::Subscribe,
+            _ if writes => Call::Hide,
             _ => Call::Object,
         };
         vec![kind, Call::Any]
     }
 
-    fn refuse(&self, fault: &Fault, _path: &str) -> Option<Response> {
+    fn grant(&self, uri: &Uri, body: &[u8]) -> Option<String> {
+        oauth::grant(uri, body)
+    }
+
+    fn refuse(&self, fault: &Fault, path: &str) -> Option<Response> {
+        let exchange = path == "/oauth/access_token";
         match fault {
+            Fault::Transient(_) if exchange => Some(FlatRefusal::transient().into_response()),
+            Fault::RateLimited if exchange => Some(FlatRefusal::rate().into_response()),
             Fault::Transient(code) => Some(Refusal::transient(*code).into_response()),
             Fault::RateLimited => Some(Refusal::account_limit().into_response()),
-            Fault::Lost | Fault::Held(_) | Fault::Slow(_) | Fault::Down(_) => None,
+            Fault::Lost | Fault::Dropped | Fault::Late(_) | Fault::Held(_) | Fault::Slow(_) | Fault::Down(_) => None,
         }
     }
 
     fn respond(&self, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Response {
         let token = token(uri, headers);
         let mut world = self.world();
+        if let Some(response) = world.oauth(method, uri, headers, body) {
+            return response;
+        }
         let (mut response, account) = match world.token(&token) {
             Ok(account) => {
-                let query = match *method {
-                    Method::POST => [uri.query().unwrap_or_default(), &String::from_utf8_lossy(body)].join("&"),
-                    _ => uri.query().unwrap_or_default().to_owned(),
-                };
-                let answer = match world.rest(&account, method, uri.path(), &Query::parse(&query), &token) {
+                let is_json = header_text(headers, header::CONTENT_TYPE.as_str())
+                    .is_some_and(|kind| kind.starts_with("application/json"));
+                let json = is_json.then(|| serde_json::from_slice(body).unwrap_or_default());
+                let mut query = Query::parse(uri.query().unwrap_or_default());
+                if *method == Method::POST {
+                    query = query.and_body(body, json.as_ref());
+                }
+                let asked = Asked { method, path: uri.path(), query, json, token: &token };
+                let answer = match world.rest(&account, &asked) {
                     Ok(body) => front::json(200, escaped::text(&body)),
                     Err(refusal) => refusal.into_response(),
                 };
@@ -101,6 +150,9 @@ impl Provider for Instagram {
             }
             Err(refusal) => return refusal.into_response(),
         };
+        if *method == Method::POST {
+            self.hooks.changed.notify_one();
+        }
         let now = world.now();
         for (name, usage) in world.limits.headers(&account, now) {
             if let Ok(value) = HeaderValue::from_str(&usage.to_string()) {
@@ -113,7 +165,7 @@ impl Provider for Instagram {
 
 impl World {
     /// For which account a token speaks.
-    fn token(&self, token: &str) -> Result<String, Refusal> {
+    pub(super) fn token(&self, token: &str) -> Result<String, Refusal> {
         let (now, token) = (self.now(), self.tokens.get(token).ok_or_else(Refusal::token)?);
         if token.revoked.is_some_and(|at| at <= now) {
             return Err(Refusal::revoked());
@@ -125,14 +177,8 @@ impl World {
     }
 
     /// Checks in this order: the path, the rate, the object, the scope, the parameters.
-    fn rest(
-        &mut self,
-        account: &str,
-        method: &Method,
-        path: &str,
-        query: &Query,
-        token: &str,
-    ) -> Result<Value, Refusal> {
+    fn rest(&mut self, account: &str, asked: &Asked<'_>) -> Result<Value, Refusal> {
+        let Asked { method, path, query, token, .. } = asked;
         let now = self.now();
         let rest =
             path.strip_prefix('/').and_then(|path| path.split_once('/')).filter(|(version, _)| *version == VERSION);
@@ -145,10 +191,14 @@ impl World {
         let talks = edge == Some("conversations")
             || matches!(self.reader(account, token, false)?.node(id), Some(Node::Conversation(_) | Node::Message(..)));
         self.limits.admit(account, talks, now)?;
-        if method == Method::POST && edge == Some("subscribed_apps") {
-            return self.subscribe(account, id, query, token);
+        match (*method, edge) {
+            (&Method::POST, Some("subscribed_apps")) => return self.subscribe(account, id, query, token),
+            (&Method::POST, Some("messages")) => return self.send(account, id, asked),
+            (&Method::POST, Some("replies")) => return self.reply(account, id, asked),
+            (&Method::POST, None) => return self.hide(account, id, asked),
+            _ => {}
         }
-        if method != Method::GET {
+        if *method != Method::GET {
             return Err(Refusal::parameter(format!("Unsupported {} request", method.as_str().to_lowercase())));
         }
         let empty = self.empty_pages > 0 && edge.is_some_and(|edge| edge != "insights");
@@ -169,7 +219,7 @@ impl World {
             (Node::Conversation(_) | Node::Message(..) | Node::Person(_), None) => (MESSAGES, &[&["fields"]]),
             (_, Some(edge)) => return Err(Refusal::field("node", edge)),
         };
-        if !self.tokens.get(token).is_some_and(|token| token.scopes.contains(scope)) {
+        if !self.tokens.get(*token).is_some_and(|token| token.scopes.contains(scope)) {
             return Err(Refusal::permission());
         }
         if edge != Some("insights") {
@@ -187,7 +237,7 @@ impl World {
         }
     }
 
-    fn reader<'a>(&'a self, account: &str, token: &'a str, empty: bool) -> Result<Reader<'a>, Refusal> {
+    pub(super) fn reader<'a>(&'a self, account: &str, token: &'a str, empty: bool) -> Result<Reader<'a>, Refusal> {
         let account = self.accounts.get(account).ok_or_else(Refusal::token)?;
         Ok(Reader { world: self, account, token, now: self.now(), empty })
     }
@@ -201,8 +251,10 @@ impl World {
         if let Some(unknown) = fields.iter().find(|field| !WEBHOOK_FIELDS.contains(&field.as_str())) {
             return Err(Refusal::parameter(format!("subscribed_fields must not hold {unknown}")));
         }
+        // Fields of scopes that were not granted bring nothing, and are accepted all the same.
+        let scopes = self.tokens.get(token).map(|token| token.scopes.clone()).unwrap_or_default();
         if let Some(account) = self.accounts.get_mut(account) {
-            account.subscribed = fields.into_iter().collect();
+            account.subscribed = fields.into_iter().filter(|field| scopes.contains(scope_of(field))).collect();
         }
         Ok(json!({ "success": true }))
     }

@@ -9,8 +9,10 @@ use serde_json::Value;
 use super::{
     events::{Event, Flavour, What},
     limit::Limits,
+    oauth::{App, Code},
+    sending::Refused,
 };
-use crate::{clock::Clock, hooks::Outbox};
+use crate::{Sent, clock::Clock, hooks::Outbox};
 
 /// Everything an account can be subscribed to here.
 pub(super) const WEBHOOK_FIELDS: [&str; 14] = [
@@ -88,6 +90,8 @@ pub(super) struct Account {
     pub(super) media: Vec<String>,
     pub(super) conversations: Vec<Conversation>,
     pub(super) subscribed: BTreeSet<String>,
+    /// Why its messages are refused.
+    pub(super) refused: Option<Refused>,
     pub(super) figures: BTreeMap<(String, NaiveDate), i64>,
 }
 
@@ -159,6 +163,8 @@ pub(super) struct Comment {
     pub(super) parent: Option<String>,
     pub(super) hidden: bool,
     pub(super) deleted: bool,
+    /// Whether it was replied to in private.
+    pub(super) replied: bool,
     /// The account that it mentions on another account's medium.
     pub(super) mentions: Option<String>,
 }
@@ -166,6 +172,9 @@ pub(super) struct Comment {
 #[derive(Debug)]
 pub(super) struct Token {
     pub(super) account: String,
+    /// Whether it is for 60 days, and not for an hour.
+    pub(super) long_lived: bool,
+    pub(super) given: i64,
     pub(super) expires: i64,
     pub(super) revoked: Option<i64>,
     pub(super) scopes: BTreeSet<String>,
@@ -173,6 +182,7 @@ pub(super) struct Token {
 
 pub(super) struct World {
     pub(super) clock: Clock,
+    pub(super) app: App,
     pub(super) flavour: Flavour,
     /// Where the API is, version included.
     pub(super) url: String,
@@ -181,6 +191,9 @@ pub(super) struct World {
     pub(super) media: BTreeMap<String, Media>,
     pub(super) comments: BTreeMap<String, Comment>,
     pub(super) tokens: HashMap<String, Token>,
+    pub(super) codes: HashMap<String, Code>,
+    /// What was sent, and for which account.
+    pub(super) sent: Vec<(String, Sent)>,
     pub(super) limits: Limits,
     pub(super) outbox: Outbox<Event>,
     /// Metrics that every call fails with, and the code.

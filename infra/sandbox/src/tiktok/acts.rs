@@ -9,9 +9,7 @@ use super::{
     events::Event,
     world::{Account, Comment, Person, Platform, Status, Token, Video, World, new_id},
 };
-
-/// How long a token lives, in milliseconds: two hours.
-const TOKEN_MS: i64 = 7_200_000;
+use crate::front::catch_up;
 
 /// An account that allowed the application everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,12 +82,8 @@ impl World {
     }
 
     fn add_token(&mut self, open_id: &str, platform: Platform) -> String {
-        let token = format!("act.{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
         let scopes = platform.scopes().iter().map(|scope| (*scope).to_owned()).collect();
-        let expires = self.now() + TOKEN_MS;
-        let kept = Token { account: open_id.to_owned(), platform, expires, revoked: None, scopes };
-        self.tokens.insert(token.clone(), kept);
-        token
+        self.issue_access(open_id, platform, scopes)
     }
 
     /// What happened to a comment: ids are numbers, and there is no text.
@@ -108,7 +102,7 @@ impl World {
         Ok(())
     }
 
-    fn add_comment(
+    pub(super) fn add_comment(
         &mut self,
         video: &str,
         (author, username, owner): (&str, &str, bool),
@@ -203,11 +197,13 @@ impl TikTok {
         self.tokens(open_id, |token, _| token.scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect());
     }
 
-    /// The person takes the application's rights away: its tokens are revoked, then comes the webhook, with this reason (0 to 5).
+    /// The person takes the application's rights away at both platforms: its tokens are revoked, refresh tokens included, then comes the
+    /// webhook, with this reason (0 to 5).
     pub fn remove_authorization(&self, open_id: &str, reason: i64) -> Result<()> {
-        self.revoke_tokens_in(open_id, 0);
         self.act(|world| {
             world.account_mut(open_id)?;
+            world.end(open_id, Platform::Display);
+            world.end(open_id, Platform::Business);
             world.append(Platform::Display, "authorization.removed", open_id, json!({ "reason": reason }));
             Ok(())
         })
@@ -371,6 +367,7 @@ impl TikTok {
     /// The bodies of all webhooks so far, delivered or not, the oldest first.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
+        catch_up(self);
         self.world().outbox.all().map(|event| event.payload(&self.client_key)).collect()
     }
 }

@@ -7,7 +7,10 @@ use chrono::Utc;
 use url::Url;
 
 use super::{TikTok, events};
-use crate::hooks::{Attempt, Delivery, Prepared, Written, post_all};
+use crate::{
+    front::catch_up,
+    hooks::{Attempt, Delivery, Prepared, Written, post_all},
+};
 
 /// How long an endpoint may take. Not on our provider page, which says "immediately".
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,6 +40,7 @@ impl TikTok {
     }
 
     fn prepared(&self, delivery: &Delivery) -> (Vec<(Option<Url>, Prepared)>, Vec<usize>) {
+        catch_up(self);
         let secret = delivery.signed_with.clone().unwrap_or_else(|| self.client_secret.get());
         let t = delivery.signed_at.unwrap_or_else(|| Utc::now().timestamp());
         let world = self.world();

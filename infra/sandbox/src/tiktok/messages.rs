@@ -57,7 +57,13 @@ impl World {
         self.person(person)?;
         let talks = &mut self.account_mut(open_id)?.talks;
         if !talks.iter().any(|talk| talk.person == person) {
-            talks.push(Talk { id: long_id(), person: person.to_owned(), last: 0 });
+            talks.push(Talk {
+                id: long_id(),
+                person: person.to_owned(),
+                last: 0,
+                begun: false,
+                closed: false,
+            });
         }
         talks.iter_mut().find(|talk| talk.person == person).context("a conversation is gone")
     }
@@ -75,10 +81,12 @@ impl World {
         }))
     }
 
-    fn write(&mut self, open_id: &str, person: &str, new: &NewMessage, incoming: bool) -> Result<String> {
+    pub(super) fn write(&mut self, open_id: &str, person: &str, new: &NewMessage, incoming: bool) -> Result<String> {
         let (now, id) = (self.now(), long_id());
         let mut content = self.between(open_id, person, incoming)?;
-        self.talk(open_id, person)?.last = now;
+        let talk = self.talk(open_id, person)?;
+        talk.last = now;
+        talk.begun |= incoming;
         content["message_id"] = json!(id);
         content["type"] = json!(new.kind);
         content["is_follower"] = json!(true);

@@ -2,7 +2,7 @@
 //!
 //! One server at one address for what are two platforms with tokens of their own: A, TikTok for Developers (`/v2/`), and B, the TikTok
 //! API for Business (`/open_api/v1.3/`). What they demand and answer is what their pages and public integrations say. Where they are
-//! silent, the sandbox takes the stricter reading, and says so beside it. There is no consent yet, and nothing can be sent.
+//! silent, the sandbox takes the stricter reading, and says so beside it.
 //!
 //! What people do are methods of [`TikTok`] (`acts.rs`, `messages.rs`): each changes the world and, at most, appends one event, which
 //! [`TikTok::deliver_all`] posts. What goes wrong is arranged with [`TikTok::arrange`].
@@ -14,16 +14,19 @@ mod deliver;
 mod display;
 mod events;
 mod messages;
+mod oauth;
 mod params;
 mod refusal;
 mod rest;
+mod sending;
 mod world;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -32,13 +35,14 @@ use serde_json::json;
 pub use acts::{Connected, PostEvent};
 pub use events::{body, headers, sign, signature};
 pub use messages::NewMessage;
+pub use oauth::Issued;
 pub use rest::Call;
 pub use world::Platform;
 
 use crate::{
     Calls, Canned, Fault, Key, Recorded,
     clock::Clock,
-    front::{Front, lock},
+    front::{Front, catch_up, lock},
     hooks::{Hooks, Outbox},
 };
 use refusal::Refusal;
@@ -60,23 +64,35 @@ impl std::fmt::Debug for TikTok {
 }
 
 impl TikTok {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(address: SocketAddr) -> Arc<Self> {
+        let client_key = format!("aw{:014x}", rand::random::<u64>() >> 8);
+        let client_secret = Key::generate("");
+        let business_id = rand::random_range(7_000_000_000_000_000_000_i64..8_000_000_000_000_000_000).to_string();
+        let app = |id: String, secret: Key| oauth::App { id, secret, redirect_uris: BTreeSet::new() };
         let world = World {
             clock: Clock::default(),
+            url: format!("http://{address}"),
+            display: app(client_key.clone(), client_secret.clone()),
+            business: app(business_id, Key::generate("")),
+            oauth_error_status: 200,
             accounts: BTreeMap::new(),
             people: BTreeMap::new(),
             videos: BTreeMap::new(),
             comments: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            codes: BTreeMap::new(),
+            refresh: BTreeMap::new(),
+            files: BTreeMap::new(),
+            sent: Vec::new(),
             calls: BTreeMap::new(),
             quota: 600,
             callbacks: BTreeMap::new(),
-            broken_metrics: std::collections::BTreeSet::new(),
+            broken_metrics: BTreeSet::new(),
             outbox: Outbox::default(),
         };
         Arc::new(Self {
-            client_key: format!("aw{:014x}", rand::random::<u64>() >> 8),
-            client_secret: Key::generate(""),
+            client_key,
+            client_secret,
             world: Mutex::new(world),
             front: Front::default(),
             hooks: Hooks::default(),
@@ -107,6 +123,8 @@ impl TikTok {
         let mut world = self.world();
         world.clock.set_pace(0.0);
         world.clock.set(at * 1000);
+        drop(world);
+        catch_up(self);
     }
 
     /// Moves it on, whether it stands still or not: tokens age, and the windows of the rate limit slide.
@@ -114,6 +132,8 @@ impl TikTok {
         let mut world = self.world();
         let now = world.now();
         world.clock.set(now + seconds * 1000);
+        drop(world);
+        catch_up(self);
     }
 
     /// Lets it run so many times as fast as true time.

@@ -37,6 +37,25 @@ impl Refusal {
         Self::new(platform, (400, "invalid_params", 40_002), message)
     }
 
+    /// A wrong client id or secret. Neither this number nor those of the next three are on our provider page.
+    pub(super) fn client() -> Self {
+        Self::new(Platform::Business, (401, "invalid_client", 40_001), "The client id or secret is incorrect.")
+    }
+
+    pub(super) fn code() -> Self {
+        Self::new(Platform::Business, (400, "invalid_grant", 40_110), "The auth_code is invalid, used or expired.")
+    }
+
+    pub(super) fn refresh() -> Self {
+        Self::new(Platform::Business, (400, "invalid_grant", 40_107), "The refresh token is invalid, used or expired.")
+    }
+
+    /// A conversation that takes no message of the account.
+    pub(super) fn closed() -> Self {
+        let message = "The conversation is not open for messages of the business.";
+        Self::new(Platform::Business, (403, "conversation_closed", 40_301), message)
+    }
+
     pub(super) fn rate(platform: Platform) -> Self {
         let message = "The API rate limit was exceeded. Please try again later.";
         Self::new(platform, (429, "rate_limit_exceeded", 40_100), message)

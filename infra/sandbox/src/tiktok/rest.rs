@@ -8,9 +8,11 @@ use serde_json::Value;
 
 use super::{
     TikTok, business, comments, display,
+    oauth::{self, OauthRefusal},
     params::Query,
     refusal::{Refusal, success},
-    world::{Platform, World},
+    sending,
+    world::{Account, Platform, Token, World},
 };
 use crate::{
     Fault,
@@ -33,6 +35,12 @@ pub enum Call {
     Comments,
     /// `business/webhook/…`.
     Webhooks,
+    /// Tokens for a code, for a refresh token, and their end, at either platform.
+    Token,
+    /// `business/message/send/`.
+    Send,
+    /// `business/comment/reply/create/`.
+    Reply,
 }
 
 fn platform(path: &str) -> Platform {
@@ -64,10 +72,13 @@ impl Provider for TikTok {
         self.world().tokens.get(token(uri, headers)).map(|token| token.account.clone())
     }
 
-    fn kinds(&self, path: &str) -> Vec<Call> {
+    fn kinds(&self, _method: &Method, path: &str) -> Vec<Call> {
         let kind = match path.trim_end_matches('/') {
             "/v2/user/info" | "/open_api/v1.3/business/get" => Call::Account,
             "/open_api/v1.3/business/comment/list" => Call::Comments,
+            "/open_api/v1.3/business/message/send" => Call::Send,
+            "/open_api/v1.3/business/comment/reply/create" => Call::Reply,
+            path if path.starts_with("/v2/oauth/") || path.starts_with("/open_api/v1.3/tt_user/") => Call::Token,
             path if path.contains("/video/") => Call::Videos,
             path if path.contains("/webhook/") => Call::Webhooks,
             _ => return vec![Call::Any],
@@ -75,11 +86,21 @@ impl Provider for TikTok {
         vec![kind, Call::Any]
     }
 
+    fn grant(&self, uri: &Uri, body: &[u8]) -> Option<String> {
+        oauth::grant(uri, body)
+    }
+
     fn refuse(&self, fault: &Fault, path: &str) -> Option<Response> {
+        let oauth = path.starts_with("/v2/oauth/");
         match fault {
+            // Which of these words TikTok has, and which statuses with them, is not certain.
+            Fault::Transient(_) if oauth => Some(OauthRefusal::new("server_error", "Something is wrong.").answer(500)),
+            Fault::RateLimited if oauth => {
+                Some(OauthRefusal::new("temporarily_unavailable", "Too many requests.").answer(429))
+            }
             Fault::Transient(_) => Some(Refusal::internal(platform(path)).into_response()),
             Fault::RateLimited => Some(Refusal::rate(platform(path)).into_response()),
-            Fault::Lost | Fault::Held(_) | Fault::Slow(_) | Fault::Down(_) => None,
+            Fault::Lost | Fault::Dropped | Fault::Late(_) | Fault::Held(_) | Fault::Slow(_) | Fault::Down(_) => None,
         }
     }
 
@@ -89,8 +110,18 @@ impl Provider for TikTok {
         let json = header_text(headers, header::CONTENT_TYPE.as_str())
             .is_some_and(|kind| kind.starts_with("application/json"));
         let secret = self.client_secret.get();
+        let mut world = self.world();
+        if *method == Method::POST {
+            self.hooks.changed.notify_one();
+        }
+        if let Some(response) = world.oauth(method, uri, headers, body) {
+            return response;
+        }
+        if *method == Method::GET && uri.path() == "/media/" {
+            return world.file(query.get("id"));
+        }
         let asked = Asked { method, path: uri.path(), query, body, json, token: token(uri, headers) };
-        match self.world().answer(platform, &asked, (&self.client_key, &secret)) {
+        match world.answer(platform, &asked, (&self.client_key, &secret)) {
             Ok(data) => front::json(200, success(platform, &data).to_string()),
             Err(refusal) => refusal.into_response(),
         }
@@ -116,7 +147,12 @@ impl World {
             | "/open_api/v1.3/business/video/list/"
             | "/open_api/v1.3/business/comment/list/"
             | "/open_api/v1.3/business/webhook/list/" => Method::GET,
-            "/v2/video/list/" | "/v2/video/query/" | "/open_api/v1.3/business/webhook/update/" => Method::POST,
+            "/v2/video/list/"
+            | "/v2/video/query/"
+            | "/open_api/v1.3/business/webhook/update/"
+            | "/open_api/v1.3/business/message/send/"
+            | "/open_api/v1.3/business/message/media/download/"
+            | "/open_api/v1.3/business/comment/reply/create/" => Method::POST,
             // What an unknown path gets is not on our provider page.
             path => return Err(Refusal::invalid(platform, &format!("Unsupported path {path}"))),
         };
@@ -134,10 +170,20 @@ impl World {
         let open_id = self.access(platform, asked.token)?.0.open_id.clone();
         self.admit(platform, &open_id, asked.path)?;
         let (account, token) = self.access(platform, asked.token)?;
+        let writing = match asked.path {
+            "/open_api/v1.3/business/message/send/" => sending::message(account, token, asked.body)?,
+            "/open_api/v1.3/business/comment/reply/create/" => sending::reply(self, account, token, asked.body)?,
+            _ => return self.read(account, token, asked),
+        };
+        self.carry_out(&open_id, writing)
+    }
+
+    fn read(&self, account: &Account, token: &Token, asked: &Asked<'_>) -> Result<Value, Refusal> {
         match asked.path {
             "/v2/user/info/" => display::user_info(self, account, token, &asked.query),
             "/v2/video/list/" => display::video_list(self, account, token, &asked.query, asked.body),
             "/v2/video/query/" => display::video_query(self, account, token, &asked.query, asked.body),
+            "/open_api/v1.3/business/message/media/download/" => sending::download(self, account, token, asked.body),
             "/open_api/v1.3/business/get/" => business::get(self, account, token, &asked.query),
             "/open_api/v1.3/business/video/list/" => business::video_list(self, account, token, &asked.query),
             _ => comments::list(self, account, token, &asked.query),

@@ -7,8 +7,12 @@ use chrono::NaiveDate;
 use serde_json::Value;
 use url::Url;
 
-use super::{events::Event, refusal::Refusal};
-use crate::{clock::Clock, hooks::Outbox};
+use super::{
+    events::Event,
+    oauth::{App, Code, Refresh},
+    refusal::Refusal,
+};
+use crate::{Sent, clock::Clock, hooks::Outbox};
 
 /// One of the two platforms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +70,17 @@ pub(super) struct Talk {
     pub(super) person: String,
     /// When the newest message was written, in unix milliseconds.
     pub(super) last: i64,
+    /// Whether the person ever wrote.
+    pub(super) begun: bool,
+    /// Whether the account may write no more.
+    pub(super) closed: bool,
+}
+
+/// What a media id stands for.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) kind: String,
+    pub(super) bytes: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -120,11 +135,24 @@ pub(super) struct Token {
 
 pub(super) struct World {
     pub(super) clock: Clock,
+    /// Where the server is.
+    pub(super) url: String,
+    /// The application at platform A.
+    pub(super) display: App,
+    /// The application at platform B.
+    pub(super) business: App,
+    /// The status of errors from platform A's token endpoints.
+    pub(super) oauth_error_status: u16,
     pub(super) accounts: BTreeMap<String, Account>,
     pub(super) people: BTreeMap<String, Person>,
     pub(super) videos: BTreeMap<String, Video>,
     pub(super) comments: BTreeMap<String, Comment>,
     pub(super) tokens: BTreeMap<String, Token>,
+    pub(super) codes: BTreeMap<String, Code>,
+    pub(super) refresh: BTreeMap<String, Refresh>,
+    pub(super) files: BTreeMap<String, File>,
+    /// What was sent, and for which account.
+    pub(super) sent: Vec<(String, Sent)>,
     /// When each account called each path.
     pub(super) calls: BTreeMap<(String, String), VecDeque<i64>>,
     /// How many calls a minute.

@@ -38,7 +38,7 @@ impl App {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tiktok = TikTok::new();
+        let tiktok = TikTok::new(address);
         tiktok.set_clock(NOW);
         let script = Arc::new(Script::default());
         let server = crate::serve(listener, router(&tiktok, &script));
