@@ -131,7 +131,7 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 21] = [
+pub const FUNCTIONS: [Function; 22] = [
     Function {
         name: "AccountingWritesHttp",
         routes: &["/v1/approvals", "/v1/accounting"],
@@ -261,6 +261,13 @@ pub const FUNCTIONS: [Function; 21] = [
         routes: &["/v1/agent-actions"],
         alarm: "agent-actions",
         ..function("record_agent_action", 10)
+    },
+    Function {
+        name: "SocialOauthCallback",
+        routes: &["/oauth/instagram", "/oauth/tiktok", "/oauth/tiktok-business", "/v1/social/connections"],
+        sends: &[SOCIAL],
+        alarm: "social-oauth",
+        ..function("social_oauth_callback", 6)
     },
     Function {
         name: "SocialWebhookHttp",

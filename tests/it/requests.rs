@@ -177,6 +177,12 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
             None,
             json!({ "again": true }),
         ),
+        ask(
+            "/v1/social/connections/{id}/disconnect",
+            format!("/v1/social/connections/{ACCOUNT}/disconnect"),
+            None,
+            json!({ "again": true }),
+        ),
         ask("/v1/leads/{id}/assign", format!("/v1/leads/{LEAD}/assign"), None, json!({ "again": true })),
         ask(
             "/v1/leads/assignments/dry-run",
@@ -214,6 +220,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
         .iter()
         .map(|ask| ask.route.to_owned())
         .chain(["meta", "stripe", "tiktok"].map(|provider| format!("/webhooks/{provider}")))
+        .chain(["deauthorized", "deletion"].map(|said| format!("/oauth/instagram/{said}")))
         .collect();
     assert_eq!(asked, posts, "each route of docs/FEATURES.md that takes a POST has a request here, and no other");
     (app, asks)

@@ -141,8 +141,7 @@ pub(crate) fn ask<'a>(
         );
     }
     for (id, name) in accounts {
-        let _ =
-            write!(body, "<button name=\"account\" value=\"{}\">Allow as {}</button> ", escape(id), escape(name));
+        let _ = write!(body, "<button name=\"account\" value=\"{}\">Allow as {}</button> ", escape(id), escape(name));
     }
     body.push_str("<button name=\"account\" value=\"\">Cancel</button></form>");
     page(StatusCode::OK, title, &body)

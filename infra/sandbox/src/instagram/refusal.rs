@@ -109,7 +109,9 @@ impl Refusal {
         let (code, subcode, message) = match why {
             Refused::Restricted => (10, Some(1_893_063), "(#10) This account is temporarily restricted from sending"),
             Refused::Unavailable => (551, None, "(#551) This person isn't available right now."),
-            Refused::Policy => (368, None, "(#368) The action attempted has been deemed abusive or is otherwise disallowed"),
+            Refused::Policy => {
+                (368, None, "(#368) The action attempted has been deemed abusive or is otherwise disallowed")
+            }
             Refused::AccessDisabled => (200, Some(2_534_041), "(#200) The owner disabled access to messages"),
             Refused::Blocked => (100, Some(2_534_029), "(#100) The user has blocked this account"),
         };

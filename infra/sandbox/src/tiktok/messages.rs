@@ -57,13 +57,7 @@ impl World {
         self.person(person)?;
         let talks = &mut self.account_mut(open_id)?.talks;
         if !talks.iter().any(|talk| talk.person == person) {
-            talks.push(Talk {
-                id: long_id(),
-                person: person.to_owned(),
-                last: 0,
-                begun: false,
-                closed: false,
-            });
+            talks.push(Talk { id: long_id(), person: person.to_owned(), last: 0, begun: false, closed: false });
         }
         talks.iter_mut().find(|talk| talk.person == person).context("a conversation is gone")
     }

@@ -271,7 +271,9 @@ impl World {
             .filter(|token| token.account == open_id && token.platform == platform)
             .for_each(|token| token.revoked = Some(token.revoked.map_or(now, |at| at.min(now))));
         let refresh = self.refresh.values_mut();
-        refresh.filter(|known| known.open_id == open_id && known.platform == platform).for_each(|known| known.dead = true);
+        refresh
+            .filter(|known| known.open_id == open_id && known.platform == platform)
+            .for_each(|known| known.dead = true);
         self.codes.retain(|_, code| code.open_id != open_id || code.platform != platform);
     }
 
@@ -504,7 +506,9 @@ impl TikTok {
     #[must_use]
     pub fn token_requests(&self, platform: Platform) -> BTreeMap<String, usize> {
         let all = self.front.token_requests();
-        all.iter().filter_map(|(grant, count)| Some((grant.strip_prefix(prefix(platform))?.to_owned(), *count))).collect()
+        all.iter()
+            .filter_map(|(grant, count)| Some((grant.strip_prefix(prefix(platform))?.to_owned(), *count)))
+            .collect()
     }
 
     /// The next request for tokens, at either platform, is carried out, tokens rotated and all, and its answer never arrives.
