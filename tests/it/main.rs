@@ -42,6 +42,7 @@ mod privileges;
 mod rebuild;
 mod release;
 mod renders;
+mod renewals;
 mod requests;
 mod restore;
 mod rotation;
