@@ -114,7 +114,7 @@ struct StartQuery {
 pub struct Ending {
     caller: Caller,
     keyed: Option<KeyedRequest>,
-    /// Of which organisation they are.
+    /// The person, and their organisation.
     pub member: Member,
     /// Whether they have ended it before, with the same key.
     pub is_done: bool,
@@ -324,7 +324,7 @@ struct CallbackQuery {
 }
 
 impl CallbackQuery {
-    /// Of a parameter that comes twice the first counts; those that nobody asked for are left aside.
+    /// Where a parameter comes twice the first counts; those that nobody asked for are left aside.
     fn parse(query: &str) -> Self {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {

@@ -28,7 +28,10 @@ pub(crate) const LEAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_00
 /// A social account that is connected.
 const ACCOUNT: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0003);
 
-/// A conversation of it.
+/// Another, which nobody else asks about.
+const LEAVING: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0005);
+
+/// A conversation of the first.
 const THREAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0004);
 
 /// The routes of the table in docs/FEATURES.md, each with the methods it takes.
@@ -92,6 +95,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
              insert into lead_capacity (org_id, user_id, max_open) values ('{NORD}', '{}', 1000);
              insert into leads (id, org_id, client_name) values ('{LEAD}', '{NORD}', 'Lead');
              insert into social_accounts (id, org_id, platform, platform_id, username) values ('{ACCOUNT}', '{NORD}', 'instagram', '1', 'nord');
+             insert into social_accounts (id, org_id, platform, platform_id, username) values ('{LEAVING}', '{NORD}', 'instagram', '2', 'nord2');
              insert into social_threads (id, org_id, account_id, thread_id, kind, last_message_at)
              values ('{THREAD}', '{NORD}', '{ACCOUNT}', 'dm:1', 'message', '2026-11-29 12:00+00');
              insert into org_integrations (org_id, provider, status, external_tenant_id) values ('{NORD}', 'fortnox', 'connected', '1');
@@ -179,7 +183,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
         ),
         ask(
             "/v1/social/connections/{id}/disconnect",
-            format!("/v1/social/connections/{ACCOUNT}/disconnect"),
+            format!("/v1/social/connections/{LEAVING}/disconnect"),
             None,
             json!({ "again": true }),
         ),

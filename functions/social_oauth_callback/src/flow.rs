@@ -3,6 +3,8 @@
 use shared::{clients::social_apps::Api, http::ApiError};
 use url::Url;
 
+use crate::state::State;
+
 /// A way to connect an account.
 #[derive(Debug)]
 pub(crate) struct Flow {
@@ -59,4 +61,17 @@ impl Flow {
         let base = base.as_str().trim_end_matches('/');
         Url::parse(&format!("{base}/oauth/{}/callback", self.segment)).map_err(ApiError::internal)
     }
+}
+
+/// What addresses of ours begin with, where any platform is set up.
+pub(crate) fn set_up(state: &State) -> Result<&Url, ApiError> {
+    state.redirect_base.as_ref().ok_or_else(not_set_up)
+}
+
+/// The answer where a platform is not set up.
+pub(crate) fn not_set_up() -> ApiError {
+    ApiError::unprocessable(
+        "social_not_set_up",
+        "This installation is not registered at the platform; its operator sets SOCIAL_REDIRECT_BASE_URL and the platform's client id.",
+    )
 }

@@ -8,10 +8,14 @@ use shared::{
     lambda::{Answer, Error, Trigger},
     store::social_tokens,
 };
-use url::Url;
 use uuid::Uuid;
 
-use crate::{connect, flow::Flow, state::State, taken_back};
+use crate::{
+    connect,
+    flow::{Flow, not_set_up, set_up},
+    state::State,
+    taken_back,
+};
 
 /// An account whose connection was ended.
 #[derive(Debug, Serialize)]
@@ -98,16 +102,4 @@ async fn disconnect(state: &State, request: &HttpRequest, id: &str) -> Result<Ht
 
 const fn door<'a>(state: &'a State, provider: &'static str, name: &'static str) -> Door<'a> {
     Door { auth: &state.auth, db: &state.db, clock: state.clock, return_origins: &state.return_origins, provider, name }
-}
-
-/// What addresses of ours begin with, where any platform is set up.
-pub(crate) fn set_up(state: &State) -> Result<&Url, ApiError> {
-    state.redirect_base.as_ref().ok_or_else(not_set_up)
-}
-
-fn not_set_up() -> ApiError {
-    ApiError::unprocessable(
-        "social_not_set_up",
-        "This installation is not registered at the platform; its operator sets SOCIAL_REDIRECT_BASE_URL and the platform's client id.",
-    )
 }

@@ -9,7 +9,7 @@ use shared::{
 };
 
 use crate::{
-    handler::set_up,
+    flow::set_up,
     signed::{self, Said},
     state::State,
 };

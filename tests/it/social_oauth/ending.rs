@@ -4,7 +4,7 @@ use integration_tests::{
     TestApp,
     people::{ADAM, OLGA, OSCAR, RENATA, UMA},
 };
-use sandbox::Consent;
+use sandbox::{Calls, Consent, Fault, tiktok};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -74,7 +74,7 @@ async fn a_repetition_with_the_same_key_does_not_end_a_connection_that_was_made_
 async fn a_platform_that_is_away_keeps_nobody_from_disconnecting() {
     let app = TestApp::start().await;
     let (_, id) = connected(&app, Way::Business, &OLGA).await;
-    app.stack.fault("tiktok", "reset", sandbox::Calls::Every).unwrap();
+    app.stack.fault("tiktok", "reset", Calls::Every).unwrap();
     let shown = app.post(&path(&id), &app.token(&OLGA), &Value::Null).await.expect(200);
     assert_eq!(shown["status"], "disconnected");
     assert_eq!(app.db.count("select count(*) from social_accounts where access_token is null").await, 1);
@@ -87,10 +87,7 @@ pub(super) async fn every_statement(app: &TestApp) {
     app.db.run(&ends).await;
     crate::social_fetch::read(app, id.parse().unwrap()).await;
     app.db.run(&ends).await;
-    app.stack
-        .sandbox
-        .tiktok
-        .revoke_tokens_in(&app.db.text(&format!("select platform_id from social_accounts where id = '{id}'")).await, 0);
+    app.stack.sandbox.tiktok.arrange(tiktok::Call::Token, Fault::RateLimited, Calls::Next(1));
     crate::social_fetch::read(app, id.parse().unwrap()).await;
     app.post(&path(&id), &app.token(&OLGA), &Value::Null).await.expect(200);
     let account = Way::Business.account(app);

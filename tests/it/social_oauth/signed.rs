@@ -196,7 +196,7 @@ async fn who_wants_their_data_deleted_is_given_a_code_and_sees_what_became_of_it
     let still = app.db.still().await;
     let again = post(&app, DELETION, &world.request_deletion(&account).unwrap()).await.expect(200);
     assert_eq!(again, answer);
-    // Of one who is not known the answer is alike, and there is nothing to see.
+    // One who is not known is answered alike, and there is nothing to see.
     let secret = world.client_secret().get();
     let unknown = format!("signed_request={}", sign_request(&payload(&json!("999")), &secret));
     let unknown = post(&app, DELETION, &unknown).await.expect(200);
