@@ -140,7 +140,7 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 23] = [
+pub const FUNCTIONS: [Function; 24] = [
     Function {
         name: "AccountingWritesHttp",
         routes: &["/v1/approvals", "/v1/accounting"],
@@ -287,6 +287,13 @@ pub const FUNCTIONS: [Function; 23] = [
         concurrency: 2,
         alarm: "social-replies-worker",
         ..function("send_social_replies", 6)
+    },
+    Function {
+        name: "SocialOauthCallback",
+        routes: &["/oauth/instagram", "/oauth/tiktok", "/oauth/tiktok-business", "/v1/social/connections"],
+        sends: &[SOCIAL],
+        alarm: "social-oauth",
+        ..function("social_oauth_callback", 6)
     },
     Function {
         name: "SocialWebhookHttp",

@@ -281,7 +281,7 @@ impl HttpResponse {
     /// 200: a page for a person whom no app waits for. Texts of our own, with nothing that HTML would need to escape; `code` says the same to
     /// a program.
     #[must_use]
-    pub fn page(title: &'static str, text: &'static str, code: &'static str) -> Self {
+    pub fn page(title: &str, text: &str, code: &str) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         headers.insert(

@@ -18,6 +18,7 @@ mod aws;
 pub mod books;
 pub mod clients;
 pub mod config;
+pub mod consent;
 pub mod db;
 #[cfg(feature = "documents")]
 pub mod documents;

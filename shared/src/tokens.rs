@@ -12,10 +12,12 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
+    audit,
     clients::{
         fortnox::{Fortnox, FortnoxError},
         oauth::Issued,
@@ -29,7 +31,7 @@ use crate::{
     store::{
         StoreError,
         integrations::{self, Connection, SealedTokens, Unrenewed},
-        social_tokens,
+        social_tokens::{self, Lost},
     },
 };
 
@@ -299,6 +301,33 @@ pub struct Tokens<I> {
     pub clock: Clock,
     /// How long another's renewal is waited for.
     pub patience: Duration,
+}
+
+/// Has a social account wait for a person, since the platform took its consent back at `at`, and writes that to the audit log. Nothing happens
+/// where a person consented again since, or it waits already for that reason.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn lose_consent(
+    tx: &mut ServiceTx,
+    org_id: Uuid,
+    account_id: Uuid,
+    lost: Lost<'_>,
+    at: DateTime<Utc>,
+    request_id: Option<&str>,
+) -> Result<(), StoreError> {
+    if social_tokens::lose(tx, org_id, account_id, lost, at).await? {
+        let entry = audit::Entry {
+            action: "social_account.consent_lost",
+            resource_type: "social_accounts",
+            record_id: account_id.to_string(),
+            decision: json!({ "why": lost.why(), "at": at }),
+            request_id,
+            ..audit::Entry::default()
+        };
+        audit::append(tx, &entry).await?;
+    }
+    Ok(())
 }
 
 /// What the stored connection asks for.

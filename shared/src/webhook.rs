@@ -1,10 +1,19 @@
 //! Whether a delivery was signed by who it says it is from.
 
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use hmac::{Hmac, KeyInit, Mac, digest::CtOutput};
 use sha2::Sha256;
 
 /// The longest header that is looked at, in bytes. Real ones have some hundred.
 const MAX_HEADER: usize = 4096;
+
+const BASE64URL: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The first thing wrong with a signature. For the log: outside, all of them are one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +93,32 @@ pub fn verify_meta(header: Option<&str>, body: &[u8], secrets: &[&str]) -> Resul
     let signature = signature_of(value).ok_or(SignatureError::Malformed)?;
     let made = |secret: &&str| matches(secret, &[body], &[signature]);
     secrets.iter().position(made).ok_or(SignatureError::Mismatch)
+}
+
+/// Checks `signed` as Meta's `signed_request`, which is `<signature>.<payload>` in base64url, and signed with one of `secrets`. Which of them it was,
+/// by index, and the payload, decoded and not looked at yet: what it says of how it was signed is for the caller to check.
+///
+/// What was signed is the payload as it is encoded.
+///
+/// # Errors
+/// [`SignatureError`].
+pub fn verify_signed_request(signed: &str, secrets: &[&str]) -> Result<(usize, Vec<u8>), SignatureError> {
+    let (signature, payload) = signed.split_once('.').ok_or(SignatureError::Malformed)?;
+    // A text is read in one way only: other characters, and bits beyond the last byte, are refused. Padding may be there or not.
+    let signature: [u8; 32] =
+        BASE64URL.decode(signature).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(SignatureError::Malformed)?;
+    let made = |secret: &&str| matches(secret, &[payload.as_bytes()], &[signature]);
+    let which = secrets.iter().position(made).ok_or(SignatureError::Mismatch)?;
+    Ok((which, BASE64URL.decode(payload).map_err(|_| SignatureError::Malformed)?))
+}
+
+/// What a text stands for under a secret: 32 hexadecimal digits, the same each time, that nobody can guess who has not the secret.
+#[must_use]
+pub fn code_of(secret: &str, text: &str) -> String {
+    // HMAC takes keys of any length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
+    mac.update(text.as_bytes());
+    hex::encode(&mac.finalize().into_bytes()[..16])
 }
 
 /// Whether `given` is one of `tokens`. Compared in constant time.
@@ -191,6 +226,51 @@ mod tests {
     fn check_age(age: i64, tolerance: i64, wanted: Result<usize, SignatureError>) {
         let header = format!("t={AT},v1={GOOD}");
         assert_eq!(verify_stripe(Some(&header), BODY.as_bytes(), &[SECRET], AT + age, tolerance), wanted, "{age}");
+    }
+
+    /// `{"algorithm":"HMAC-SHA256","issued_at":1700000000,"user_id":"26"}`, signed with `SECRET`.
+    const PAYLOAD: &str = "eyJhbGdvcml0aG0iOiJITUFDLVNIQTI1NiIsImlzc3VlZF9hdCI6MTcwMDAwMDAwMCwidXNlcl9pZCI6IjI2In0";
+    const PAYLOAD_SIGNED: &str = "wRpcAgc6e5cKzbFT8N32Am4rcDH5mwbuX_3GtgKrt_Q";
+
+    #[test]
+    fn a_signed_request_is_of_one_of_the_secrets_and_not_a_bit_else() {
+        let good = format!("{PAYLOAD_SIGNED}.{PAYLOAD}");
+        let (which, payload) = verify_signed_request(&good, &["other", SECRET]).unwrap();
+        assert_eq!(
+            (which, payload.as_slice()),
+            (1, br#"{"algorithm":"HMAC-SHA256","issued_at":1700000000,"user_id":"26"}"#.as_slice())
+        );
+        // With padding, which nothing signs, or without.
+        assert!(verify_signed_request(&format!("{PAYLOAD_SIGNED}=.{PAYLOAD}"), &[SECRET]).is_ok());
+        assert_eq!(verify_signed_request(&good, &["other"]), Err(SignatureError::Mismatch));
+        assert_eq!(verify_signed_request(&good, &[]), Err(SignatureError::Mismatch));
+        for (at, byte) in good.bytes().enumerate() {
+            for bit in 0..7 {
+                let mut flipped = good.clone().into_bytes();
+                flipped[at] = byte ^ (1 << bit);
+                let flipped = String::from_utf8(flipped).unwrap();
+                assert!(verify_signed_request(&flipped, &[SECRET]).is_err(), "{flipped}");
+            }
+        }
+        let other_alphabet = PAYLOAD_SIGNED.replace('-', "+").replace('_', "/");
+        assert_ne!(other_alphabet, PAYLOAD_SIGNED);
+        for odd in [
+            "",
+            ".",
+            PAYLOAD,
+            &format!(".{PAYLOAD}"),
+            &format!("{PAYLOAD_SIGNED}."),
+            &format!("{other_alphabet}.{PAYLOAD}"),
+        ] {
+            assert!(verify_signed_request(odd, &[SECRET]).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_the_same_each_time_and_another_for_each_secret_and_text() {
+        let code = code_of(SECRET, "deletion of 26");
+        assert_eq!((code.len(), code.clone()), (32, code_of(SECRET, "deletion of 26")));
+        assert!(code != code_of(ROTATED, "deletion of 26") && code != code_of(SECRET, "deletion of 27"));
     }
 
     #[test]

@@ -28,7 +28,10 @@ pub(crate) const LEAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_00
 /// A social account that is connected.
 const ACCOUNT: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0003);
 
-/// A conversation of it.
+/// Another, which nobody else asks about.
+const LEAVING: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0005);
+
+/// A conversation of the first.
 const THREAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0004);
 /// A reply in it that waits.
 const REPLY: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0005);
@@ -100,6 +103,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
              values ('{THREAD}', '{NORD}', '{ACCOUNT}', 'dm:1', 'message', '1', '2026-11-29 12:00+00', now());
              insert into social_replies (id, org_id, account_id, thread_id, kind, target_id, content, created_by)
              values ('{REPLY}', '{NORD}', '{ACCOUNT}', '{THREAD}', 'message', '1', 'Hello', '{}');
+             insert into social_accounts (id, org_id, platform, platform_id, username) values ('{LEAVING}', '{NORD}', 'instagram', '2', 'nord2');
              insert into org_integrations (org_id, provider, status, external_tenant_id) values ('{NORD}', 'fortnox', 'connected', '1');
              update organizations set stripe_customer_id = '{customer}' where id = '{NORD}'",
             render["job"]["id"].as_str().unwrap(),
@@ -196,6 +200,12 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
             None,
             json!({ "again": true }),
         ),
+        ask(
+            "/v1/social/connections/{id}/disconnect",
+            format!("/v1/social/connections/{LEAVING}/disconnect"),
+            None,
+            json!({ "again": true }),
+        ),
         ask("/v1/leads/{id}/assign", format!("/v1/leads/{LEAD}/assign"), None, json!({ "again": true })),
         ask(
             "/v1/leads/assignments/dry-run",
@@ -233,6 +243,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
         .iter()
         .map(|ask| ask.route.to_owned())
         .chain(["meta", "stripe", "tiktok"].map(|provider| format!("/webhooks/{provider}")))
+        .chain(["deauthorized", "deletion"].map(|said| format!("/oauth/instagram/{said}")))
         .collect();
     assert_eq!(asked, posts, "each route of docs/FEATURES.md that takes a POST has a request here, and no other");
     (app, asks)

@@ -7,12 +7,13 @@ use shared::{
     audit,
     books::Reader,
     clients::oauth::Issued,
+    consent::{Failed, Given, unsealed},
     http::ApiError,
     store::{
         StoreError, fortnox,
         integrations::{self, NewConnection, SealedTokens},
     },
-    tokens::{Holder, TokenError, TokenKeys},
+    tokens::{Holder, TokenKeys},
 };
 use tokio::time::Instant;
 use url::Url;
@@ -29,38 +30,12 @@ const HOLDER: Holder = Holder::Integration(PROVIDER);
 /// How long the company's own calls are waited for, if there are many. A person waits in their browser.
 const PATIENCE: Duration = Duration::from_secs(12);
 
-/// Why a connection was not written down.
-pub(crate) enum Failed {
-    /// The person reads it in their browser.
-    NotConnected(NotConnected),
-    /// Something of ours.
-    Ours(ApiError),
-}
-
-impl From<NotConnected> for Failed {
-    fn from(why: NotConnected) -> Self {
-        Self::NotConnected(why)
-    }
-}
-
-impl<E: Into<ApiError>> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self::Ours(error.into())
-    }
-}
-
 /// Exchanges the code, reads the company and writes down the connection.
-pub(crate) async fn connect(
-    state: &State,
-    redirect_url: &Url,
-    org_id: Uuid,
-    user_id: Uuid,
-    code: &str,
-    request_id: &str,
-) -> Result<(), Failed> {
+pub(crate) async fn connect(state: &State, redirect_url: &Url, given: &Given, request_id: &str) -> Result<(), Failed> {
+    let Given { org_id, user_id, .. } = *given;
     // Before the code is used up: without the key nothing could be stored.
     let keys = TokenKeys::fetch(&state.secrets).await.map_err(unsealed)?;
-    let issued = state.fortnox.exchange(code, redirect_url.as_str()).await.map_err(NotConnected::from)?;
+    let issued = state.fortnox.exchange(&given.code, redirect_url.as_str()).await.map_err(NotConnected::from)?;
     let reader = Reader {
         fortnox: &state.fortnox,
         pace: &state.pace,
@@ -167,8 +142,4 @@ pub(crate) async fn disconnect(state: &State, org_id: Uuid, user_id: Uuid, reque
         Ok::<_, StoreError>(ended)
     });
     Ok(ended.await?)
-}
-
-fn unsealed(error: TokenError) -> ApiError {
-    ApiError::unavailable("secret_unavailable", "A key cannot be fetched; try again shortly.", 5).because(error)
 }

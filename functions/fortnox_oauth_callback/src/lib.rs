@@ -12,7 +12,6 @@ mod company;
 mod connect;
 mod handler;
 mod outcome;
-mod request;
 mod state;
 mod view;
 

@@ -1,26 +1,14 @@
-//! How an attempt to connect ends: each way has a code for the app and a text for a page.
+//! How an attempt to connect ends once the person has consented: each way has a code for the app and a text for a page.
 
-use shared::{books::ReadError, clients::fortnox::FortnoxError};
+use shared::{
+    books::ReadError,
+    clients::fortnox::FortnoxError,
+    consent::{self, Failed},
+};
 
 /// Why an organisation is not connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotConnected {
-    /// The state was never made here.
-    StateUnknown,
-    /// More than ten minutes have passed.
-    StateExpired,
-    /// It was used before.
-    StateReplayed,
-    /// Another browser brings it.
-    StateForeign,
-    /// Who began may not connect any more.
-    PermissionMissing,
-    /// The person said no.
-    ConsentRefused,
-    /// Fortnox does not know what it was asked to let the app do.
-    ScopeUnknown,
-    /// Fortnox ended the consent for another reason.
-    ConsentFailed,
     /// The code was used or is too old.
     CodeRefused,
     /// The company's Fortnox lacks a licence.
@@ -39,14 +27,6 @@ impl NotConnected {
     /// Stable, for programs.
     pub(crate) const fn code(self) -> &'static str {
         match self {
-            Self::StateUnknown => "state_unknown",
-            Self::StateExpired => "state_expired",
-            Self::StateReplayed => "state_replayed",
-            Self::StateForeign => "state_foreign",
-            Self::PermissionMissing => "permission_missing",
-            Self::ConsentRefused => "consent_refused",
-            Self::ScopeUnknown => "scope_unknown",
-            Self::ConsentFailed => "consent_failed",
             Self::CodeRefused => "code_refused",
             Self::LicenceMissing => "licence_missing",
             Self::ScopeMissing => "scope_missing",
@@ -59,22 +39,6 @@ impl NotConnected {
     /// For people. Has no character that HTML would need to escape.
     pub(crate) const fn text(self) -> &'static str {
         match self {
-            Self::StateUnknown => "This link is not one that we made. Go back to the app and connect Fortnox again.",
-            Self::StateExpired => "This took longer than ten minutes. Go back to the app and connect Fortnox again.",
-            Self::StateReplayed => "This link was used before. Go back to the app to see whether Fortnox is connected.",
-            Self::StateForeign => {
-                "Connecting was begun in another browser. Finish it there, or go back to the app and begin again here."
-            }
-            Self::PermissionMissing => {
-                "You may not connect Fortnox for this organisation any more. Ask an owner or admin."
-            }
-            Self::ConsentRefused => "You did not allow the connection in Fortnox. Nothing was connected.",
-            Self::ScopeUnknown => {
-                "The app asks Fortnox for something that it is not registered for. Tell its operator."
-            }
-            Self::ConsentFailed => {
-                "Fortnox ended this without a connection. Try again, and tell the operator of the app if it stays so."
-            }
             Self::CodeRefused => "Fortnox did not accept the confirmation, which lasts ten minutes. Connect again.",
             Self::LicenceMissing => {
                 "The company lacks a licence in Fortnox that the connection needs. Order it in Fortnox, then connect again."
@@ -89,26 +53,11 @@ impl NotConnected {
             Self::FortnoxUnavailable => "Fortnox did not answer. Nothing was connected; try again in a few minutes.",
         }
     }
+}
 
-    /// What the database said of a state; `None` if it may be used.
-    pub(crate) fn of_state(outcome: &str) -> Option<Self> {
-        match outcome {
-            "ok" => None,
-            "expired" => Some(Self::StateExpired),
-            "replayed" => Some(Self::StateReplayed),
-            "foreign" => Some(Self::StateForeign),
-            "revoked" => Some(Self::PermissionMissing),
-            _ => Some(Self::StateUnknown),
-        }
-    }
-
-    /// What `error` means that comes back instead of a code.
-    pub(crate) fn of_refusal(error: &str) -> Self {
-        match error {
-            "access_denied" => Self::ConsentRefused,
-            "invalid_scope" => Self::ScopeUnknown,
-            _ => Self::ConsentFailed,
-        }
+impl From<NotConnected> for Failed {
+    fn from(why: NotConnected) -> Self {
+        Self::NotConnected(consent::NotConnected { code: why.code(), text: why.text().into() })
     }
 }
 
@@ -149,15 +98,7 @@ impl From<ReadError> for NotConnected {
 mod tests {
     use super::*;
 
-    const ALL: [NotConnected; 14] = [
-        NotConnected::StateUnknown,
-        NotConnected::StateExpired,
-        NotConnected::StateReplayed,
-        NotConnected::StateForeign,
-        NotConnected::PermissionMissing,
-        NotConnected::ConsentRefused,
-        NotConnected::ScopeUnknown,
-        NotConnected::ConsentFailed,
+    const ALL: [NotConnected; 6] = [
         NotConnected::CodeRefused,
         NotConnected::LicenceMissing,
         NotConnected::ScopeMissing,

@@ -5,14 +5,6 @@ use serde::Serialize;
 use serde_json::Value;
 use shared::store::integrations::Shown;
 
-/// Where to send a person who connects.
-#[derive(Debug, Serialize)]
-pub(crate) struct StartView {
-    /// To be opened in the person's browser, once.
-    pub(crate) url: String,
-    pub(crate) expires_at: DateTime<Utc>,
-}
-
 /// Whether Fortnox is connected.
 #[derive(Debug, Serialize)]
 pub(crate) struct ConnectionView {

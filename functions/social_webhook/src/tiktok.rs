@@ -16,7 +16,12 @@ pub(crate) fn read(account: &str, event: &Value, read: &mut Read) {
     let content =
         event.get("content").and_then(Value::as_str).and_then(|text| serde_json::from_str::<Value>(text).ok());
     let seen = match (name, content, at) {
-        // It may be about a token that was replaced since: reading the account says whether the one it has still holds.
+        ("authorization.removed", _, Some(at)) => {
+            // It is said in seconds: to the end of that second.
+            read.removed = Some(if at % 1000 == 0 { at + 999 } else { at });
+            return;
+        }
+        // Nobody knows of which consent: reading the account says whether the one it has still holds.
         ("authorization.removed", ..) => {
             read.fetch = true;
             return;

@@ -16,8 +16,10 @@ use shared::{
         social::{self, Account},
         social_events::{self, Event, Outcome},
         social_figures,
+        social_tokens::Lost,
     },
     telemetry::{Unit, metric},
+    tokens,
     worker::{Finish, GIVING_BACK, Held, Stop, Work},
 };
 use uuid::Uuid;
@@ -189,6 +191,10 @@ impl Events<'_> {
             social_figures::keep_figures(tx, org_id, account.id, &figures).await?;
         }
         social_events::note_event(tx, org_id, account.id).await?;
+        let removed = reads.iter().filter_map(|(_, read)| read.removed).max().and_then(DateTime::from_timestamp_millis);
+        if let Some(at) = removed {
+            tokens::lose_consent(tx, org_id, account.id, Lost::AuthorizationRemoved, at, None).await?;
+        }
         if reads.iter().any(|(_, read)| read.fetch) {
             readings.push(account.id);
         }

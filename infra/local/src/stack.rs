@@ -215,6 +215,8 @@ impl Stack {
             ("INSTAGRAM_API_URL", through("instagram")),
             ("INSTAGRAM_GRAPH_URL", through("instagram")),
             ("INSTAGRAM_CLIENT_ID", sandbox.instagram.client_id()),
+            ("SOCIAL_REDIRECT_BASE_URL", url.clone()),
+            ("SOCIAL_RETURN_ORIGINS", "http://localhost:3000".to_owned()),
             ("TIKTOK_WWW_URL", through("tiktok")),
             ("TIKTOK_API_URL", through("tiktok")),
             ("TIKTOK_BUSINESS_URL", through("tiktok")),

@@ -3,6 +3,7 @@
 //! Two texts are not ours: the organisation's name and an agent's. They are shown without line breaks and markup. A mail names no person and
 //! no figure; the person who wants to know more follows the link and signs in.
 
+use chrono::DateTime;
 use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
@@ -97,6 +98,16 @@ fn in_english(mail: &Mail<'_>, org: &str) -> Option<Words> {
             below("approvals", subject, "approval_id"),
             "See why",
         ),
+        "connection_needs_person" if subject["status"] == "ending" => (
+            format!("{org}: the connection with {} ends soon", provider(subject)),
+            format!(
+                "The consent by which {org} is connected with {} ends{}. Connect it again before that, and nothing is missed.",
+                provider(subject),
+                day(subject, " on ")
+            ),
+            "settings/integrations".to_owned(),
+            "Connect it again",
+        ),
         "connection_needs_person" => (
             format!("{org}: the connection with {} needs you", provider(subject)),
             format!(
@@ -175,6 +186,16 @@ fn in_swedish(mail: &Mail<'_>, org: &str) -> Option<Words> {
             below("approvals", subject, "approval_id"),
             "Se varför",
         ),
+        "connection_needs_person" if subject["status"] == "ending" => (
+            format!("{org}: kopplingen till {} går snart ut", provider(subject)),
+            format!(
+                "Medgivandet som kopplar {org} till {} går ut{}. Koppla igen innan dess, så missas inget.",
+                provider(subject),
+                day(subject, " den ")
+            ),
+            "settings/integrations".to_owned(),
+            "Koppla igen",
+        ),
         "connection_needs_person" => (
             format!("{org}: kopplingen till {} behöver dig", provider(subject)),
             format!(
@@ -243,6 +264,12 @@ fn provider(subject: &Value) -> &'static str {
     }
 }
 
+/// The day that it ends, after `before`. Nothing where that is not said.
+fn day(subject: &Value, before: &str) -> String {
+    let ends_at = subject["ends_at"].as_str().and_then(|at| DateTime::parse_from_rfc3339(at).ok());
+    ends_at.map_or_else(String::new, |at| format!("{before}{}", at.format("%Y-%m-%d")))
+}
+
 fn agent(subject: &Value) -> String {
     plain(subject["agent"].as_str().unwrap_or_default())
 }
@@ -308,6 +335,23 @@ mod tests {
         }
         assert_eq!(subjects.len(), 2 * KINDS.len());
         assert_eq!(wrote("another", None, "Nord", &subject), None);
+    }
+
+    #[test]
+    fn a_consent_that_ends_soon_is_not_taken_for_one_that_is_over() {
+        let text = |language, ends_at: Value| {
+            let subject = json!({ "provider": "instagram", "status": "ending", "ends_at": ends_at });
+            let written = wrote("connection_needs_person", language, "Nord", &subject).unwrap();
+            format!("{} {}", written.subject, written.text)
+        };
+        // As Postgres writes a time into JSON.
+        let at = json!("2026-12-14T09:30:00.123456+00:00");
+        let english = text(None, at.clone());
+        assert!(english.contains("Nord: the connection with Instagram ends soon"), "{english}");
+        assert!(english.contains("ends on 2026-12-14. Connect it again before that"), "{english}");
+        let swedish = text(Some("sv"), at);
+        assert!(swedish.contains("går snart ut") && swedish.contains("går ut den 2026-12-14."), "{swedish}");
+        assert!(text(None, Value::Null).contains("is connected with Instagram ends. Connect"));
     }
 
     #[test]

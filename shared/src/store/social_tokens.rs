@@ -269,6 +269,18 @@ pub enum Lost<'a> {
     AuthorizationRemoved,
 }
 
+impl Lost<'_> {
+    /// As `social_accounts.lost_why` has it.
+    #[must_use]
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Deauthorized => "deauthorized",
+            Self::DeletionAsked { .. } => "deletion_asked",
+            Self::AuthorizationRemoved => "authorization_removed",
+        }
+    }
+}
+
 /// Has an account wait for a person, since the platform took its consent back at `at`. Its tokens go. False if it was connected again
 /// since, or waits already for that reason.
 ///
@@ -281,10 +293,9 @@ pub async fn lose(
     lost: Lost<'_>,
     at: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
-    let (why, code) = match lost {
-        Lost::Deauthorized => ("deauthorized", None),
-        Lost::DeletionAsked { code } => ("deletion_asked", Some(code)),
-        Lost::AuthorizationRemoved => ("authorization_removed", None),
+    let code = match lost {
+        Lost::DeletionAsked { code } => Some(code),
+        Lost::Deauthorized | Lost::AuthorizationRemoved => None,
     };
     let done = sqlx::query!(
         "update public.social_accounts
@@ -295,7 +306,7 @@ pub async fn lose(
             and (status = 'active' or lost_why is distinct from $3 or deletion_code is distinct from coalesce($4, deletion_code))",
         org_id,
         account_id,
-        why,
+        lost.why(),
         code,
         at
     );

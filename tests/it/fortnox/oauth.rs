@@ -14,7 +14,8 @@ use reqwest::header;
 use sandbox::{Calls, Moment, Verdict};
 use serde_json::{Value, json};
 
-use super::{APP, back, begin, browser, code, connect, start};
+use super::{begin, code, connect, start};
+use crate::browser::{APP, back, browser};
 
 const COMPANY: (&str, &str) = ("Nordic Interiors AB", "556677-8899");
 /// How many customers a company of the sandbox has.

@@ -24,13 +24,8 @@ use shared::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{
-    connect,
-    tokens::{fifty, is_a_part, process, say, started},
-};
-
-/// How many processes make calls at once.
-const PROCESSES: usize = 50;
+use super::{connect, tokens::process};
+use crate::renewals::processes::{self, PROCESSES, fifty, given, is_a_part, say};
 
 /// What one process does: it has a connection and a client of its own.
 struct Process {
@@ -87,7 +82,7 @@ const SHORT: Duration = Duration::from_millis(500);
 
 /// The part of a process that makes calls.
 async fn make_calls() {
-    let tokens = started();
+    let tokens = processes::fortnox(&given(), Duration::from_secs(60));
     let token = tokens.access(NORD).await.unwrap().expose().to_owned();
     let pace = Pace { db: tokens.db.clone(), window: SHORT, call: Duration::from_secs(8) };
     let side = if std::process::id().is_multiple_of(2) { Side::Read } else { Side::Write };
@@ -106,7 +101,11 @@ async fn fifty_processes_never_make_a_26th_call_in_any_window() {
     let app = TestApp::start().await;
     let Some((pooler, _home)) = pooler(&app.db, 4).await else { return };
     let company = paced(&app, SHORT).await;
-    let said = fifty(&app, &pooler.url, "fortnox::pace::fifty_processes_never_make_a_26th_call_in_any_window").await;
+    let said = fifty(
+        &processes::settings(&app, &pooler.url),
+        "fortnox::pace::fifty_processes_never_make_a_26th_call_in_any_window",
+    )
+    .await;
     assert_eq!(said, vec!["3 calls"; PROCESSES]);
     let fortnox = &app.stack.sandbox.fortnox;
     assert_eq!(fortnox.refused_by_limit(company), 0);

@@ -23,6 +23,7 @@ pub(super) async fn everything(app: &TestApp) {
     crate::fortnox::scenario(app).await;
     crate::social_fetch::scenario(app).await;
     crate::social_webhook::scenario(app).await;
+    crate::social_oauth::scenario(app).await;
     crate::social_replies::scenario(app).await;
     crate::notifications::scenario(app).await;
     billing(app).await;

@@ -237,10 +237,11 @@ async fn an_id_that_was_disconnected_at_one_platform_is_delivered_to_the_account
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tiktoks_loss_of_access_marks_an_account_whose_token_is_refused_and_no_other_and_a_person_is_notified_once() {
+async fn tiktoks_loss_of_access_has_an_account_wait_unless_it_was_connected_since_and_a_person_is_notified_once() {
     let app = TestApp::start().await;
     let (account, connected) = crate::social_fetch::business(&app).await;
-    let tiktok = &app.stack.sandbox.tiktok;
+    let connected_at = "update social_accounts set connected_at = to_timestamp(1700000000) + interval '1 second' * ";
+    app.db.run(&format!("{connected_at} 0.5")).await;
     let removed = async |at: i64| {
         let body = json!({
             "client_key": "k", "event": "authorization.removed", "create_time": at, "user_openid": connected.open_id,
@@ -249,21 +250,33 @@ async fn tiktoks_loss_of_access_marks_an_account_whose_token_is_refused_and_no_o
         tiktok_at(&app, body.to_string().as_bytes(), Utc::now().timestamp()).await.expect(200);
         merged(&app).await;
         app.stack.social.drained().await;
-        app.db.text(&format!("select status from social_accounts where id = '{account}'")).await
+        let state = format!(
+            "select status || ' ' || coalesce(lost_why, '-') || ' ' || (access_token is not null)::text from social_accounts where id = '{account}'"
+        );
+        app.db.text(&state).await
     };
-    // Late, about a token that was replaced.
-    assert_eq!(removed(1_700_000_000).await, "active", "{}", app.logs());
-    tiktok.remove_authorization(&connected.open_id, 1).unwrap();
-    for at in [1_700_000_001, 1_700_000_002] {
-        assert_eq!(removed(at).await, "needs_reconsent");
+    // Late, about a consent before this one, whose token the platform takes.
+    assert_eq!(removed(1_699_999_999).await, "active - true", "{}", app.logs());
+    // In the second in which a person consented, nobody knows which came first.
+    for at in [1_700_000_000, 1_700_000_001] {
+        assert_eq!(removed(at).await, "needs_reconsent authorization_removed false");
     }
     let notified =
         value(&app.db, &format!("select jsonb_agg(kind) from notifications where user_id = '{}'", OLGA.user().id))
             .await;
     assert_eq!(notified, json!(["connection_needs_person"]));
+    let logged = value(
+        &app.db,
+        "select jsonb_agg(decision ->> 'why') from audit_log where action = 'social_account.consent_lost'",
+    )
+    .await;
+    assert_eq!(logged, json!(["authorization_removed"]));
+    // A person connects it again, and what was said before comes once more.
+    app.db.run(&format!("{connected_at} 60, status = 'active', lost_why = null")).await;
+    assert_eq!(removed(1_700_000_059).await, "active - false");
     // Deliveries go on to be stored and merged: what was said is not lost for that.
     let one = json!(["authorization.removed", "applied", null]);
-    assert_eq!(outcomes(&app).await, json!([one, one, one]));
+    assert_eq!(outcomes(&app).await, json!([one, one, one, one]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
