@@ -50,6 +50,7 @@ mod schema;
 mod social;
 mod social_fetch;
 mod social_inbox;
+mod social_lead;
 mod social_webhook;
 mod stripe;
 mod supabase;

@@ -92,8 +92,8 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
              insert into lead_capacity (org_id, user_id, max_open) values ('{NORD}', '{}', 1000);
              insert into leads (id, org_id, client_name) values ('{LEAD}', '{NORD}', 'Lead');
              insert into social_accounts (id, org_id, platform, platform_id, username) values ('{ACCOUNT}', '{NORD}', 'instagram', '1', 'nord');
-             insert into social_threads (id, org_id, account_id, thread_id, kind, last_message_at)
-             values ('{THREAD}', '{NORD}', '{ACCOUNT}', 'dm:1', 'message', '2026-11-29 12:00+00');
+             insert into social_threads (id, org_id, account_id, thread_id, kind, counterpart_id, last_message_at)
+             values ('{THREAD}', '{NORD}', '{ACCOUNT}', 'dm:1', 'message', '1', '2026-11-29 12:00+00');
              insert into org_integrations (org_id, provider, status, external_tenant_id) values ('{NORD}', 'fortnox', 'connected', '1');
              update organizations set stripe_customer_id = '{customer}' where id = '{NORD}'",
             render["job"]["id"].as_str().unwrap(),
@@ -203,6 +203,16 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
             json!({ "return_url": format!("{APP}?other") }),
         ),
     ];
+    let lead = json!({ "territory": "North", "wanted_skills": ["kitchens"] });
+    asks.push(with_texts(
+        ask(
+            "/v1/inbox/threads/{id}/lead",
+            format!("/v1/inbox/threads/{THREAD}/lead"),
+            Some(lead),
+            json!({ "territory": "South" }),
+        ),
+        json!({ "email": "p@x.example", "phone": "+46 70 123 45 67", "currency": "SEK" }),
+    ));
     // Before the connection is ended.
     asks.splice(0..0, approvals(&app).await);
     app.stack.sandbox.stripe.create_price("price_other", 5000);
