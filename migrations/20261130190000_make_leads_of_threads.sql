@@ -1,7 +1,7 @@
 -- Make leads of social threads, by hand and by rules of the organisation.
 --
--- Locks:   leads for the moment that a policy takes; social_threads, social_accounts and profiles for the moment that a foreign key takes;
---          data_ownership exclusively, for an insert.
+-- Locks:   leads for the moment that a policy and a foreign key take; organizations, profiles, social_threads and social_accounts for the moment
+--          that a foreign key takes; data_ownership exclusively, for an insert.
 -- Rollout: expand. Without rules nothing happens by itself.
 -- Undo:    drop the tables, functions and the policy of this file, take the definer's insert on leads back, and make app.lead_score as it was.
 
@@ -87,6 +87,9 @@ create policy social_lead_rules_delete on public.social_lead_rules for delete to
     using (org_id = (select app.active_org_id()) and (select app.may('leads:manage')));
 create policy social_lead_rules_service_select on public.social_lead_rules for select to spine_service using (org_id = (select app.service_org()));
 create policy social_lead_rules_definer_select on public.social_lead_rules for select to spine_definer using (true);
+-- Nothing changes it by this: only who may change a row may hold it.
+create policy social_lead_rules_definer_update on public.social_lead_rules for update to spine_definer using (true);
+grant update (updated_at) on public.social_lead_rules to spine_definer;
 grant select, delete on public.social_lead_rules to authenticated;
 grant insert (org_id, name, enabled, account_id, kinds, words, territory, wanted_skills),
       update (name, enabled, account_id, kinds, words, territory, wanted_skills) on public.social_lead_rules to authenticated;
