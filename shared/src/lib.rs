@@ -28,6 +28,7 @@ pub mod functions;
 pub mod http;
 pub mod jobs;
 pub mod lambda;
+pub mod lead_words;
 pub mod limits;
 #[cfg(feature = "mail")]
 pub mod mail;

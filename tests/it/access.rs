@@ -70,6 +70,7 @@ async fn every_function_of_the_data_api_is_callable_by_those_it_is_declared_for_
         ("increment_render_counter", functions),
         ("issue_agent_token", people),
         ("log_audit_action", functions),
+        ("make_lead_of_thread", people),
         ("my_organizations", people),
         ("propose_accounting_write", &["authenticated", "spine_agent", "spine_caller"]),
         ("propose_submission_vouchers", people),
@@ -140,6 +141,7 @@ async fn nobody_without_a_standing_session_of_an_account_gets_anything_done() {
         "public.search_social_messages('word')".to_owned(),
         format!("public.answer_social_thread('{NOBODY}', 'message', 'x')"),
         format!("public.cancel_social_reply('{NOBODY}')"),
+        format!("public.make_lead_of_thread('{NOBODY}')"),
     ];
     let still = db.still().await;
     for (caller, code) in &callers {

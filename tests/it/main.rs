@@ -52,6 +52,7 @@ mod schema;
 mod social;
 mod social_fetch;
 mod social_inbox;
+mod social_lead;
 mod social_oauth;
 mod social_replies;
 mod social_webhook;

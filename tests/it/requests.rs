@@ -232,6 +232,16 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
             json!({ "return_url": format!("{APP}?other") }),
         ),
     ];
+    let lead = json!({ "territory": "North", "wanted_skills": ["kitchens"] });
+    asks.push(with_texts(
+        ask(
+            "/v1/inbox/threads/{id}/lead",
+            format!("/v1/inbox/threads/{THREAD}/lead"),
+            Some(lead),
+            json!({ "territory": "South" }),
+        ),
+        json!({ "email": "p@x.example", "phone": "+46 70 123 45 67", "currency": "SEK" }),
+    ));
     // Before the connection is ended.
     asks.splice(0..0, approvals(&app).await);
     app.stack.sandbox.stripe.create_price("price_other", 5000);

@@ -237,6 +237,7 @@ pub(crate) fn add(total: &mut Merged, merged: Merged) {
     total.new += merged.new;
     total.changed += merged.changed;
     total.left_out += merged.left_out;
+    total.leads += merged.leads;
 }
 
 impl Cursor {

@@ -1,17 +1,18 @@
-//! Requests to answers: authenticate, one transaction, reply. People and agents read alike; rows are what their policies let them see.
+//! Requests to answers: authenticate, one transaction, reply. People and agents read alike; rows are what their policies let them see. A lead
+//! is made of a thread by people alone, and the schedule of `assign_leads` finds it.
 
 use shared::{
     auth::{Caller, Identity},
     http::{self, ApiError, HttpRequest, HttpResponse, Reply},
     lambda::{Answer, Error, Trigger},
-    store::{access, inbox},
+    store::{access, idempotency, inbox},
 };
 use uuid::Uuid;
 
 use crate::{
-    request::{MessagesQuery, SearchQuery, ThreadsQuery},
+    request::{LeadBody, MessagesQuery, SearchQuery, ThreadsQuery},
     state::State,
-    view::{FoundView, ThreadView, ThreadsView},
+    view::{FoundView, LeadView, ThreadView, ThreadsView},
 };
 
 /// Answers a request.
@@ -30,6 +31,10 @@ async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, Api
         ("GET", ["v1", "inbox", "threads"]) => threads(state, request).await?.into_response(),
         ("GET", ["v1", "inbox", "threads", thread]) => show(state, request, id(thread)?).await?.into_response(),
         ("GET", ["v1", "inbox", "search"]) => search(state, request).await?.into_response(),
+        ("POST", ["v1", "inbox", "threads", thread, "lead"]) => {
+            make_lead(state, request, id(thread)?).await?.into_response()
+        }
+        (_, ["v1", "inbox", "threads", _, "lead"]) => Err(ApiError::method_not_allowed("POST")),
         (_, ["v1", "inbox", "threads" | "search"] | ["v1", "inbox", "threads", _]) => {
             Err(ApiError::method_not_allowed("GET"))
         }
@@ -75,6 +80,26 @@ async fn search(state: &State, request: &HttpRequest) -> Result<Reply<FoundView>
         Ok::<_, ApiError>(FoundView::of(inbox::search(tx, words, after, most).await?, most))
     });
     Ok(Reply::ok(view.await?))
+}
+
+/// `POST /v1/inbox/threads/{id}/lead`: makes a lead of a thread, or finds the one that was made of it.
+async fn make_lead(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<LeadView>, ApiError> {
+    let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
+    if person(&caller).is_none() {
+        return Err(ApiError::forbidden("people_only", "A person makes leads of threads."));
+    }
+    let body = if request.body.is_empty() { LeadBody::default() } else { http::json(request)? };
+    let fields = body.parse()?;
+    let keyed = http::idempotency(request, "POST /v1/inbox/threads/{id}/lead")?;
+    let lead = state.db.caller(&caller, async |tx| {
+        let member = access::enter(tx, "social:read").await?;
+        if let Some(keyed) = &keyed {
+            // What is made once for a thread needs no more than this; another request with the same key is refused.
+            idempotency::remember(tx, member, keyed, id).await?;
+        }
+        Ok::<_, ApiError>(inbox::make_lead(tx, id, &fields).await?)
+    });
+    Ok(Reply::ok(LeadView::of(lead.await?, id)))
 }
 
 fn person(caller: &Caller) -> Option<Uuid> {

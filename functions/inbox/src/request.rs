@@ -1,7 +1,8 @@
 //! What clients ask for, and what it becomes. No I/O.
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shared::{http::ApiError, store::inbox::Wanted};
 use uuid::Uuid;
 
@@ -101,6 +102,35 @@ impl SearchQuery {
         let most = most(self.limit.as_deref())?;
         let after = self.after.as_deref().map(place).transpose()?;
         Ok((&self.q, after, i32::try_from(most).unwrap_or(i32::MAX)))
+    }
+}
+
+/// What a person says of a lead. The database holds it to its bounds.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LeadBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget_minor: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    territory: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wanted_skills: Option<Vec<String>>,
+}
+
+impl LeadBody {
+    /// The fields as the database takes them: those that are said.
+    pub(crate) fn parse(&self) -> Result<Value, ApiError> {
+        let texts = [&self.email, &self.phone, &self.currency, &self.territory].into_iter().flatten();
+        if texts.chain(self.wanted_skills.iter().flatten()).any(|text| text.contains('\0')) {
+            return Err(ApiError::unprocessable("text_invalid", "A text holds a NUL, which cannot be stored."));
+        }
+        serde_json::to_value(self).map_err(ApiError::internal)
     }
 }
 

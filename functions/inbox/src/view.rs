@@ -155,6 +155,19 @@ impl FoundView {
     }
 }
 
+/// The lead of a thread.
+#[derive(Debug, Serialize)]
+pub(crate) struct LeadView {
+    id: Uuid,
+    thread: Value,
+}
+
+impl LeadView {
+    pub(crate) fn of(id: Uuid, thread: Uuid) -> Self {
+        Self { id, thread: json!({ "id": thread, "href": format!("/v1/inbox/threads/{thread}") }) }
+    }
+}
+
 /// Leaves out what is more than `most`. Whether there was more.
 fn cut<T>(found: &mut Vec<T>, most: i64) -> bool {
     let most = usize::try_from(most).unwrap_or_default();

@@ -64,7 +64,16 @@ const DOMAINS: [(&str, &[&str]); 15] = [
     ("AI rendering", &["render_requests", "render_parameters", "render_results", "render_counters"]),
     (
         "Leads",
-        &["leads", "lead_notes", "lead_scoring", "lead_capacity", "lead_assignments", "lead_assignment_settings"],
+        &[
+            "leads",
+            "lead_notes",
+            "lead_scoring",
+            "lead_capacity",
+            "lead_assignments",
+            "lead_assignment_settings",
+            "social_lead_rules",
+            "social_leads",
+        ],
     ),
     (
         "Social",

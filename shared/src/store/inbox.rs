@@ -247,3 +247,12 @@ pub async fn search(
     );
     Ok(found.fetch_all(tx.conn()?).await?)
 }
+
+/// Makes a lead of a thread, or finds the one that was made of it. `fields` is as `public.make_lead_of_thread` takes it. The lead's id.
+///
+/// # Errors
+/// [`StoreError::Database`] with the code of why not.
+pub async fn make_lead(tx: &mut CallerTx, thread_id: Uuid, fields: &Value) -> Result<Uuid, StoreError> {
+    let lead = sqlx::query_scalar!(r#"select public.make_lead_of_thread($1, $2) as "lead!""#, thread_id, fields);
+    Ok(lead.fetch_one(tx.conn()?).await?)
+}

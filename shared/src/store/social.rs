@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::StoreError;
 use crate::{
     db::{DirectoryTx, ServiceTx, Tx},
+    lead_words::Words,
     social::{Facts, Item, Kind, MAX_ID, Message, Observation},
 };
 
@@ -88,6 +89,8 @@ pub struct Merged {
     pub changed: usize,
     /// Observations that were left out: an id too long, or a time that no message has.
     pub left_out: usize,
+    /// Leads that rules of the organisation made of threads.
+    pub leads: usize,
 }
 
 /// Merges observations of one account's items into the inbox. The account must be held by this transaction.
@@ -142,6 +145,7 @@ pub async fn merge(
     }
     if !changes.is_empty() {
         write(tx, org_id, account_id, &changes).await?;
+        merged.leads = apply_rules(tx, org_id, account_id, &changes).await?;
     }
     Ok(merged)
 }
@@ -317,6 +321,68 @@ async fn write(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid, changes: &[Ch
         .await?;
     }
     Ok(())
+}
+
+/// Makes leads of threads in which the other side wrote what a rule of the organisation looks for. Only text that is seen for the first time
+/// counts, and the database is asked for rules only where there is some. How many leads.
+async fn apply_rules(
+    tx: &mut ServiceTx,
+    org_id: Uuid,
+    account_id: Uuid,
+    changes: &[Change],
+) -> Result<usize, StoreError> {
+    let mut written: Vec<(&Message, &str)> = changes.iter().filter_map(Change::first_text).collect();
+    let Some(latest) = written.iter().map(|(message, _)| message.received_at).max() else { return Ok(0) };
+    let rules = sqlx::query!(
+        "select id, kinds, words, created_at from public.social_lead_rules
+          where org_id = $1 and enabled and created_at <= $3 and (account_id is null or account_id = $2)
+          order by created_at, id",
+        org_id,
+        account_id,
+        latest
+    )
+    .fetch_all(tx.conn()?)
+    .await?;
+    if rules.is_empty() {
+        return Ok(0);
+    }
+    let phrases: Vec<Vec<Words>> =
+        rules.iter().map(|rule| rule.words.iter().map(|word| Words::of(word)).collect()).collect();
+    written.sort_by_key(|(message, _)| message.received_at);
+    let mut found = Vec::new();
+    for (message, text) in written {
+        let kind = match message.kind {
+            Kind::Message | Kind::StoryReply => "message",
+            Kind::Comment | Kind::Reply => "comment",
+            Kind::Mention => "mention",
+        };
+        let words = Words::of(text);
+        let first = rules.iter().zip(&phrases).find(|(rule, phrases)| {
+            rule.created_at <= message.received_at
+                && rule.kinds.iter().any(|wanted| wanted == kind)
+                && phrases.iter().any(|phrase| words.contain(phrase))
+        });
+        if let Some((rule, _)) = first {
+            found.push(json!({ "thread_id": message.thread_id, "rule_id": rule.id, "at": message.received_at,
+                               "sender_id": message.sender_id, "sender_name": message.sender_name }));
+        }
+    }
+    if found.is_empty() {
+        return Ok(0);
+    }
+    let made =
+        sqlx::query_scalar!(r#"select app.make_leads_by_rules($1, $2) as "made!""#, account_id, Value::Array(found));
+    Ok(usize::try_from(made.fetch_one(tx.conn()?).await?).unwrap_or_default())
+}
+
+impl Change {
+    /// The text of an incoming message that had none before. None also where it is deleted.
+    fn first_text(&self) -> Option<(&Message, &str)> {
+        let message = self.item.message.as_ref()?;
+        let had_text = self.stored.item.message.as_ref().is_some_and(|before| before.content.is_some());
+        let is_new = self.is_shown && !message.outgoing && !had_text && self.item.facts.gone_at().is_none();
+        Some((message, message.content.as_deref().filter(|_| is_new)?))
+    }
 }
 
 fn row_of(change: &Change, message: &Message) -> Value {

@@ -211,6 +211,7 @@ async fn a_function_of_the_data_api_answers_alike_for_an_id_of_another_organisat
         "create_invitation('client_user', 'a@b.example', client_id => ?)",
         "create_organization_with_context('New', null, ?)",
         "issue_agent_token(?)",
+        "make_lead_of_thread(?)",
         "propose_accounting_write(?, 'voucher', '{}')",
         "propose_submission_vouchers(?)",
         "refuse(?)",
@@ -221,12 +222,15 @@ async fn a_function_of_the_data_api_answers_alike_for_an_id_of_another_organisat
         "update_lead_score(?)",
     ];
     let db = TestDatabase::new(Server::Postgres18).await;
-    let [lead, role, session, approval] = [0xe1, 0xe2, 0xe3, 0xe5].map(Uuid::from_u128);
+    let [lead, role, session, approval, thread] = [0xe1, 0xe2, 0xe3, 0xe5, 0xe6].map(Uuid::from_u128);
     db.run(&format!(
         "insert into leads (id, org_id, client_name) values ('{lead}', '{BRICK}', 'Theirs');
          insert into roles (id, org_id, name) values ('{role}', '{BRICK}', 'theirs');
          insert into user_sessions (id, user_id) values ('{session}', '{}');
          insert into org_integrations (org_id, provider, external_tenant_id) values ('{NORD}', 'fortnox', '1');
+         insert into social_accounts (id, org_id, platform, platform_id, username) values ('{thread}', '{BRICK}', 'instagram', '1', 'brick');
+         insert into social_threads (id, org_id, account_id, thread_id, kind, counterpart_id)
+         values ('{thread}', '{BRICK}', '{thread}', 'dm:1', 'message', 'p');
          insert into approvals (id, org_id, kind, subject_table, subject_id, client_id, payload_digest, expires_at)
          values ('{approval}', '{BRICK}', 'voucher', 'accounting_writes', app.uuidv7(), '{HOTELS}', sha256('x'), now() + interval '1 day')",
         DAN.id
@@ -241,7 +245,7 @@ async fn a_function_of_the_data_api_answers_alike_for_an_id_of_another_organisat
         let name = function["it"].as_str().unwrap();
         assert!(calls.iter().any(|call| call.starts_with(&format!("{name}("))), "{name} takes an id and is not tried");
     }
-    let theirs = [BRICK, HOTELS, HARBOUR, RUFUS.id, OSCAR.id, lead, role, session, approval];
+    let theirs = [BRICK, HOTELS, HARBOUR, RUFUS.id, OSCAR.id, lead, role, session, approval, thread];
     let nothing = Uuid::from_u128(0xe0);
     let mut told = Vec::new();
     for person in [&OLGA, &DORA, &UMA] {

@@ -146,7 +146,7 @@ impl Demo<'_> {
         }))
     }
 
-    async fn ended(&self, href: &str, token: &str) -> Result<Value> {
+    pub(super) async fn ended(&self, href: &str, token: &str) -> Result<Value> {
         let begun = Instant::now();
         loop {
             let (status, job) = self.get(href, token).await?;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{
     Demo, ORG, OTHER_ORG, OWNER, PATIENCE, Steps,
+    agents::SALES,
     judge::{count, flag, text},
 };
 
@@ -20,6 +21,8 @@ const STRANGER: (&str, &str) = ("01900000-0000-7000-8000-000000000201", "oscar@b
 const FIRST: &str = "Hej! Vad kostar fåtöljen?";
 const EDITED: &str = "Hej! Vad kostar soffan?";
 const MISSED: &str = "Finns den i grönt?";
+const WISH: &str = "Vi vill ha ett NYTT KÖK. Ring 070-123 45 67!";
+const PHONE: &str = "070-123 45 67";
 
 /// Accounts of both platforms, connected.
 struct Accounts {
@@ -34,6 +37,7 @@ impl Demo<'_> {
         steps.judge("social-push", judge_push, self.see_push(&accounts).await);
         steps.judge("social-pull", judge_pull, self.see_pull(&accounts).await);
         steps.judge("social-inbox", judge_inbox, self.see_inbox().await);
+        steps.judge("social-lead", judge_lead, self.see_lead(&accounts).await);
         Ok(())
     }
 
@@ -175,6 +179,57 @@ impl Demo<'_> {
             "found_text": found["messages"][0]["text"], "stranger": status.as_u16(),
         }))
     }
+
+    /// A rule makes a lead of what a customer writes, and a person one of another thread.
+    async fn see_lead(&self, accounts: &Accounts) -> Result<Value> {
+        let token = self.sign_in(OWNER, ORG)?;
+        let mut owner = self.as_owner().await?;
+        sqlx::query(
+            "insert into public.social_lead_rules (org_id, name, words, wanted_skills) values ($1::uuid, 'Kök', '{nytt kök}', '{kitchen}')",
+        )
+        .bind(ORG)
+        .execute(&mut owner)
+        .await?;
+        sqlx::query("commit").execute(&mut owner).await?;
+        let instagram = &self.stack.sandbox.instagram;
+        let lina = instagram.add_person("lina", Some("Lina"));
+        instagram.message(&accounts.instagram.id, &lina, WISH)?;
+        instagram.deliver_with(Delivery { copies: 2, ..Delivery::default() }).await;
+        self.stack.queue("social-events")?.drained().await;
+        let (_, listed) = self.get("/v1/inbox/threads?kind=message", &token).await?;
+        let of_ture = listed["threads"].as_array().and_then(|threads| {
+            threads
+                .iter()
+                .find(|thread| thread["account"]["platform"] == "tiktok")
+                .and_then(|thread| thread["href"].as_str())
+        });
+        let path = format!("{}/lead", of_ture.context("no conversation on TikTok")?);
+        let first = self.post(&path, &token, &json!({})).await?;
+        let again = self.post(&path, &token, &json!({})).await?;
+        let stranger = self.sign_in(STRANGER, OTHER_ORG)?;
+        let (status, _) = self.send(&path, &stranger, &json!({})).await?;
+        let (lead, phone): (Uuid, Option<String>) = sqlx::query_as(
+            "select l.id, l.phone from public.leads l join public.social_leads s on s.lead_id = l.id
+              where l.source = 'instagram' and s.rule_id is not null",
+        )
+        .fetch_one(&mut self.as_owner().await?)
+        .await?;
+        let admitted = self.post(&format!("/v1/leads/{lead}/assign"), &token, &json!({})).await?;
+        self.ended(admitted["job"]["href"].as_str().context("no job")?, &token).await?;
+        let (by_rule, by_hand, assigned_to, points): (i64, i64, Option<String>, Option<String>) = sqlx::query_as(
+            "select (select count(*) from public.social_leads where rule_id is not null),
+                    (select count(*) from public.social_leads where made_by is not null), l.assigned_to::text,
+                    (select c.factors -> 'source' ->> 'points' from public.lead_scoring c where c.lead_id = l.id order by c.created_at desc limit 1)
+               from public.leads l where l.id = $1",
+        )
+        .bind(lead)
+        .fetch_one(&mut self.as_owner().await?)
+        .await?;
+        Ok(json!({
+            "by_rule": by_rule, "by_hand": by_hand, "same": first == again, "phone": phone, "points": points, "assigned_to": assigned_to,
+            "stranger": status.as_u16(),
+        }))
+    }
 }
 
 fn judge_push(seen: &Value) -> Result<String> {
@@ -212,6 +267,18 @@ fn judge_inbox(seen: &Value) -> Result<String> {
     ))
 }
 
+fn judge_lead(seen: &Value) -> Result<String> {
+    let (by_rule, by_hand, stranger) = (count(seen, "by_rule")?, count(seen, "by_hand")?, count(seen, "stranger")?);
+    let (phone, points) = (text(seen, "phone")?, text(seen, "points")?);
+    ensure!(by_rule == 1 && phone == PHONE, "the rule did not make one lead with the number that was written: {seen}");
+    ensure!(by_hand == 1 && flag(seen, "same")?, "a person did not make one lead of a thread: {seen}");
+    ensure!(points == "7.50" && text(seen, "assigned_to")? == SALES, "it was not scored and assigned: {seen}");
+    ensure!(stranger == 404, "another organisation makes a lead of a thread: {seen}");
+    Ok(format!(
+        "“{WISH}” became {by_rule} lead by a rule, phone {phone}, {points} points for its source, given to sven; {by_hand} by hand, the same when asked twice; another organisation gets {stranger}"
+    ))
+}
+
 /// What the steps see where all is well.
 #[cfg(test)]
 pub(super) fn examples() -> Vec<super::judge::Example> {
@@ -231,6 +298,13 @@ pub(super) fn examples() -> Vec<super::judge::Example> {
             judge_inbox,
             json!({
                 "threads": 4, "unread": 4, "unread_after": 0, "latest_is_ours": true, "found": 1, "found_text": EDITED, "stranger": 404,
+            }),
+        ),
+        (
+            "social-lead",
+            judge_lead,
+            json!({
+                "by_rule": 1, "by_hand": 1, "same": true, "phone": PHONE, "points": "7.50", "assigned_to": SALES, "stranger": 404,
             }),
         ),
     ]
