@@ -3,7 +3,7 @@
 use serde_json::Value;
 use shared::{
     clients::social::{id, text, time},
-    social::{Attachment, Kind, Life, Observation, Place, Precision, Reaction, Thread},
+    social::{Kind, Life, Observation, Place, Precision, Reaction, Thread, read_attachments},
     store::{social::Account, social_posts::Media},
 };
 
@@ -62,7 +62,7 @@ pub(crate) fn message(account: &Account, with: &str, message: &Value, at: i64) -
             precision: Precision::Second,
         }),
         text: Some(text(&message["message"]).map(str::to_owned)),
-        attachments: attachments(message),
+        attachments: read_attachments(message),
         sender_id,
         sender_name,
         ..Observation::default()
@@ -84,31 +84,6 @@ pub(crate) fn message(account: &Account, with: &str, message: &Value, at: i64) -
     let mut seen: Vec<Observation> = reactions.collect();
     seen.insert(0, shown);
     seen
-}
-
-/// What a message has besides its text. None where the list shows nothing: it leaves out much that was delivered, as voice and reels.
-fn attachments(message: &Value) -> Option<Vec<Attachment>> {
-    let made =
-        |kind: &str, url: &Value| Attachment { kind: kind.to_owned(), url: text(url).map(str::to_owned), id: None };
-    let mut all = Vec::new();
-    for attachment in message["attachments"]["data"].as_array().into_iter().flatten() {
-        all.push(if attachment["image_data"].is_object() {
-            made("image", &attachment["image_data"]["url"])
-        } else if attachment["video_data"].is_object() {
-            made("video", &attachment["video_data"]["url"])
-        } else {
-            made("file", &attachment["file_url"])
-        });
-    }
-    for share in message["shares"]["data"].as_array().into_iter().flatten() {
-        all.push(made("share", &share["link"]));
-    }
-    for (kind, story) in [("story", &message["story"]["reply_to"]), ("story_mention", &message["story"]["mention"])] {
-        if story.is_object() {
-            all.push(Attachment { id: id(&story["id"]), ..made(kind, &story["link"]) });
-        }
-    }
-    (!all.is_empty()).then_some(all)
 }
 
 /// What a comment or a reply says. `parent` is the comment that it was listed below.
@@ -178,9 +153,9 @@ mod tests {
     #[test]
     fn a_message_that_is_listed_without_what_was_attached_leaves_that_as_it_was_delivered() {
         let listed = json!({ "message": "hej" });
-        assert_eq!(attachments(&listed), None);
+        assert_eq!(read_attachments(&listed), None);
         let shown = json!({ "attachments": { "data": [{ "image_data": { "url": "https://x" } }] } });
-        assert_eq!(attachments(&shown).unwrap()[0].kind, "image");
+        assert_eq!(read_attachments(&shown).unwrap()[0].kind, "image");
     }
 
     #[test]
