@@ -254,6 +254,8 @@ impl Objects {
             .with_access_key_id(key_id)
             .with_secret_access_key(key)
             .with_virtual_hosted_style_request(false)
+            // One object is deleted at a time, by the request that every S3-compatible service knows.
+            .with_disable_bulk_delete(true)
             .with_client_options(ClientOptions::new().with_timeout(self.timeout).with_allow_http(plain))
             .with_retry(RetryConfig { max_retries: 2, retry_timeout: self.timeout, ..RetryConfig::default() })
             .build()

@@ -9,10 +9,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
-
-use crate::clients::social::{id, text};
 
 /// The most characters that an id of a platform has.
 pub const MAX_ID: usize = 450;
@@ -148,33 +145,6 @@ fn unsigned(url: &str) -> String {
     };
     let kept: Vec<&str> = query.split('&').filter(|part| !signs(part)).collect();
     format!("{place}?{}", kept.join("&"))
-}
-
-/// What a message of Instagram has besides its text, as a read shows it. None where it shows nothing: it leaves out much that was delivered, as
-/// voice and reels.
-#[must_use]
-pub fn read_attachments(message: &Value) -> Option<Vec<Attachment>> {
-    let made =
-        |kind: &str, url: &Value| Attachment { kind: kind.to_owned(), url: text(url).map(str::to_owned), id: None };
-    let mut all = Vec::new();
-    for attachment in message["attachments"]["data"].as_array().into_iter().flatten() {
-        all.push(if attachment["image_data"].is_object() {
-            made("image", &attachment["image_data"]["url"])
-        } else if attachment["video_data"].is_object() {
-            made("video", &attachment["video_data"]["url"])
-        } else {
-            made("file", &attachment["file_url"])
-        });
-    }
-    for share in message["shares"]["data"].as_array().into_iter().flatten() {
-        all.push(made("share", &share["link"]));
-    }
-    for (kind, story) in [("story", &message["story"]["reply_to"]), ("story_mention", &message["story"]["mention"])] {
-        if story.is_object() {
-            all.push(Attachment { id: id(&story["id"]), ..made(kind, &story["link"]) });
-        }
-    }
-    (!all.is_empty()).then_some(all)
 }
 
 /// A reaction of one person to a message.

@@ -2,8 +2,11 @@
 
 use serde_json::Value;
 use shared::{
-    clients::social::{id, text, time},
-    social::{Kind, Life, Observation, Place, Precision, Reaction, Thread, read_attachments},
+    clients::{
+        instagram::attachments,
+        social::{id, text, time},
+    },
+    social::{Kind, Life, Observation, Place, Precision, Reaction, Thread},
     store::{social::Account, social_posts::Media},
 };
 
@@ -62,7 +65,7 @@ pub(crate) fn message(account: &Account, with: &str, message: &Value, at: i64) -
             precision: Precision::Second,
         }),
         text: Some(text(&message["message"]).map(str::to_owned)),
-        attachments: read_attachments(message),
+        attachments: attachments(message),
         sender_id,
         sender_name,
         ..Observation::default()
@@ -153,9 +156,9 @@ mod tests {
     #[test]
     fn a_message_that_is_listed_without_what_was_attached_leaves_that_as_it_was_delivered() {
         let listed = json!({ "message": "hej" });
-        assert_eq!(read_attachments(&listed), None);
+        assert_eq!(attachments(&listed), None);
         let shown = json!({ "attachments": { "data": [{ "image_data": { "url": "https://x" } }] } });
-        assert_eq!(read_attachments(&shown).unwrap()[0].kind, "image");
+        assert_eq!(attachments(&shown).unwrap()[0].kind, "image");
     }
 
     #[test]

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use shared::{
-    clients::social::{Answer, SocialError, segment, text},
+    clients::{
+        instagram::attachments,
+        social::{Answer, SocialError, segment, text},
+    },
     download::{DownloadError, Downloaded},
-    social::{Attachment, read_attachments},
+    social::Attachment,
     store::{
         social,
         social_attachments::{Became, Source, Taken},
@@ -94,7 +97,7 @@ impl Call<'_> {
         let path = segment(&self.source.message_platform_id);
         let fields = [("fields", "id,created_time,from,to,message,attachments,shares,story")];
         let answer = self.ask(async |token| self.state.instagram.get(token, &path, &fields).await).await?;
-        let shown = answer.as_ref().and_then(|answer| read_attachments(&answer.body)).unwrap_or_default();
+        let shown = answer.as_ref().and_then(|answer| attachments(&answer.body)).unwrap_or_default();
         let url = |found: &Attachment| found.url.clone().filter(|fresh| Some(fresh) != part.url.as_ref());
         if let Some(same) = shown.iter().find(|shown| shown.file_key().as_ref() == Some(&self.taken.source_key)) {
             return Ok(url(same));
@@ -124,10 +127,7 @@ impl Call<'_> {
     }
 
     /// Asks the platform in the account's turn. None where it has no such thing any more.
-    async fn ask(
-        &self,
-        call: impl AsyncFnOnce(&str) -> Result<Answer, SocialError>,
-    ) -> Result<Option<Answer>, Halt> {
+    async fn ask(&self, call: impl AsyncFnOnce(&str) -> Result<Answer, SocialError>) -> Result<Option<Answer>, Halt> {
         let token = self.token().await?;
         self.take_turn().await?;
         let error = match call(token.expose()).await {
@@ -186,9 +186,10 @@ impl Call<'_> {
     /// The account waits for a person, unless it has other tokens meanwhile or gets them by its refresh token.
     async fn refused(&self, token: &AccessToken) -> Result<Became, Halt> {
         let (org_id, account_id, now) = (self.org_id, self.taken.account_id, (self.state.clock)());
-        let refused = self.state.db.service(org_id, async |tx| {
-            social_tokens::token_refused(tx, org_id, account_id, token.version, now).await
-        });
+        let refused = self
+            .state
+            .db
+            .service(org_id, async |tx| social_tokens::token_refused(tx, org_id, account_id, token.version, now).await);
         Ok(match refused.await? {
             Refused::Lost => reconsent(),
             Refused::GoesOn => later("platform_unavailable", self.taken),

@@ -130,8 +130,7 @@ impl Files<'_> {
             let code = taken.code.clone().unwrap_or_else(|| "attempts_exhausted".to_owned());
             return Ok(Became::Failed(code));
         }
-        let source =
-            self.0.db.service(org_id, async |tx| social_attachments::source(tx, org_id, taken).await).await?;
+        let source = self.0.db.service(org_id, async |tx| social_attachments::source(tx, org_id, taken).await).await?;
         let Some(source) = source else { return Ok(Became::Unwanted) };
         let file = fetch::file(self.0, org_id, taken, &source).await?;
         let path = ObjectPath::attachment(org_id, taken.message_id, taken.id, file.kind.extension());
