@@ -132,15 +132,25 @@ pub const SOCIAL_REPLIES: Queue = Queue {
     oldest: Duration::from_mins(15),
 };
 
+/// The queue of files of social messages.
+pub const SOCIAL_ATTACHMENTS: Queue = Queue {
+    name: "social-attachments",
+    variable: "SOCIAL_ATTACHMENTS_QUEUE_URL",
+    resource: "SocialAttachments",
+    alarm: "social-attachments",
+    oldest: Duration::from_mins(30),
+};
+
 /// All queues.
-pub const QUEUES: [Queue; 8] = [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING, SOCIAL_EVENTS, SOCIAL, SOCIAL_REPLIES];
+pub const QUEUES: [Queue; 9] =
+    [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING, SOCIAL_EVENTS, SOCIAL, SOCIAL_REPLIES, SOCIAL_ATTACHMENTS];
 
 /// How long a function behind the HTTP API may take, which gives up after 30 s.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 24] = [
+pub const FUNCTIONS: [Function; 25] = [
     Function {
         name: "AccountingWritesHttp",
         routes: &["/v1/approvals", "/v1/accounting"],
@@ -192,7 +202,7 @@ pub const FUNCTIONS: [Function; 24] = [
         jobs: &["social_fetch"],
         queue: Some(SOCIAL),
         switch: Some("social.enabled"),
-        sends: &[SOCIAL],
+        sends: &[SOCIAL, SOCIAL_ATTACHMENTS],
         schedule: Some(Schedule { name: "social", every: EVERY_MINUTE }),
         timeout: Duration::from_secs(120),
         concurrency: 4,
@@ -266,6 +276,19 @@ pub const FUNCTIONS: [Function; 24] = [
     Function { name: "Inbox", routes: &["/v1/inbox"], alarm: "inbox", ..function("inbox", 6) },
     Function { name: "Jobs", routes: &["/v1/jobs"], alarm: "jobs", ..function("jobs", 6) },
     Function {
+        name: "KeepSocialAttachments",
+        jobs: &["social_attachments"],
+        queue: Some(SOCIAL_ATTACHMENTS),
+        switch: Some("social.enabled"),
+        sends: &[SOCIAL_ATTACHMENTS],
+        timeout: Duration::from_secs(120),
+        // A file is in memory while it is fetched and stored.
+        memory_mb: 512,
+        concurrency: 2,
+        alarm: "social-attachments",
+        ..function("keep_social_attachments", 10)
+    },
+    Function {
         name: "RecordAgentAction",
         routes: &["/v1/agent-actions"],
         alarm: "agent-actions",
@@ -308,7 +331,7 @@ pub const FUNCTIONS: [Function; 24] = [
         jobs: &["social_events"],
         queue: Some(SOCIAL_EVENTS),
         switch: Some("social.enabled"),
-        sends: &[SOCIAL_EVENTS, SOCIAL],
+        sends: &[SOCIAL_EVENTS, SOCIAL, SOCIAL_ATTACHMENTS],
         timeout: Duration::from_secs(60),
         concurrency: 2,
         alarm: "social-webhook-worker",

@@ -69,10 +69,13 @@ pub enum Bucket {
     ProjectMedia,
     /// Finished renders.
     Renders,
+    /// Files of social messages.
+    SocialUploads,
 }
 
 impl Bucket {
-    const ALL: [Self; 2] = [Self::ProjectMedia, Self::Renders];
+    /// Where people may name a path. What is in the others, they read by other rights than these.
+    const NAMED: [Self; 2] = [Self::ProjectMedia, Self::Renders];
 
     /// Its name.
     #[must_use]
@@ -80,6 +83,7 @@ impl Bucket {
         match self {
             Self::ProjectMedia => "project-media",
             Self::Renders => "renders",
+            Self::SocialUploads => "social-uploads",
         }
     }
 }
@@ -105,13 +109,20 @@ impl ObjectPath {
         Self { org_id, bucket: Bucket::Renders, key: format!("{org_id}/{request_id}/{result_id}.{extension}") }
     }
 
-    /// Reads a stored `bucket/path`.
+    /// A file that a social message came with: `<org>/messages/<message>/<attachment>.<extension>`.
+    #[must_use]
+    pub fn attachment(org_id: Uuid, message_id: Uuid, attachment_id: Uuid, extension: &str) -> Self {
+        let key = format!("{org_id}/messages/{message_id}/{attachment_id}.{extension}");
+        Self { org_id, bucket: Bucket::SocialUploads, key }
+    }
+
+    /// Reads a stored `bucket/path` of a photo or a render.
     ///
     /// # Errors
-    /// [`ObjectError::Path`] unless it is one of `org_id`'s, in a known bucket, without empty or dotted segments.
+    /// [`ObjectError::Path`] unless it is one of `org_id`'s, in a bucket of these, without empty or dotted segments.
     pub fn parse(org_id: Uuid, text: &str) -> Result<Self, ObjectError> {
         let (bucket, key) = text.split_once('/').ok_or(ObjectError::Path)?;
-        let bucket = Bucket::ALL.into_iter().find(|known| known.name() == bucket).ok_or(ObjectError::Path)?;
+        let bucket = Bucket::NAMED.into_iter().find(|known| known.name() == bucket).ok_or(ObjectError::Path)?;
         let mut segments = key.split('/');
         if segments.next() != Some(org_id.to_string().as_str()) || !plain(key) {
             return Err(ObjectError::Path);
@@ -164,7 +175,7 @@ pub struct Objects {
     endpoint: Url,
     region: String,
     timeout: Duration,
-    buckets: [Mutex<Option<Kept>>; 2],
+    buckets: [Mutex<Option<Kept>>; 3],
 }
 
 /// A client, and the key it was built with.
@@ -220,6 +231,7 @@ impl Objects {
         let mut place = match bucket {
             Bucket::ProjectMedia => &self.buckets[0],
             Bucket::Renders => &self.buckets[1],
+            Bucket::SocialUploads => &self.buckets[2],
         }
         .lock()
         .await;
@@ -242,6 +254,8 @@ impl Objects {
             .with_access_key_id(key_id)
             .with_secret_access_key(key)
             .with_virtual_hosted_style_request(false)
+            // One object is deleted at a time, by the request that every S3-compatible service knows.
+            .with_disable_bulk_delete(true)
             .with_client_options(ClientOptions::new().with_timeout(self.timeout).with_allow_http(plain))
             .with_retry(RetryConfig { max_retries: 2, retry_timeout: self.timeout, ..RetryConfig::default() })
             .build()
@@ -301,6 +315,18 @@ impl OrgObjects<'_> {
         Ok(())
     }
 
+    /// Deletes the object. One that is not there is as good as deleted.
+    ///
+    /// # Errors
+    /// [`ObjectError::Unavailable`].
+    pub async fn delete(&self, path: &ObjectPath) -> Result<(), ObjectError> {
+        let key = self.own(path)?;
+        match self.objects.call(path.bucket, async |s3| s3.delete(&key).await).await {
+            Err(ObjectError::NotFound) => Ok(()),
+            other => other,
+        }
+    }
+
     /// A URL to PUT the object at, for fifteen minutes. S3 cannot bound what is put at a signed URL: the reader checks the size.
     ///
     /// # Errors
@@ -345,6 +371,7 @@ mod tests {
             format!("renders/{mine}/../{other}/b.png"),
             format!("renders/{mine}//b.png"),
             format!("secrets/{mine}/b.png"),
+            format!("social-uploads/{mine}/messages/a/b.png"),
             format!("renders/{mine}/%2e%2e/b.png"),
         ];
         for path in wrong {

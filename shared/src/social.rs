@@ -9,6 +9,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// The most characters that an id of a platform has.
 pub const MAX_ID: usize = 450;
@@ -110,11 +111,40 @@ pub struct Attachment {
     pub id: Option<String>,
 }
 
+/// Parameters of an address that sign it, or say how it is to be served: they differ each time that the same file is shown.
+const SIGNING: [&str; 8] = ["signature", "oh", "oe", "ccb", "efg", "stp", "edm", "ig_cache_key"];
+
 impl Attachment {
     /// Whether it can be stored.
     fn is_plain(&self) -> bool {
         [Some(&self.kind), self.url.as_ref(), self.id.as_ref()].into_iter().flatten().all(|text| !text.contains('\0'))
     }
+
+    /// What makes it the same file when it is shown again: the platform's id, or the SHA-256 of its address without what signs it. None for
+    /// what is no file, such as a post that was passed on. A file without an address is one that the platform is asked for by its id.
+    #[must_use]
+    pub fn file_key(&self) -> Option<String> {
+        const FILES: [&str; 8] = ["image", "video", "audio", "file", "ig_reel", "reel", "story", "story_mention"];
+        let is_file = FILES.contains(&self.kind.as_str());
+        match (&self.url, &self.id) {
+            (Some(_), Some(id)) if is_file && id.len() <= MAX_ID => Some(format!("id:{id}")),
+            (Some(url), _) if is_file => Some(format!("url:{}", hex::encode(Sha256::digest(unsigned(url))))),
+            // TikTok gives videos to nobody.
+            (None, Some(id)) if self.kind == "image" && id.len() <= MAX_ID => Some(format!("id:{id}")),
+            _ => None,
+        }
+    }
+}
+
+/// An address without the parameters that sign it. Meta's have the file's id in another, so that not all can be left out.
+fn unsigned(url: &str) -> String {
+    let Some((place, query)) = url.split_once('?') else { return url.to_owned() };
+    let signs = |part: &&str| {
+        let name = part.split('=').next().unwrap_or_default();
+        SIGNING.contains(&name) || name.starts_with("_nc_")
+    };
+    let kept: Vec<&str> = query.split('&').filter(|part| !signs(part)).collect();
+    format!("{place}?{}", kept.join("&"))
 }
 
 /// A reaction of one person to a message.
@@ -488,6 +518,38 @@ mod tests {
             let shuffled = merged(order.iter().map(|place| &all[*place]));
             prop_assert_eq!(&item.message, &shuffled.message);
             prop_assert_eq!(item.facts, shuffled.facts);
+        }
+    }
+
+    #[test]
+    fn a_file_is_the_same_under_another_signature_and_another_where_anything_else_differs() {
+        let file = |url: &str| Attachment { kind: "image".to_owned(), url: Some(url.to_owned()), id: None };
+        let meta = |asset: &str, signature: &str| {
+            file(&format!("https://lookaside.fbsbx.com/ig_messaging_cdn/?asset_id={asset}&signature={signature}"))
+        };
+        assert_eq!(meta("1", "a").file_key(), meta("1", "b").file_key());
+        assert_ne!(meta("1", "a").file_key(), meta("2", "a").file_key());
+        let cdn = |name: &str, rest: &str| file(&format!("https://scontent.example/v/{name}.jpg?_nc_cat=1&{rest}"));
+        assert_eq!(cdn("1", "oh=1&oe=2").file_key(), cdn("1", "oh=3&oe=4").file_key());
+        assert_ne!(cdn("1", "oh=1").file_key(), cdn("2", "oh=1").file_key());
+    }
+
+    #[test]
+    fn what_is_no_file_has_no_key() {
+        let made = |kind: &str, url: Option<&str>, id: Option<&str>| {
+            let part = Attachment { kind: kind.to_owned(), url: url.map(str::to_owned), id: id.map(str::to_owned) };
+            part.file_key()
+        };
+        assert_eq!(made("image", None, Some("7")).as_deref(), Some("id:7"));
+        assert_eq!(made("story", Some("https://x"), Some("7")).as_deref(), Some("id:7"));
+        for none in [
+            made("ig_post", Some("https://x"), Some("7")),
+            made("share_post", Some("https://x"), None),
+            made("sticker", None, Some("7")),
+            made("image", None, None),
+            made("unsupported", None, None),
+        ] {
+            assert_eq!(none, None);
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
     clients::{fortnox::Fortnox, instagram::Instagram, social_apps::SocialApps, stripe::Stripe, tiktok::TikTok},
     config::{ConfigError, Env},
     db::{Clock, Database},
+    download::Downloader,
     pace::Pace,
     secrets::Secrets,
 };
@@ -142,6 +143,14 @@ impl Parts {
     /// [`ConfigError`].
     pub fn instagram(&self) -> Result<Instagram, ConfigError> {
         Instagram::from_env(&self.env)
+    }
+
+    /// What fetches files from addresses that strangers chose.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn downloader(&self) -> Result<Downloader, ConfigError> {
+        Downloader::from_env(&self.env)
     }
 
     /// TikTok's two interfaces.

@@ -51,6 +51,7 @@ mod rules;
 mod schema;
 mod social;
 mod social_fetch;
+mod social_files;
 mod social_inbox;
 mod social_lead;
 mod social_oauth;

@@ -211,7 +211,7 @@ const DECIDES: &str = "(^|_)(approv|accept|archiv|cancel|can|consent|decid|decis
 
 /// What the system and agents may set of that kind, or of what people own, and why. A table without a column stands for those of
 /// its columns that are of no such kind.
-const MAY_SET: [(&str, &str, &str, &str); 31] = [
+const MAY_SET: [(&str, &str, &str, &str); 32] = [
     ("spine_agent", "agent_runs.proposal_id", "insert", "which proposal an agent works on"),
     ("spine_agent", "agent_runs.status", "insert, update", "how far an agent's own run is"),
     ("spine_agent", "ai_insights.served_by", "insert", "how a text was made"),
@@ -256,6 +256,7 @@ const MAY_SET: [(&str, &str, &str, &str); 31] = [
         "when tokens end that nobody renews, as the platform has it",
     ),
     ("spine_service", "social_accounts.status", "insert, update", "whether the platform still lets us in"),
+    ("spine_service", "social_attachments.status", "update", "what became of a file"),
     ("spine_service", "social_media.published_at", "insert, update", "when a post was made, as the platform has it"),
     ("spine_service", "stripe_objects.told_by", "insert, update", "the event that an object is known from"),
     ("spine_service", "subscriptions.cancel_at", "insert, update", "as Stripe has it"),

@@ -2,8 +2,11 @@
 
 use serde_json::Value;
 use shared::{
-    clients::social::{id, text, time},
-    social::{Attachment, Kind, Life, Observation, Place, Precision, Reaction, Thread},
+    clients::{
+        instagram::attachments,
+        social::{id, text, time},
+    },
+    social::{Kind, Life, Observation, Place, Precision, Reaction, Thread},
     store::{social::Account, social_posts::Media},
 };
 
@@ -84,31 +87,6 @@ pub(crate) fn message(account: &Account, with: &str, message: &Value, at: i64) -
     let mut seen: Vec<Observation> = reactions.collect();
     seen.insert(0, shown);
     seen
-}
-
-/// What a message has besides its text. None where the list shows nothing: it leaves out much that was delivered, as voice and reels.
-fn attachments(message: &Value) -> Option<Vec<Attachment>> {
-    let made =
-        |kind: &str, url: &Value| Attachment { kind: kind.to_owned(), url: text(url).map(str::to_owned), id: None };
-    let mut all = Vec::new();
-    for attachment in message["attachments"]["data"].as_array().into_iter().flatten() {
-        all.push(if attachment["image_data"].is_object() {
-            made("image", &attachment["image_data"]["url"])
-        } else if attachment["video_data"].is_object() {
-            made("video", &attachment["video_data"]["url"])
-        } else {
-            made("file", &attachment["file_url"])
-        });
-    }
-    for share in message["shares"]["data"].as_array().into_iter().flatten() {
-        all.push(made("share", &share["link"]));
-    }
-    for (kind, story) in [("story", &message["story"]["reply_to"]), ("story_mention", &message["story"]["mention"])] {
-        if story.is_object() {
-            all.push(Attachment { id: id(&story["id"]), ..made(kind, &story["link"]) });
-        }
-    }
-    (!all.is_empty()).then_some(all)
 }
 
 /// What a comment or a reply says. `parent` is the comment that it was listed below.

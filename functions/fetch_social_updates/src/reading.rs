@@ -228,7 +228,12 @@ impl Reading<'_> {
     /// Merges what a page showed.
     pub(crate) async fn merge(&self, seen: &[Observation]) -> Result<Merged, Unread> {
         let now = self.now();
-        self.keep(async |tx| Ok(social::merge(tx, self.org_id(), self.account_id(), seen, now).await?)).await
+        let merged =
+            self.keep(async |tx| Ok(social::merge(tx, self.org_id(), self.account_id(), seen, now).await?)).await?;
+        if let Some(job) = merged.files_job {
+            self.state.files.wake(job, self.org_id()).await; // best effort: the sweep finds what this loses
+        }
+        Ok(merged)
     }
 }
 

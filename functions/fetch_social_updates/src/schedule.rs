@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use shared::{
     lambda::{Error, Tick},
     schedule::Schedule,
-    store::{StoreError, settings, social, social_accounts, social_tokens},
+    store::{StoreError, settings, social, social_accounts, social_attachments, social_tokens},
     telemetry::{Unit, metric},
 };
 
@@ -30,6 +30,7 @@ pub(crate) async fn tick(state: &State, tick: &Tick) -> Result<Value, Error> {
     let mut schedule = Schedule::begin("the social schedule", tick, KEPT_BACK);
     schedule.part("fetches_queued", async |deadline| queue_due(state, deadline, now).await).await;
     schedule.part("events_queued", async |_| requeue(state).await).await;
+    schedule.part("files_queued", async |_| requeue_files(state).await).await;
     schedule.part("events_forgotten", async |deadline| forget(state, deadline, now).await).await;
     schedule.part("consents_ending", async |_| warn(state, now).await).await;
     schedule.part("readings", async |_| measure(state, now).await).await;
@@ -67,6 +68,11 @@ async fn queue_due(state: &State, deadline: Instant, now: DateTime<Utc>) -> Resu
 /// Queues the work on what was delivered and left, as after a job that failed. The sweep wakes it. How many organisations.
 async fn requeue(state: &State) -> Result<usize, StoreError> {
     state.db.directory(async |tx| social_accounts::requeue_events(tx, PAGE).await).await
+}
+
+/// Queues the work on files of messages that are due, as after a job that failed. The sweep wakes it. How many organisations.
+async fn requeue_files(state: &State) -> Result<i32, StoreError> {
+    state.db.directory(async |tx| social_attachments::requeue(tx, PAGE).await).await
 }
 
 /// Deletes what was delivered a week ago and worked on, so that what was deleted at a platform is not kept here. How much.

@@ -6,7 +6,7 @@ use shared::{
     auth::Authenticator,
     clients::{instagram::Instagram, social_apps::SocialApps, tiktok::TikTok},
     db::{Clock, Database},
-    functions::SOCIAL,
+    functions::{SOCIAL, SOCIAL_ATTACHMENTS},
     lambda,
     queue::Queue,
     state::Parts,
@@ -19,6 +19,8 @@ pub struct State {
     pub(crate) auth: Authenticator,
     pub(crate) clock: Clock,
     pub(crate) db: Database,
+    /// Where files of messages wait.
+    pub(crate) files: Queue,
     pub(crate) instagram: Instagram,
     pub(crate) queue: Queue,
     pub(crate) tiktok: TikTok,
@@ -36,6 +38,7 @@ impl State {
         Ok(Self {
             auth: parts.auth()?,
             clock: parts.clock,
+            files: parts.queue(SOCIAL_ATTACHMENTS.variable)?,
             instagram: parts.instagram()?,
             queue: parts.queue(SOCIAL.variable)?,
             tiktok: parts.tiktok()?,

@@ -98,6 +98,8 @@ struct MessageView {
     at: DateTime<Utc>,
     parent_id: Option<String>,
     attachments: Value,
+    /// What became of the files among them.
+    files: Value,
     reactions: Value,
     hidden: bool,
     edited_at: Option<DateTime<Utc>>,
@@ -118,6 +120,7 @@ impl From<Message> for MessageView {
             at: message.received_at,
             parent_id: message.parent_id,
             attachments: message.attachments,
+            files: message.files,
             reactions: message.reactions,
             hidden: message.hidden,
             edited_at: message.edited_at,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shared::{
     db::{Clock, Database},
-    functions::{SOCIAL, SOCIAL_EVENTS},
+    functions::{SOCIAL, SOCIAL_ATTACHMENTS, SOCIAL_EVENTS},
     lambda,
     queue::Queue,
     secrets::Secrets,
@@ -18,6 +18,8 @@ pub struct State {
     pub(crate) db: Database,
     /// Where the work on what was delivered waits.
     pub(crate) events: Queue,
+    /// Where files of messages wait.
+    pub(crate) files: Queue,
     /// Where readings of accounts wait.
     pub(crate) readings: Queue,
     pub(crate) secrets: Arc<Secrets>,
@@ -34,6 +36,7 @@ impl State {
             clock: parts.clock,
             db: parts.db()?,
             events: parts.queue(SOCIAL_EVENTS.variable)?,
+            files: parts.queue(SOCIAL_ATTACHMENTS.variable)?,
             readings: parts.queue(SOCIAL.variable)?,
             secrets: parts.secrets,
         })

@@ -130,11 +130,20 @@ impl Work for Events<'_> {
 /// What a page came to, entry by entry, with how many messages are new.
 type Done = Vec<(Outcome, usize)>;
 
+/// What is to follow a page.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// Accounts that are to be read.
+    readings: Vec<Uuid>,
+    /// The job that fetches files of messages, if it is to be woken.
+    files_job: Option<Uuid>,
+}
+
 impl Events<'_> {
     /// Merges a page of what waits, or the entry `only`, in one transaction. `tried` holds the ids of the entries, even where that fails.
     async fn page(&self, held: &Held<Payload>, only: Option<Uuid>, tried: &mut Vec<Uuid>) -> Result<Done, Stop> {
         let org_id = held.job.org_id;
-        let mut readings = Vec::new();
+        let mut wanted = Wanted::default();
         let done = self.0.db.service(org_id, async |tx| {
             let events = social_events::lock_events(tx, org_id, only, PAGE).await?;
             *tried = events.iter().map(|event| event.id).collect();
@@ -146,7 +155,7 @@ impl Events<'_> {
             for ((provider, account), events) in by_account {
                 match social::hold_account_of(tx, org_id, &provider, &account).await? {
                     Some(account) if account.status != "disconnected" => {
-                        done.extend(self.merge(tx, org_id, &account, &events, &mut readings).await?);
+                        done.extend(self.merge(tx, org_id, &account, &events, &mut wanted).await?);
                     }
                     // Disconnected since it was stored.
                     _ => done.extend(events.iter().map(|event| {
@@ -163,11 +172,14 @@ impl Events<'_> {
         });
         let done = done.await?;
         // In transactions of their own: a reading locks its job before the inbox.
-        for account in readings {
+        for account in wanted.readings {
             let job = self.0.db.service(org_id, async |tx| social::admit_fetch(tx, account).await).await?;
             if let Some(job) = job {
                 self.0.readings.wake(job, org_id).await;
             }
+        }
+        if let Some(job) = wanted.files_job {
+            self.0.files.wake(job, org_id).await; // best effort: the sweep finds what this loses
         }
         Ok(done)
     }
@@ -179,13 +191,14 @@ impl Events<'_> {
         org_id: Uuid,
         account: &Account,
         events: &[Event],
-        readings: &mut Vec<Uuid>,
+        wanted: &mut Wanted,
     ) -> Result<Done, Stop> {
         let now = self.now();
         let reads: Vec<(&Event, Read)> =
             events.iter().map(|event| (event, read(&event.provider, &event.account, &event.raw))).collect();
         let all: Vec<_> = reads.iter().flat_map(|(_, read)| read.observations.iter().cloned()).collect();
         let merged = social::merge(tx, org_id, account.id, &all, now).await?;
+        wanted.files_job = wanted.files_job.or(merged.files_job);
         let figures: Vec<_> = reads.iter().flat_map(|(_, read)| read.figures.iter().cloned()).collect();
         if !figures.is_empty() {
             social_figures::keep_figures(tx, org_id, account.id, &figures).await?;
@@ -196,7 +209,7 @@ impl Events<'_> {
             tokens::lose_consent(tx, org_id, account.id, Lost::AuthorizationRemoved, at, None).await?;
         }
         if reads.iter().any(|(_, read)| read.fetch) {
-            readings.push(account.id);
+            wanted.readings.push(account.id);
         }
         let mut done = Vec::with_capacity(reads.len());
         let mut new = merged.new;

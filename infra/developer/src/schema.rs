@@ -89,6 +89,7 @@ const DOMAINS: [(&str, &[&str]); 15] = [
             "social_capabilities",
             "social_pace",
             "social_replies",
+            "social_attachments",
         ],
     ),
     (

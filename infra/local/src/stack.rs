@@ -222,6 +222,8 @@ impl Stack {
             ("TIKTOK_BUSINESS_URL", through("tiktok")),
             ("TIKTOK_CLIENT_KEY", sandbox.tiktok.client_key()),
             ("TIKTOK_BUSINESS_CLIENT_ID", sandbox.tiktok.business_client_id()),
+            // The sandbox's files of messages.
+            ("DOWNLOAD_ALLOWED_HOSTS", at.tiktok.to_string()),
             ("MAIL_FROM", "Spine <no-reply@spine.example>".to_owned()),
             ("APP_URL", "http://localhost:3000".to_owned()),
             ("STORAGE_S3_ENDPOINT", through("storage")),

@@ -60,6 +60,11 @@ async fn answer(State(storage): State<Arc<Storage>>, parts: Parts, body: Bytes) 
     let done = match parts.method {
         Method::PUT => store(&path, &body).await.map(|()| ([(header::ETAG, etag(&body))], ()).into_response()),
         Method::GET | Method::HEAD => read(&path, &parts.method).await,
+        // As S3 does, whether there is anything or not.
+        Method::DELETE => match tokio::fs::remove_file(&path).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(StatusCode::NO_CONTENT.into_response()),
+        },
         _ => return refuse(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
     };
     match done {

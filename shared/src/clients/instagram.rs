@@ -8,8 +8,11 @@ use std::time::Duration;
 use serde_json::Value;
 use url::form_urlencoded;
 
-use super::social::{Answer, Exchange, Lazy, SocialError, TIMEOUT, Usage, count, exchange, segment};
-use crate::config::{ConfigError, Env};
+use super::social::{Answer, Exchange, Lazy, SocialError, TIMEOUT, Usage, count, exchange, id, segment, text};
+use crate::{
+    config::{ConfigError, Env},
+    social::Attachment,
+};
 
 /// What is delivered of an account by each scope.
 const DELIVERED: [(&str, &str); 2] = [
@@ -88,6 +91,33 @@ impl Instagram {
         };
         read(&exchange(request).await?)
     }
+}
+
+/// What a message of Instagram has besides its text, as a read shows it. None where it shows nothing: it leaves out much that was delivered, as
+/// voice and reels.
+#[must_use]
+pub fn attachments(message: &Value) -> Option<Vec<Attachment>> {
+    let made =
+        |kind: &str, url: &Value| Attachment { kind: kind.to_owned(), url: text(url).map(str::to_owned), id: None };
+    let mut all = Vec::new();
+    for attachment in message["attachments"]["data"].as_array().into_iter().flatten() {
+        all.push(if attachment["image_data"].is_object() {
+            made("image", &attachment["image_data"]["url"])
+        } else if attachment["video_data"].is_object() {
+            made("video", &attachment["video_data"]["url"])
+        } else {
+            made("file", &attachment["file_url"])
+        });
+    }
+    for share in message["shares"]["data"].as_array().into_iter().flatten() {
+        all.push(made("share", &share["link"]));
+    }
+    for (kind, story) in [("story", &message["story"]["reply_to"]), ("story_mention", &message["story"]["mention"])] {
+        if story.is_object() {
+            all.push(Attachment { id: id(&story["id"]), ..made(kind, &story["link"]) });
+        }
+    }
+    (!all.is_empty()).then_some(all)
 }
 
 fn read(exchanged: &Exchange) -> Result<Answer, SocialError> {

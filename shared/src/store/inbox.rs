@@ -161,6 +161,8 @@ pub struct Message {
     pub parent_id: Option<String>,
     /// `[{"type","url","id"}]`.
     pub attachments: Value,
+    /// What became of its files: `[{"id","type","status","code","bucket","path","content_type","bytes"}]`.
+    pub files: Value,
     /// `{"<sender_id>": "<emoji>"}`.
     pub reactions: Value,
     /// Whether it is hidden from others at the platform.
@@ -187,12 +189,18 @@ pub async fn list_messages(
     let (after_at, after_id) = after.unzip();
     let messages = sqlx::query_as!(
         Message,
-        "select id, platform_id, message_type, direction, status, content, sender_id, sender_name, received_at, parent_id, attachments, reactions,
-                hidden, edited_at, seen_at, deleted_at
+        r#"select m.id, m.platform_id, m.message_type, m.direction, m.status, m.content, m.sender_id, m.sender_name, m.received_at, m.parent_id,
+                m.attachments, f.files as "files!", m.reactions, m.hidden, m.edited_at, m.seen_at, m.deleted_at
            from public.social_messages m
+          cross join lateral (
+                select coalesce(jsonb_agg(jsonb_build_object(
+                           'id', a.id, 'type', a.kind, 'status', a.status, 'code', a.code, 'bucket', case when a.status = 'kept' then 'social-uploads' end,
+                           'path', case when a.status = 'kept' then a.path end, 'content_type', a.content_type, 'bytes', a.bytes) order by a.id), '[]') as files
+                  from public.social_attachments a
+                 where a.org_id = m.org_id and a.message_id = m.id and a.status not in ('deleting', 'deleted') and m.attachments <> '[]') f
           where m.org_id = $1 and m.account_id = $2 and m.thread_id = $3
             and ($4::timestamptz is null or (m.received_at, m.id) < ($4, $5))
-          order by m.received_at desc, m.id desc limit $6",
+          order by m.received_at desc, m.id desc limit $6"#,
         org_id,
         thread.account_id,
         thread.thread_id,

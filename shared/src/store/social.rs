@@ -6,12 +6,15 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{StoreError, social_attachments};
 use crate::{
     db::{DirectoryTx, ServiceTx, Tx},
     lead_words::Words,
     social::{Facts, Item, Kind, MAX_ID, Message, Observation},
 };
+
+/// The most files that are fetched of one message. Instagram sends ten pictures at most.
+const MOST_FILES: usize = 10;
 
 /// An account.
 #[derive(Debug, Clone)]
@@ -91,6 +94,8 @@ pub struct Merged {
     pub left_out: usize,
     /// Leads that rules of the organisation made of threads.
     pub leads: usize,
+    /// The job that works on files of messages, if it is to be woken after the transaction.
+    pub files_job: Option<Uuid>,
 }
 
 /// Merges observations of one account's items into the inbox. The account must be held by this transaction.
@@ -146,8 +151,34 @@ pub async fn merge(
     if !changes.is_empty() {
         write(tx, org_id, account_id, &changes).await?;
         merged.leads = apply_rules(tx, org_id, account_id, &changes).await?;
+        merged.files_job = admit_files(tx, account_id, &changes).await?;
     }
     Ok(merged)
+}
+
+/// Has files of messages fetched, and those of messages that are gone deleted. Most messages have none, and cost nothing here.
+async fn admit_files(tx: &mut ServiceTx, account_id: Uuid, changes: &[Change]) -> Result<Option<Uuid>, StoreError> {
+    let (mut files, mut deleted) = (Vec::new(), Vec::new());
+    for change in changes.iter().filter(|change| change.is_shown) {
+        let Some(message) = &change.item.message else { continue };
+        let before = change.stored.item.message.as_ref();
+        let was_gone = change.stored.item.facts.gone_at().is_some();
+        if change.item.facts.gone_at().is_some() {
+            let may_have = matches!(message.kind, Kind::Message | Kind::StoryReply);
+            if before.is_some() && !was_gone && may_have {
+                deleted.push(change.stored.message_id);
+            }
+        } else if was_gone || before.is_none_or(|before| before.attachments != message.attachments) {
+            let keys = message.attachments.iter().filter_map(|part| Some((part.kind.as_str(), part.file_key()?)));
+            let keys: BTreeMap<String, &str> = keys.take(MOST_FILES).map(|(kind, key)| (key, kind)).collect();
+            let id = change.stored.message_id;
+            files.extend(keys.iter().map(|(key, kind)| json!({ "message_id": id, "kind": kind, "key": key })));
+        }
+    }
+    if files.is_empty() && deleted.is_empty() {
+        return Ok(None);
+    }
+    social_attachments::admit(tx, account_id, &Value::Array(files), &deleted).await
 }
 
 async fn lock_inbox(tx: &mut ServiceTx) -> Result<(), StoreError> {

@@ -53,6 +53,7 @@ fn ended(table: &str) -> Value {
         "outbox" => json!({ "delivered_at": "2026-01-01T00:00:00Z" }),
         "usage_reservations" => json!({ "state": "settled", "ended_at": "2026-01-01T00:00:00Z" }),
         "social_accounts" => json!({ "status": "disconnected" }),
+        "social_attachments" => json!({ "status": "refused" }),
         "webhook_events" => json!({ "status": "applied" }),
         "meter_reports" => json!({ "status": "reported", "reported_at": "2026-01-01T00:00:00Z" }),
         "billing_events" => json!({ "meter_report_id": "00000000-0000-7000-8000-0000000000ff" }),
@@ -185,6 +186,7 @@ impl Sample {
         let scale = match self.table.as_str() {
             // Of these a hundred are looked for at once, which a scan of fewer would serve well.
             "social_accounts"
+            | "social_attachments"
             | "social_message_keys"
             | "social_messages"
             | "social_threads"
