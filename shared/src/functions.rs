@@ -123,15 +123,24 @@ pub const SOCIAL: Queue = Queue {
     oldest: Duration::from_mins(30),
 };
 
+/// The queue of social messages that an agent is to score or to draft answers to.
+pub const SOCIAL_AI: Queue = Queue {
+    name: "social-ai",
+    variable: "SOCIAL_AI_QUEUE_URL",
+    resource: "SocialAi",
+    alarm: "social-ai",
+    oldest: Duration::from_hours(1),
+};
+
 /// All queues.
-pub const QUEUES: [Queue; 7] = [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING, SOCIAL_EVENTS, SOCIAL];
+pub const QUEUES: [Queue; 8] = [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING, SOCIAL_EVENTS, SOCIAL, SOCIAL_AI];
 
 /// How long a function behind the HTTP API may take, which gives up after 30 s.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 21] = [
+pub const FUNCTIONS: [Function; 22] = [
     Function {
         name: "AccountingWritesHttp",
         routes: &["/v1/approvals", "/v1/accounting"],
@@ -304,6 +313,19 @@ pub const FUNCTIONS: [Function; 21] = [
         concurrency: 1,
         alarm: "sweep",
         ..function("sweep", 10)
+    },
+    Function {
+        name: "UnderstandSocialMessagesWorker",
+        jobs: &["social_sentiment", "social_draft"],
+        queue: Some(SOCIAL_AI),
+        switch: Some("social.enabled"),
+        // Its schedule sends what it finds, and a job that goes on wakes itself.
+        sends: &[SOCIAL_AI],
+        schedule: Some(Schedule { name: "social-ai", every: EVERY_MINUTE }),
+        timeout: Duration::from_secs(120),
+        concurrency: 2,
+        alarm: "social-ai-worker",
+        ..function("understand_social_messages", 6)
     },
 ];
 

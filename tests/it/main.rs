@@ -48,6 +48,7 @@ mod routes;
 mod rules;
 mod schema;
 mod social;
+mod social_ai;
 mod social_fetch;
 mod social_inbox;
 mod social_webhook;

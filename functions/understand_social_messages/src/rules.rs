@@ -13,24 +13,10 @@ use lexicon::{
 pub const MODEL: &str = "rules";
 /// The most characters that are read.
 const LONGEST: usize = 2000;
-/// A score above this is positive, and one below its negative is negative.
-pub const NEUTRAL: f64 = 0.15;
 /// How slowly a score nears 1: the square of the weight at which it is 0.71.
 const SLOWNESS: f64 = 6.0;
 /// How many words before a word are looked at for a negation.
 const REACH: usize = 3;
-
-/// How a score is called.
-#[must_use]
-pub fn label(score: f64) -> &'static str {
-    if score > NEUTRAL {
-        "positive"
-    } else if score < -NEUTRAL {
-        "negative"
-    } else {
-        "neutral"
-    }
-}
 
 /// How a text sounds, from -1 to 1, to three decimals. 0 where it says nothing that the lexicon knows.
 #[must_use]
@@ -263,6 +249,8 @@ fn look_up(word: &str, swedish: bool) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use shared::social::sentiment_label as label;
+
     use super::*;
 
     #[test]

@@ -79,6 +79,7 @@ const DOMAINS: [(&str, &[&str]); 15] = [
             "social_media",
             "social_capabilities",
             "social_pace",
+            "social_ai_settings",
         ],
     ),
     (

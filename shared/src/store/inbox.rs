@@ -171,6 +171,10 @@ pub struct Message {
     pub seen_at: Option<DateTime<Utc>>,
     /// When it was deleted at the platform.
     pub deleted_at: Option<DateTime<Utc>>,
+    /// How it sounds, from -1 to 1, if it was scored.
+    pub sentiment_score: Option<f64>,
+    /// The model that says so, or `rules`.
+    pub sentiment_model: Option<String>,
 }
 
 /// Messages of a thread, the latest first; those before a time and, of those at that time, an id.
@@ -187,12 +191,17 @@ pub async fn list_messages(
     let (after_at, after_id) = after.unzip();
     let messages = sqlx::query_as!(
         Message,
-        "select id, platform_id, message_type, direction, status, content, sender_id, sender_name, received_at, parent_id, attachments, reactions,
-                hidden, edited_at, seen_at, deleted_at
-           from public.social_messages m
-          where m.org_id = $1 and m.account_id = $2 and m.thread_id = $3
-            and ($4::timestamptz is null or (m.received_at, m.id) < ($4, $5))
-          order by m.received_at desc, m.id desc limit $6",
+        r#"select m.id, m.platform_id, m.message_type, m.direction, m.status, m.content, m.sender_id, m.sender_name, m.received_at, m.parent_id,
+                  m.attachments, m.reactions, m.hidden, m.edited_at, m.seen_at, m.deleted_at,
+                  s.score as "sentiment_score?", s.model_used as "sentiment_model?"
+             from (select * from public.social_messages m
+                    where m.org_id = $1 and m.account_id = $2 and m.thread_id = $3
+                      and ($4::timestamptz is null or (m.received_at, m.id) < ($4, $5))
+                    order by m.received_at desc, m.id desc limit $6) m
+             left join lateral (select s.sentiment_score::float8 as score, s.model_used from public.social_sentiment s
+                                 where s.org_id = m.org_id and s.message_id = m.id
+                                 order by s.created_at desc limit 1) s on true
+            order by m.received_at desc, m.id desc"#,
         org_id,
         thread.account_id,
         thread.thread_id,

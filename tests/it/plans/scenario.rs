@@ -23,6 +23,7 @@ pub(super) async fn everything(app: &TestApp) {
     crate::fortnox::scenario(app).await;
     crate::social_fetch::scenario(app).await;
     crate::social_webhook::scenario(app).await;
+    crate::social_ai::scenario(app).await;
     crate::notifications::scenario(app).await;
     billing(app).await;
     reconciliation(app).await;
