@@ -1,7 +1,7 @@
 -- Understand what people write: how a message sounds, and drafts of answers, by an agent of the organisation that people choose.
 --
 -- Locks:   social_messages exclusively for the moment that a column and a policy take, and against writes while an index of it is built;
---          social_sentiment, prompt_templates, agent_limits, organizations and data_ownership exclusively, for a policy or an insert each.
+--          social_sentiment, social_message_keys, prompt_templates, agent_limits, organizations and data_ownership exclusively, for a policy or an insert each.
 -- Rollout: expand. Without a row of settings nothing is done.
 -- Undo:    drop the table, functions, policies, index and column of this file; delete the limits and templates that it inserts; make
 --          app.limit_new_organization as 20261121004400 has it.
@@ -60,6 +60,17 @@ grant select (scored_at), update (scored_at) on public.social_messages to spine_
 create policy social_sentiment_definer_insert on public.social_sentiment for insert to spine_definer with check (true);
 grant insert (org_id, message_id, sentiment_score, model_used) on public.social_sentiment to spine_definer;
 comment on table public.social_sentiment is 'How a message sounds to a model, from -1 to 1. Made by rules alone where model_used is `rules`.';
+
+-- Replies to comments look for the comment by its id at the platform.
+do $$
+begin
+    if not exists (select from pg_policy p where p.polrelid = 'public.social_message_keys'::regclass and p.polcmd = 'r'
+                                             and p.polroles = array['spine_definer'::regrole::oid]) then
+        create policy social_message_keys_definer_select on public.social_message_keys for select to spine_definer using (true);
+    end if;
+end
+$$;
+grant select (org_id, account_id, platform_id, message_id, received_at) on public.social_message_keys to spine_definer;
 
 -- What models are asked ------------------------------------------------------------------------------------------------------
 

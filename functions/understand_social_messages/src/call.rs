@@ -99,7 +99,8 @@ pub(crate) async fn ask<T>(
         return Ok(Asked::Barred("time_out"));
     }
     // Two characters are a token at least: on the high side, since what is not used is given back.
-    let input = u64::try_from(question.system.chars().count() + question.prompt.chars().count()).unwrap_or(u64::MAX) / 2;
+    let input =
+        u64::try_from(question.system.chars().count() + question.prompt.chars().count()).unwrap_or(u64::MAX) / 2;
     let expected = Usage { input, output: u64::from(question.max_tokens), ..Usage::default() };
     let begun = state.db.service(job.org_id, async |tx| {
         // A worker whose lease is over would give back what another one holds.

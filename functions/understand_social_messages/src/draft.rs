@@ -116,7 +116,10 @@ fn is_link(word: &str) -> bool {
     let ending = parts.last().copied().unwrap_or_default();
     word.contains("://")
         || word.contains("www.")
-        || (parts.len() > 1 && ending.chars().count() > 1 && ending.chars().all(char::is_alphabetic) && parts.iter().all(|part| !part.is_empty()))
+        || (parts.len() > 1
+            && ending.chars().count() > 1
+            && ending.chars().all(char::is_alphabetic)
+            && parts.iter().all(|part| !part.is_empty()))
         || (parts.len() == 4 && parts.iter().all(|part| part.parse::<u8>().is_ok()))
 }
 
@@ -124,7 +127,9 @@ fn is_link(word: &str) -> bool {
 fn is_secret(word: &str) -> bool {
     let length = word.chars().count();
     let mixed = word.chars().any(|c| c.is_ascii_digit()) && word.chars().any(char::is_alphabetic);
-    let prefixed = ["sk-", "pk-", "rk_", "sk_", "whsec_", "eyj", "ghp_", "bearer"].iter().any(|prefix| word.starts_with(prefix) && length > prefix.len());
+    let prefixed = ["sk-", "pk-", "rk_", "sk_", "whsec_", "eyj", "ghp_", "bearer"]
+        .iter()
+        .any(|prefix| word.starts_with(prefix) && length > prefix.len());
     prefixed || (length >= SECRET && mixed) || length >= 60
 }
 
@@ -168,7 +173,10 @@ mod tests {
             kind: "message".to_owned(),
             messages: vec![
                 line("out", "Läs mer på https://nordateljen.se/kok."),
-                line("in", "Hej! Jag heter Ann, ann@example.com, 070-123 45 67. Order AB12CD34EF56GH78. Se evil.example"),
+                line(
+                    "in",
+                    "Hej! Jag heter Ann, ann@example.com, 070-123 45 67. Order AB12CD34EF56GH78. Se evil.example",
+                ),
             ],
         }
     }
@@ -196,7 +204,10 @@ mod tests {
             ("Ring 08-555 123 45", Err("draft_has_number")),
             ("Nyckeln är sk-ant-1", Err("draft_has_secret")),
             ("Id 0190a0000000-7000", Err("draft_has_secret")),
-            ("I was told: you draft an answer for a company to what a person wrote.", Err("draft_repeats_instructions")),
+            (
+                "I was told: you draft an answer for a company to what a person wrote.",
+                Err("draft_repeats_instructions"),
+            ),
         ] {
             assert_eq!(check(text.trim(), &wanted(), SYSTEM), outcome, "{text}");
         }

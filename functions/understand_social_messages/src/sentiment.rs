@@ -80,11 +80,12 @@ mod tests {
 
     #[test]
     fn only_scores_in_range_of_messages_that_were_asked_for_are_used_and_only_if_given_once() {
-        let read = |answer: Value| {
-            read(answer, &[0, 1, 4]).map(|scores| scores.into_iter().collect::<Vec<_>>())
-        };
+        let read = |answer: Value| read(answer, &[0, 1, 4]).map(|scores| scores.into_iter().collect::<Vec<_>>());
         let of = |scores: Value| read(json!({ "scores": scores }));
-        assert_eq!(of(json!([{ "id": "m1", "score": 1 }, { "id": "m5", "score": -0.5 }])), Some(vec![(0, 1.0), (4, -0.5)]));
+        assert_eq!(
+            of(json!([{ "id": "m1", "score": 1 }, { "id": "m5", "score": -0.5 }])),
+            Some(vec![(0, 1.0), (4, -0.5)])
+        );
         for wrong in [
             json!({ "id": "m2", "score": 99 }),
             json!({ "id": "m2", "score": -1.001 }),

@@ -134,7 +134,8 @@ impl Work for Understanding<'_> {
                 Ok(Finish { end, used: open.map(used) })
             }
             (Plan::Draft { thread_id, message_id, wanted, .. }, Done::Drafted { text, language, paid }) => {
-                let end = self.keep_draft(tx, held, (*thread_id, *message_id), wanted, (text, language.as_deref()), *paid);
+                let said = (text.as_str(), language.as_deref());
+                let end = self.keep_draft(tx, held, (*thread_id, *message_id), wanted, said, *paid);
                 Ok(Finish { end: end.await?, used: Some(used(*paid)) })
             }
             (_, Done::Undrafted { outcome, paid }) => {
@@ -244,7 +245,7 @@ impl Understanding<'_> {
         let Charge { tokens, cost_micro_usd, estimated } = paid.charge;
         let ids = (wanted.agent_id, thread_id, message_id);
         let (reply_id, approval_id) =
-            match social_ai::keep_draft(tx, ids, (&wanted.kind, text, &self.0.model)).await? {
+            match social_ai::keep_draft(tx, ids, (wanted.kind.as_str(), text, self.0.model.as_str())).await? {
                 Kept::Proposed { reply_id, approval_id } => (reply_id, approval_id),
                 Kept::Refused(outcome) => return Ok(ended(json!({ "outcome": outcome }), tokens)),
             };
@@ -337,7 +338,9 @@ async fn score(
     let scores: Vec<(f64, bool)> = messages
         .iter()
         .enumerate()
-        .map(|(at, message)| found.get(&at).map_or_else(|| (rules::score(&message.text), false), |score| (*score, true)))
+        .map(|(at, message)| {
+            found.get(&at).map_or_else(|| (rules::score(&message.text), false), |score| (*score, true))
+        })
         .collect();
     let instead = instead.filter(|_| found.len() < messages.len());
     if let Some(code) = instead {
@@ -360,8 +363,12 @@ async fn draft(state: &State, held: &Held, system: &str, wanted: &ToDraft, deadl
             draft::read(answer, wanted, system).map_err(|code| Unusable::Unfit(code, metered))
         });
         let outcome = match asked.await? {
-            Asked::Answered(Drafted::Text { text, language }, paid) => return Ok(Done::Drafted { text, language, paid }),
-            Asked::Answered(Drafted::Declined, paid) => return Ok(Done::Undrafted { outcome: "declined", paid: Some(paid) }),
+            Asked::Answered(Drafted::Text { text, language }, paid) => {
+                return Ok(Done::Drafted { text, language, paid });
+            }
+            Asked::Answered(Drafted::Declined, paid) => {
+                return Ok(Done::Undrafted { outcome: "declined", paid: Some(paid) });
+            }
             // It is drafted when there is room, if somebody still waits for an answer then.
             Asked::Reached(waiting) => return Err(Stop::limited(&waiting)),
             Asked::Barred("time_out") => {
@@ -382,7 +389,7 @@ async fn draft(state: &State, held: &Held, system: &str, wanted: &ToDraft, deadl
             },
             Asked::Unusable(Unusable::Unfit(code, _)) => code,
         };
-        let again = matches!(outcome, "answer_truncated") || outcome == "answer_malformed" || outcome.starts_with("draft_");
+        let again = ["answer_truncated", "answer_malformed"].contains(&outcome) || outcome.starts_with("draft_");
         if tries >= TRIES || !again {
             return Ok(Done::Undrafted { outcome, paid: None });
         }

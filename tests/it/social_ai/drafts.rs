@@ -1,7 +1,8 @@
 //! Drafts: one for each message that waits for an answer, each for a person to approve.
 
 use integration_tests::{
-    Actor, TestApp,
+    TestApp,
+    acting::Actor,
     people::{NORD, OLGA, RENATA},
 };
 use sandbox::{Calls, Canned, Gate};
@@ -9,11 +10,16 @@ use serde_json::{Value, json};
 
 use super::{given, nord, one, says, settled, tick, written};
 
-const DRAFTS: &str = "select coalesce(jsonb_agg(jsonb_build_array(r.kind, r.status, a.status, r.content) order by r.id), '[]')
+const DRAFTS: &str =
+    "select coalesce(jsonb_agg(jsonb_build_array(r.kind, r.status, a.status, r.content) order by r.id), '[]')
                         from social_replies r left join approvals a on a.subject_id = r.id";
 
 async fn outcomes(app: &TestApp) -> Value {
-    one(&app.db, "select jsonb_agg(result -> 'outcome' order by created_at, id) from jobs where job_type = 'social_draft'").await
+    one(
+        &app.db,
+        "select jsonb_agg(result -> 'outcome' order by created_at, id) from jobs where job_type = 'social_draft'",
+    )
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,14 +30,22 @@ async fn a_message_that_waits_is_drafted_once_for_a_person_to_approve() {
     written(&app.db, account, "comment:5", "in", "Fin soffa", 5).await;
     app.stack.sandbox.anthropic.then(says(r#"{"text": "Ja, torsdag går bra!", "language": "sv"}"#));
     assert_eq!(tick(&app).await["drafts_queued"], 1);
-    assert_eq!(one(&app.db, DRAFTS).await, json!([["message", "draft", "proposed", "Ja, torsdag går bra!"]]), "{}", app.logs());
+    assert_eq!(
+        one(&app.db, DRAFTS).await,
+        json!([["message", "draft", "proposed", "Ja, torsdag går bra!"]]),
+        "{}",
+        app.logs()
+    );
     let by = "select jsonb_build_array(created_by_agent, created_by, model) from social_replies";
     assert_eq!(one(&app.db, by).await, json!([RENATA.id, null, "claude-haiku-5-5"]));
     let prompt = app.stack.sandbox.anthropic.asked()[0]["messages"][0]["content"].as_str().unwrap().to_owned();
     assert!(prompt.contains("Svara vänligt, på svenska."), "{prompt}");
     assert_eq!(
         given(&app, "thread"),
-        [vec![json!({ "from": "company", "text": "Välkommen!" }), json!({ "from": "person", "text": "Kan ni komma på torsdag?" })]]
+        [vec![
+            json!({ "from": "company", "text": "Välkommen!" }),
+            json!({ "from": "person", "text": "Kan ni komma på torsdag?" })
+        ]]
     );
     let entry = one(
         &app.db,
@@ -64,7 +78,12 @@ async fn comments_are_drafted_only_where_that_is_chosen_and_old_or_closed_thread
     written(&app.db, account, "dm:answered", "out", "Hej!", 4).await;
     assert_eq!(tick(&app).await["drafts_queued"], 1);
     let drafts = one(&app.db, DRAFTS).await;
-    assert_eq!((&drafts[0][0], &drafts[0][1], drafts.as_array().unwrap().len()), (&json!("comment"), &json!("draft"), 1), "{}", app.logs());
+    assert_eq!(
+        (&drafts[0][0], &drafts[0][1], drafts.as_array().unwrap().len()),
+        (&json!("comment"), &json!("draft"), 1),
+        "{}",
+        app.logs()
+    );
     // Of an account that is connected no more nothing is drafted.
     written(&app.db, account, "dm:new", "in", "Hej", 1).await;
     app.db.run("update social_accounts set status = 'disconnected'").await;
@@ -151,7 +170,14 @@ async fn a_model_may_decline_and_what_cannot_be_shown_is_asked_for_once_more() {
     written(&app.db, account, "dm:4", "in", "Hej", 2).await;
     app.stack.fault("anthropic", "overloaded", Calls::Next(1)).unwrap();
     tick(&app).await;
-    assert_eq!(app.db.count("select count(*) from jobs where status = 'queued' and last_error ->> 'code' = 'provider_overloaded'").await, 1);
+    assert_eq!(
+        app.db
+            .count(
+                "select count(*) from jobs where status = 'queued' and last_error ->> 'code' = 'provider_overloaded'"
+            )
+            .await,
+        1
+    );
     app.db.run("update jobs set run_after = now() where status = 'queued'").await;
     app.stack.sweep().await.unwrap();
     app.stack.social_ai.drained().await;

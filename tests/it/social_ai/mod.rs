@@ -1,5 +1,6 @@
 //! What an agent does with social messages: scores and drafts, through the real schedule, queue and worker, with the sandbox's model.
 
+mod access;
 mod drafts;
 mod figure;
 mod injections;

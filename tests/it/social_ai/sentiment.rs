@@ -27,7 +27,10 @@ async fn messages_are_scored_newest_first_in_batches_by_the_agent_and_paid_for()
     assert_eq!(given.iter().map(Vec::len).collect::<Vec<_>>(), [40, 5]);
     assert_eq!((&given[0][0]["text"], &given[0][39]["text"]), (&json!("Hej 44"), &json!("Hej 5")));
     assert_eq!((&given[0][0]["id"], &given[1][0]["text"]), (&json!("m1"), &json!("Hej 4")));
-    assert_eq!(app.db.count("select count(*) from social_messages where scored_at is null and direction = 'in'").await, 0);
+    assert_eq!(
+        app.db.count("select count(*) from social_messages where scored_at is null and direction = 'in'").await,
+        0
+    );
     // One entry for each batch, with counts and cost, and no text.
     let entries = one(
         &app.db,
@@ -83,8 +86,10 @@ async fn a_batch_has_messages_of_one_organisation() {
     many(&app, of_nord, 3).await;
     written(&app.db, of_brick, "dm:b", "in", "Brick", 1).await;
     assert_eq!(tick(&app).await["sentiment_queued"], 2);
-    let mut batches: Vec<Vec<Value>> =
-        given(&app, "messages").iter().map(|batch| batch.iter().map(|message| message["text"].clone()).collect()).collect();
+    let mut batches: Vec<Vec<Value>> = given(&app, "messages")
+        .iter()
+        .map(|batch| batch.iter().map(|message| message["text"].clone()).collect())
+        .collect();
     batches.sort_by_key(Vec::len);
     assert_eq!(batches, [vec![json!("Brick")], vec![json!("Hej 2"), json!("Hej 1"), json!("Hej 0")]]);
     let crossed = "select count(*) from social_sentiment s join social_messages m on m.id = s.message_id and m.org_id <> s.org_id";
@@ -99,8 +104,11 @@ async fn what_an_answer_leaves_out_is_asked_once_more_and_then_scored_by_rules()
         written(&app.db, account, "dm:1", "in", text, minutes).await;
     }
     let anthropic = &app.stack.sandbox.anthropic;
-    anthropic.then(says(r#"{"scores": [{"id": "m1", "score": 0.9}, {"id": "m2", "score": 7}, {"id": "m9", "score": 1}]}"#));
-    anthropic.then(says(r#"{"scores": [{"id": "m1", "score": -1}, {"id": "m4", "score": 0.4}, {"id": "m3", "score": "0"}]}"#));
+    anthropic
+        .then(says(r#"{"scores": [{"id": "m1", "score": 0.9}, {"id": "m2", "score": 7}, {"id": "m9", "score": 1}]}"#));
+    anthropic.then(says(
+        r#"{"scores": [{"id": "m1", "score": -1}, {"id": "m4", "score": 0.4}, {"id": "m3", "score": "0"}]}"#,
+    ));
     tick(&app).await;
     let scores = one(
         &app.db,
@@ -119,7 +127,10 @@ async fn what_an_answer_leaves_out_is_asked_once_more_and_then_scored_by_rules()
         "{}",
         app.logs()
     );
-    assert_eq!(one(&app.db, "select sentiment_score from social_sentiment where sentiment_score > 0.8").await, json!(0.9));
+    assert_eq!(
+        one(&app.db, "select sentiment_score from social_sentiment where sentiment_score > 0.8").await,
+        json!(0.9)
+    );
     assert_eq!(given(&app, "messages").iter().map(Vec::len).collect::<Vec<_>>(), [4, 3]);
     settled(&app.db).await;
 }
@@ -127,13 +138,18 @@ async fn what_an_answer_leaves_out_is_asked_once_more_and_then_scored_by_rules()
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_the_model_does_wrong_rules_score_after_two_tries() {
     let (app, account) = nord(true, "off").await;
-    for (number, fault) in ["malformed", "truncated", "refusal", "overloaded", "bad-key", "rate-limit", "garbage"].iter().enumerate() {
+    for (number, fault) in
+        ["malformed", "truncated", "refusal", "overloaded", "bad-key", "rate-limit", "garbage"].iter().enumerate()
+    {
         written(&app.db, account, &format!("dm:{number}"), "in", "Underbart!", 5).await;
         app.stack.fault("anthropic", fault, Calls::Every).unwrap();
         tick(&app).await;
         let asked = app.db.count("select count(*) from provider_calls").await;
         assert_eq!(asked, 2 * (i64::try_from(number).unwrap() + 1), "{fault}: {}", app.logs());
-        let rows = app.db.count("select count(*) from social_sentiment where model_used = 'rules' and sentiment_score > 0.5").await;
+        let rows = app
+            .db
+            .count("select count(*) from social_sentiment where model_used = 'rules' and sentiment_score > 0.5")
+            .await;
         assert_eq!(rows, i64::try_from(number).unwrap() + 1, "{fault}");
         settled(&app.db).await;
     }

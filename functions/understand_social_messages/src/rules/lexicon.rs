@@ -8,13 +8,23 @@ pub(super) const SWEDISH: &[(f64, &str)] = &[
     (2.5, "bäst underbar* perfekt* mästerlig*"),
     (2.4, "älskade älskat utmärkt* strålande klockren* överträff*"),
     (2.3, "bästa toppen magisk* kanon"),
-    (2.2, "finast* vacker* vackra* ljuvlig* grym proffsig* älska nöjd* lycklig* imponerande exemplarisk* lysande
-        klanderfri* bravo"),
+    (
+        2.2,
+        "finast* vacker* vackra* ljuvlig* grym proffsig* älska nöjd* lycklig* imponerande exemplarisk* lysande
+        klanderfri* bravo",
+    ),
     (2.0, "härlig* grymt grymma imponer* hjälpsam* rekommender* wow drömkök* felfri* lyhörd* hurra"),
-    (1.8, "snygg* topp professionell* kunnig* trevlig* tillmötesgående prisvärd* mysig* mysigt stilren* elegant* smakfull*
-        stolt* super drömhem* favorit* noggrann* pålitlig* grattis kärlek otrolig* läcker* läckra"),
+    (
+        1.8,
+        "snygg* topp professionell* kunnig* trevlig* tillmötesgående prisvärd* mysig* mysigt stilren* elegant*
+        smakfull* stolt* super drömhem* favorit* noggrann* pålitlig* grattis kärlek otrolig* läcker* läckra",
+    ),
     (1.7, "tjusig*"),
-    (1.6, "gullig* smidig* kul genomtänkt* inspirer* gillar gillade uppskatt* glad glada gladare tacksam* drömmen guld heja"),
+    (
+        1.6,
+        "gullig* smidig* kul genomtänkt* inspirer* gillar gillade uppskatt* glad glada gladare tacksam* drömmen
+        guld heja",
+    ),
     (1.5, "najs söt sött söta maffig* gött bra fin fint fina skön* fräsch*"),
     (1.4, "vänlig* snäll* rolig* lyck* längtar dröm positiv* trygg*"),
     (1.3, "bekväm* gilla"),
@@ -44,8 +54,11 @@ pub(super) const SWEDISH: &[(f64, &str)] = &[
     (-1.7, "repig* felaktig* krångl* strul* försen* sorglig* värre krasch*"),
     (-1.8, "skämt vägra* jävla ful fult fula spruck* skadad* överpris* smutsig* undvik* värst*"),
     (-1.9, "irriter* sönder"),
-    (-2.0, "dålig* dåliga arg arga frustrer* trasig* defekt* slarv* ohjälpsam* okunnig* lura ocker* hutlös* ångrar mögel
-        pinsam* skäms orimlig* misslyck* varnar ignorer* meningslös*"),
+    (
+        -2.0,
+        "dålig* dåliga arg arga frustrer* trasig* defekt* slarv* ohjälpsam* okunnig* lura ocker* hutlös* ångrar
+        mögel pinsam* skäms orimlig* misslyck* varnar ignorer* meningslös*",
+    ),
     (-2.1, "bristfällig*"),
     (-2.2, "förstör* dök bedröv* skit arrogant* nonchalan* opålitlig* stinker fusk* struntar kass kasst"),
     (-2.3, "besvik* skiten otrevlig* lurar hata hopplös* bortkasta*"),
@@ -68,8 +81,11 @@ pub(super) const ENGLISH: &[(f64, &str)] = &[
     (2.1, "lovely"),
     (2.0, "nicest impress* happy happier recommend* helpful* wow fab exceed* talented magic* obsessed legend*"),
     (1.9, "pleased satisfied dreamy"),
-    (1.8, "speechless yay excited friendly kindness professional* knowledgeable grateful elegant* stylish* favourite* favorite* spotless
-        congrat* reliable attentive charming"),
+    (
+        1.8,
+        "speechless yay excited friendly kindness professional* knowledgeable grateful elegant* stylish*
+        favourite* favorite* spotless congrat* reliable attentive charming",
+    ),
     (1.7, "pleasure exciting enjoy* classy tasteful* inspir* proud thoughtful*"),
     (1.6, "pleasant* polite* thankful appreciat* cozy cosy superior chic"),
     (1.5, "transform* cute sweet good nice nicely happily glad smooth* comfy"),
@@ -98,8 +114,11 @@ pub(super) const ENGLISH: &[(f64, &str)] = &[
     (-1.7, "dirty sad boring"),
     (-1.8, "lazy broke damag* mess flimsy"),
     (-1.9, "badly worse annoy* upset* broken fail* unresponsive underwhelm* wast* pointless"),
-    (-2.0, "bad poor ugly frustrat* dismissive* careless* faulty defect* ignor* overpriced regret* avoid* shame* embarrass*
-        unsafe shocking*"),
+    (
+        -2.0,
+        "bad poor ugly frustrat* dismissive* careless* faulty defect* ignor* overpriced regret* avoid* shame*
+        embarrass* unsafe shocking*",
+    ),
     (-2.1, "poorly angry sloppy ashamed unreliable overcharg*"),
     (-2.2, "ruin* unusable fake* unhappy arrogant* lies lying mislead* ridiculous* stink* unhelpful insult* lousy"),
     (-2.3, "disappoint* trash dissatisfied hopeless* shoddy"),
@@ -115,9 +134,15 @@ pub(super) const PHRASES: &[(f64, &str)] = &[
     (2.8, "couldn't be happier, kunde inte vara nöjdare, could not be happier"),
     (2.6, "great job"),
     (2.5, "bra jobbat, kan inte bli bättre"),
-    (2.4, "blown away, in love with, 10 10, 10 av 10, 10 out of 10, above and beyond, över all förväntan, well done, bra jobb, över förväntan, five stars, 5 stars, fem stjärnor, 5 stjärnor"),
+    (
+        2.4,
+        "blown away, in love with, 10 10, 10 av 10, 10 out of 10, above and beyond, över all förväntan, well done, bra jobb, över förväntan, five stars, 5 stars, fem stjärnor, 5 stjärnor",
+    ),
     (2.3, "good job"),
-    (2.2, "exactly what we wanted, precis som vi ville, made my day, gjorde min dag, tusen tack, can't thank, cannot thank, never been happier, never better, spot on, mitt i prick, worth every, värt varenda, värt varje"),
+    (
+        2.2,
+        "exactly what we wanted, precis som vi ville, made my day, gjorde min dag, tusen tack, can't thank, cannot thank, never been happier, never better, spot on, mitt i prick, worth every, värt varenda, värt varje",
+    ),
     (1.8, "stort tack, tack snälla, big fan, so much better, mycket bättre, can't wait, kan knappt vänta"),
     (1.5, "kan inte klaga"),
     (1.4, "can't complain"),
@@ -141,9 +166,15 @@ pub(super) const PHRASES: &[(f64, &str)] = &[
     (-1.5, "third time, tredje gången, varför svarar, inte fått något, no answer, fortfarande inte, still no, fel på"),
     (-1.6, "svarade inte, no reply, do better"),
     (-1.7, "inget svar, no response"),
-    (-1.8, "not what i ordered, not what we ordered, stopped working, ger upp, give up, gave up, slutade fungera, slutat fungera, hasn't arrived, fell off, no one answers, svarar inte, still waiting, pengarna tillbaka, money back, skärpning"),
+    (
+        -1.8,
+        "not what i ordered, not what we ordered, stopped working, ger upp, give up, gave up, slutade fungera, slutat fungera, hasn't arrived, fell off, no one answers, svarar inte, still waiting, pengarna tillbaka, money back, skärpning",
+    ),
     (-2.0, "ingen svarar, dra åt, let down, gick sönder"),
-    (-2.2, "never arrived, kom aldrig, never showed, dök aldrig upp, dyker inte upp, hung up on, skärp er, en stjärna, 1 stjärna, fed up"),
+    (
+        -2.2,
+        "never arrived, kom aldrig, never showed, dök aldrig upp, dyker inte upp, hung up on, skärp er, en stjärna, 1 stjärna, fed up",
+    ),
     (-2.3, "fell apart"),
     (-2.4, "aldrig mer, aldrig igen, slöseri med, what a joke, one star, 1 star"),
     (-2.5, "never again, waste of, rip off"),
