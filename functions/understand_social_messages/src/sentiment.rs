@@ -60,11 +60,13 @@ pub(crate) fn read(answer: Value, asked: &[usize]) -> Option<BTreeMap<usize, f64
     let mut found: BTreeMap<usize, Vec<Option<f64>>> = BTreeMap::new();
     for entry in answer.scores {
         // One that names a message and is wrong makes what else is said of that message doubtful.
-        let at = entry["id"].as_str().and_then(|id| asked.iter().copied().find(|at| handle(*at) == id));
-        let score = serde_json::from_value::<Scored>(entry).ok().filter(|scored| (-1.0..=1.0).contains(&scored.score));
-        if let Some(at) = at {
-            found.entry(at).or_default().push(score.map(|scored| scored.score));
-        }
+        let named = entry["id"].as_str().map(str::to_owned);
+        let Some(at) = asked.iter().copied().find(|at| named.as_ref().is_some_and(|id| *id == handle(*at))) else {
+            continue;
+        };
+        let scored = serde_json::from_value::<Scored>(entry).ok();
+        let usable = scored.filter(|scored| scored.id == handle(at) && (-1.0..=1.0).contains(&scored.score));
+        found.entry(at).or_default().push(usable.map(|scored| scored.score));
     }
     let sure = |(at, scores): (usize, Vec<Option<f64>>)| match scores[..] {
         [Some(score)] => Some((at, (score * 1000.0).round() / 1000.0)),
