@@ -141,16 +141,35 @@ pub const SOCIAL_ATTACHMENTS: Queue = Queue {
     oldest: Duration::from_mins(30),
 };
 
+/// The queue of social messages that an agent is to score or to draft answers to.
+pub const SOCIAL_AI: Queue = Queue {
+    name: "social-ai",
+    variable: "SOCIAL_AI_QUEUE_URL",
+    resource: "SocialAi",
+    alarm: "social-ai",
+    oldest: Duration::from_hours(1),
+};
+
 /// All queues.
-pub const QUEUES: [Queue; 9] =
-    [RENDERS, LEADS, INSIGHTS, FORTNOX, ACCOUNTING, SOCIAL_EVENTS, SOCIAL, SOCIAL_REPLIES, SOCIAL_ATTACHMENTS];
+pub const QUEUES: [Queue; 10] = [
+    RENDERS,
+    LEADS,
+    INSIGHTS,
+    FORTNOX,
+    ACCOUNTING,
+    SOCIAL_EVENTS,
+    SOCIAL,
+    SOCIAL_REPLIES,
+    SOCIAL_ATTACHMENTS,
+    SOCIAL_AI,
+];
 
 /// How long a function behind the HTTP API may take, which gives up after 30 s.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(29);
 const EVERY_MINUTE: Duration = Duration::from_mins(1);
 
 /// All functions.
-pub const FUNCTIONS: [Function; 25] = [
+pub const FUNCTIONS: [Function; 26] = [
     Function {
         name: "AccountingWritesHttp",
         routes: &["/v1/approvals", "/v1/accounting"],
@@ -360,6 +379,19 @@ pub const FUNCTIONS: [Function; 25] = [
         concurrency: 1,
         alarm: "sweep",
         ..function("sweep", 10)
+    },
+    Function {
+        name: "UnderstandSocialMessagesWorker",
+        jobs: &["social_sentiment", "social_draft"],
+        queue: Some(SOCIAL_AI),
+        switch: Some("social.enabled"),
+        // Its schedule sends what it finds, and a job that goes on wakes itself.
+        sends: &[SOCIAL_AI],
+        schedule: Some(Schedule { name: "social-ai", every: EVERY_MINUTE }),
+        timeout: Duration::from_secs(120),
+        concurrency: 2,
+        alarm: "social-ai-worker",
+        ..function("understand_social_messages", 6)
     },
 ];
 

@@ -444,6 +444,21 @@ fn cut(text: &str) -> &str {
     text.char_indices().nth(MAX_TEXT).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }
 
+/// A score above this sounds positive, and one below its negative sounds negative.
+const NEUTRAL: f64 = 0.15;
+
+/// What a score from -1 to 1 is called: `positive`, `neutral` or `negative`.
+#[must_use]
+pub fn sentiment_label(score: f64) -> &'static str {
+    if score > NEUTRAL {
+        "positive"
+    } else if score < -NEUTRAL {
+        "negative"
+    } else {
+        "neutral"
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -300,7 +300,7 @@ async fn a_new_organisation_has_limits_from_the_start() {
         "select count(*) from agent_limits where org_id = '{}' and max_cost_micro_usd > 0",
         made[0]["org_id"].as_str().unwrap()
     );
-    assert_eq!(db.count(&limits).await, 3);
+    assert_eq!(db.count(&limits).await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

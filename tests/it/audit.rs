@@ -417,6 +417,7 @@ async fn no_name_address_or_number_of_anybody_gets_into_the_log() {
         "social_accounts.platform",
         "social_accounts.region",
         "social_accounts.status",
+        "social_ai_settings.drafts",
         "social_messages.status",
         "social_replies.code",
         "social_replies.kind",

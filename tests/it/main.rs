@@ -50,6 +50,7 @@ mod routes;
 mod rules;
 mod schema;
 mod social;
+mod social_ai;
 mod social_fetch;
 mod social_files;
 mod social_inbox;

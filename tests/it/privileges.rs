@@ -334,6 +334,7 @@ async fn no_decision_of_a_persons_is_made_by_the_system_or_an_agent() {
             CLEO.id
         ),
         "update public.lead_assignment_settings set enabled = true".to_owned(),
+        "update public.social_ai_settings set drafts = 'all'".to_owned(),
         "update public.insight_settings set nightly = true".to_owned(),
     ];
     for actor in [Actor::service(NORD), db.agent(&RENATA).await] {

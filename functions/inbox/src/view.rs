@@ -3,7 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::store::inbox::{Found, Message, Thread};
+use shared::{
+    social::sentiment_label,
+    store::inbox::{Found, Message, Thread},
+};
 use uuid::Uuid;
 
 use crate::request::written;
@@ -105,10 +108,17 @@ struct MessageView {
     edited_at: Option<DateTime<Utc>>,
     seen_at: Option<DateTime<Utc>>,
     deleted_at: Option<DateTime<Utc>>,
+    /// How it sounds, once it was scored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sentiment: Option<Value>,
 }
 
 impl From<Message> for MessageView {
     fn from(message: Message) -> Self {
+        let model = &message.sentiment_model;
+        let sentiment = message
+            .sentiment_score
+            .map(|score| json!({ "score": score, "label": sentiment_label(score), "model": model }));
         Self {
             id: message.id,
             platform_id: message.platform_id,
@@ -126,6 +136,7 @@ impl From<Message> for MessageView {
             edited_at: message.edited_at,
             seen_at: message.seen_at,
             deleted_at: message.deleted_at,
+            sentiment,
         }
     }
 }

@@ -90,6 +90,7 @@ const DOMAINS: [(&str, &[&str]); 15] = [
             "social_pace",
             "social_replies",
             "social_attachments",
+            "social_ai_settings",
         ],
     ),
     (

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use crate::{
-    functions::{FORTNOX, FUNCTIONS, Function, INSIGHTS, LEADS, QUEUES, RENDERS, SOCIAL},
+    functions::{FORTNOX, FUNCTIONS, Function, INSIGHTS, LEADS, QUEUES, RENDERS, SOCIAL, SOCIAL_AI},
     gateway::Gateway,
     lambda::{Environment, InvokeError, Lambda},
     queue::{Consumer, Endpoint, Queue},
@@ -80,6 +80,8 @@ pub struct Stack {
     pub fortnox: Arc<Queue>,
     /// The queue of readings of social accounts.
     pub social: Arc<Queue>,
+    /// The queue of social messages to be scored or answered.
+    pub social_ai: Arc<Queue>,
     /// The functions, by resource.
     pub functions: Vec<Arc<Lambda>>,
     /// What functions reach, each through a wire that can be spoilt.
@@ -116,6 +118,7 @@ impl Stack {
         let insights = named(INSIGHTS.name).context(missing)?;
         let fortnox = named(FORTNOX.name).context(missing)?;
         let social = named(SOCIAL.name).context(missing)?;
+        let social_ai = named(SOCIAL_AI.name).context(missing)?;
         let endpoint = Endpoint::start(queues.clone()).await?;
         let listener = TcpListener::bind(("127.0.0.1", config.port))
             .await
@@ -281,6 +284,7 @@ impl Stack {
             insights,
             fortnox,
             social,
+            social_ai,
             functions,
             wires,
             environment,
@@ -416,6 +420,14 @@ impl Stack {
     /// [`InvokeError`].
     pub async fn look_after_social(&self) -> Result<serde_json::Value, InvokeError> {
         self.tick("social").await
+    }
+
+    /// One tick of the schedule that has social messages scored and answered. What it did, as it says itself.
+    ///
+    /// # Errors
+    /// [`InvokeError`].
+    pub async fn understand_social(&self) -> Result<serde_json::Value, InvokeError> {
+        self.tick("social-ai").await
     }
 
     /// One tick of the schedule that compares billing with Stripe. What it did, as it says itself.

@@ -173,6 +173,10 @@ pub struct Message {
     pub seen_at: Option<DateTime<Utc>>,
     /// When it was deleted at the platform.
     pub deleted_at: Option<DateTime<Utc>>,
+    /// How it sounds, from -1 to 1, if it was scored.
+    pub sentiment_score: Option<f64>,
+    /// The model that says so, or `rules`.
+    pub sentiment_model: Option<String>,
 }
 
 /// Messages of a thread, the latest first; those before a time and, of those at that time, an id.
@@ -190,17 +194,22 @@ pub async fn list_messages(
     let messages = sqlx::query_as!(
         Message,
         r#"select m.id, m.platform_id, m.message_type, m.direction, m.status, m.content, m.sender_id, m.sender_name, m.received_at, m.parent_id,
-                m.attachments, f.files as "files!", m.reactions, m.hidden, m.edited_at, m.seen_at, m.deleted_at
-           from public.social_messages m
+                m.attachments, f.files as "files!", m.reactions, m.hidden, m.edited_at, m.seen_at, m.deleted_at,
+                s.score as "sentiment_score?", s.model_used as "sentiment_model?"
+           from (select * from public.social_messages m
+                  where m.org_id = $1 and m.account_id = $2 and m.thread_id = $3
+                    and ($4::timestamptz is null or (m.received_at, m.id) < ($4, $5))
+                  order by m.received_at desc, m.id desc limit $6) m
           cross join lateral (
                 select coalesce(jsonb_agg(jsonb_build_object(
                            'id', a.id, 'type', a.kind, 'status', a.status, 'code', a.code, 'bucket', case when a.status = 'kept' then 'social-uploads' end,
                            'path', case when a.status = 'kept' then a.path end, 'content_type', a.content_type, 'bytes', a.bytes) order by a.id), '[]') as files
                   from public.social_attachments a
                  where a.org_id = m.org_id and a.message_id = m.id and a.status not in ('deleting', 'deleted') and m.attachments <> '[]') f
-          where m.org_id = $1 and m.account_id = $2 and m.thread_id = $3
-            and ($4::timestamptz is null or (m.received_at, m.id) < ($4, $5))
-          order by m.received_at desc, m.id desc limit $6"#,
+           left join lateral (select s.sentiment_score::float8 as score, s.model_used from public.social_sentiment s
+                               where s.org_id = m.org_id and s.message_id = m.id
+                               order by s.created_at desc limit 1) s on true
+          order by m.received_at desc, m.id desc"#,
         org_id,
         thread.account_id,
         thread.thread_id,

@@ -23,6 +23,7 @@ pub mod renders;
 pub mod settings;
 pub mod social;
 pub mod social_accounts;
+pub mod social_ai;
 pub mod social_attachments;
 pub mod social_events;
 pub mod social_figures;

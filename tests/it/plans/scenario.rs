@@ -27,6 +27,7 @@ pub(super) async fn everything(app: &TestApp) {
     crate::social_replies::scenario(app).await;
     crate::social_lead::scenario(app).await;
     crate::social_files::scenario(app).await;
+    crate::social_ai::scenario(app).await;
     crate::notifications::scenario(app).await;
     billing(app).await;
     reconciliation(app).await;

@@ -1,0 +1,164 @@
+//! One call to the model: reserved before it, its row written before it and after.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use shared::{
+    ai::{
+        AiError, Charge, Metered, Usage,
+        call::{self, Call, Failed},
+    },
+    limits::{self, Amounts, Counted, Reserved, Waiting},
+    secrets::Secret,
+    store::{
+        prices,
+        provider_calls::{self, NewCall},
+    },
+    worker::Stop,
+};
+use uuid::Uuid;
+
+use crate::{
+    job::{AGENT, Held, Paid},
+    state::State,
+};
+
+/// What is kept of the function's time for what follows the call.
+const MARGIN: Duration = Duration::from_secs(10);
+/// A call is not begun with less time than this.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// What the model is asked.
+pub(crate) struct Question<'a> {
+    /// As `provider_calls.purpose` names it.
+    pub(crate) purpose: &'static str,
+    pub(crate) system: &'a str,
+    pub(crate) prompt: &'a str,
+    pub(crate) schema: &'a Value,
+    /// The most tokens an answer may take.
+    pub(crate) max_tokens: u32,
+}
+
+/// Why an answer cannot be used.
+pub(crate) enum Unusable {
+    /// There is none, or it cannot be read.
+    Unanswered(AiError),
+    /// It says what it may not.
+    Unfit(&'static str, Metered),
+}
+
+impl From<AiError> for Unusable {
+    fn from(error: AiError) -> Self {
+        Self::Unanswered(error)
+    }
+}
+
+impl Failed for Unusable {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unanswered(error) => error.code(),
+            Self::Unfit(code, _) => code,
+        }
+    }
+
+    fn metered(&self) -> Option<Metered> {
+        match self {
+            Self::Unanswered(error) => error.metered(),
+            Self::Unfit(_, metered) => Some(*metered),
+        }
+    }
+}
+
+/// What came of a call.
+pub(crate) enum Asked<T> {
+    /// An answer that is used, and what pays for it.
+    Answered(T, Paid),
+    /// None that can be used.
+    Unusable(Unusable),
+    /// The organisation's limit has no room for it now.
+    Reached(Waiting),
+    /// It was not made and will not be: no price, more than a limit ever has room for, or no time.
+    Barred(&'static str),
+}
+
+/// Asks once. An answer under `before` was used: its reservation is settled before another is made.
+///
+/// # Errors
+/// [`Stop`] if the job is not this worker's any more, was cancelled, or the database does not answer.
+pub(crate) async fn ask<T>(
+    state: &State,
+    held: &Held,
+    question: &Question<'_>,
+    before: Option<Paid>,
+    deadline: Instant,
+    read: impl Fn(Value, Metered) -> Result<T, Unusable>,
+) -> Result<Asked<T>, Stop> {
+    let (job, now) = (&held.job, (state.clock)());
+    let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN);
+    if left < SHORTEST {
+        return Ok(Asked::Barred("time_out"));
+    }
+    // Two characters are a token at least: on the high side, since what is not used is given back.
+    let input =
+        u64::try_from(question.system.chars().count() + question.prompt.chars().count()).unwrap_or(u64::MAX) / 2;
+    let expected = Usage { input, output: u64::from(question.max_tokens), ..Usage::default() };
+    let begun = state.db.service(job.org_id, async |tx| {
+        // A worker whose lease is over would give back what another one holds.
+        held.go_on(tx).await?;
+        if let Some(before) = before {
+            limits::settle(tx, before.reservation_id, 1).await?;
+        }
+        let prices = prices::list(tx, "anthropic", &state.model, now).await?;
+        let Ok(reserved) = Charge::reserved(&expected, &prices) else {
+            return Ok(Err(Asked::Barred("model_price_unknown")));
+        };
+        limits::refund_job(tx, job.id).await?;
+        // The system asks for nobody, and a message is of no project.
+        let counted = Counted { agent: AGENT, user_id: None, project_id: None };
+        let amounts = Amounts { requests: 1, tokens: reserved.tokens, cost_micro_usd: reserved.cost_micro_usd };
+        let reservation_id = match limits::reserve(tx, job.id, counted, amounts).await? {
+            Reserved::Active(reservation_id) => reservation_id,
+            Reserved::Reached(waiting) => return Ok(Err(Asked::Reached(waiting))),
+            Reserved::Never { .. } => return Ok(Err(Asked::Barred("limit_too_small"))),
+        };
+        let call_id = Uuid::now_v7();
+        let new = NewCall {
+            id: call_id,
+            org_id: job.org_id,
+            job_id: job.id,
+            reservation_id,
+            attempt: job.attempt,
+            purpose: question.purpose,
+            provider: "anthropic",
+            model: &state.model,
+            reserved,
+        };
+        provider_calls::insert(tx, new).await?;
+        Ok::<_, Stop>(Ok((call_id, reservation_id, reserved, prices)))
+    });
+    let (call_id, reservation_id, reserved, prices) = match begun.await? {
+        Ok(begun) => begun,
+        Err(asked) => return Ok(asked),
+    };
+    let call = Call {
+        id: call_id,
+        org_id: job.org_id,
+        provider: "anthropic",
+        prices: &prices,
+        reserved,
+        secret: Secret::AnthropicApiKey,
+        left,
+    };
+    let made = call::make(&state.db, &state.secrets, &call, async |key| {
+        let Question { system, prompt, schema, max_tokens, .. } = question;
+        let answered = state.claude.answer(key, &state.model, system, prompt, schema, *max_tokens).await?;
+        let metered = answered.metered;
+        answered.try_map(|value| read(value, metered))
+    })
+    .await?;
+    Ok(match (made.answer, made.unpriced) {
+        (Ok(answer), None) => Asked::Answered(answer, Paid { reservation_id, call_id, charge: made.charge }),
+        (Ok(_), Some(_)) => Asked::Barred("model_price_unknown"),
+        (Err(unusable), _) => Asked::Unusable(unusable),
+    })
+}
