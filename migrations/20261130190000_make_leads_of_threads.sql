@@ -275,7 +275,12 @@ begin
         raise exception 'rules are applied by the system, in one organisation' using errcode = 'insufficient_privilege';
     end if;
     perform app.lock_inbox();
-    for f in select * from jsonb_to_recordset(p_found) x (thread_id text, rule_id uuid, at timestamptz, sender_id text, sender_name text) loop
+    -- What was written first counts, and of what was written at one time the earliest rule.
+    for f in select x.*
+               from jsonb_to_recordset(p_found) x (thread_id text, rule_id uuid, at timestamptz, sender_id text, sender_name text)
+              cross join lateral (select r.created_at from public.social_lead_rules r where r.org_id = v_org and r.id = x.rule_id) r
+              order by x.at, r.created_at, x.rule_id
+    loop
         select * into v_thread from public.social_threads t where t.org_id = v_org and t.account_id = p_account and t.thread_id = f.thread_id;
         continue when v_thread.id is null
                    or v_thread.kind <> 'message' and f.sender_id is distinct from v_thread.counterpart_id

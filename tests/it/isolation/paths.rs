@@ -59,6 +59,7 @@ async fn every_stored_path_leads_where_it_says() {
             "project_images.file_path",
             "render_requests.input_file_path",
             "render_results.output_file_path",
+            "social_attachments.path",
         ]
     );
     let mut wrong = Vec::new();
