@@ -21,13 +21,13 @@ pub(super) async fn everything(app: &TestApp) {
     insights(app).await;
     agent_actions(app).await;
     crate::fortnox::scenario(app).await;
+    crate::social_ai::scenario(app).await;
     crate::social_fetch::scenario(app).await;
     crate::social_webhook::scenario(app).await;
     crate::social_oauth::scenario(app).await;
     crate::social_replies::scenario(app).await;
     crate::social_lead::scenario(app).await;
     crate::social_files::scenario(app).await;
-    crate::social_ai::scenario(app).await;
     crate::notifications::scenario(app).await;
     billing(app).await;
     reconciliation(app).await;

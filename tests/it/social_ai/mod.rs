@@ -122,4 +122,5 @@ pub(crate) async fn scenario(app: &TestApp) {
     let found = tick(app).await;
     assert_eq!((&found["sentiment_queued"], &found["drafts_queued"]), (&json!(1), &json!(1)), "{found} {}", app.logs());
     assert_eq!(app.db.count("select count(*) from social_replies where status = 'draft'").await, 1, "{}", app.logs());
+    app.db.run("delete from social_ai_settings").await;
 }

@@ -391,6 +391,8 @@ async fn files_that_no_job_is_about_are_found_by_the_schedule() {
 
 /// Every statement that files have.
 pub(crate) async fn scenario(app: &TestApp) {
+    // Another scenario has connected it, and disconnected it.
+    app.db.run(&format!("update social_accounts set status = 'active' where platform_id = '{OWN}'")).await;
     let tiktok = &app.stack.sandbox.tiktok;
     tiktok.set_media("plain", "image/jpeg", &small_photo()).unwrap();
     let at = app.stack.sandbox.addresses.tiktok;

@@ -91,15 +91,15 @@ impl<'a> Shop<'a> {
             Way::TikTokComment => tiktok.comment(&self.video, &self.timo, "Vad kostar den?", None).unwrap(),
         };
         self.delivered().await;
-        let (platform, kind) = (
-            if way.is_instagram() { "instagram" } else { "tiktok" },
+        let (account, kind) = (
+            if way.is_instagram() { &self.instagram.id } else { &self.tiktok.open_id },
             if way.kind() == "message" { "message" } else { "comment" },
         );
         self.app
             .db
             .text(&format!(
                 "select t.id::text from social_threads t join social_accounts a on a.id = t.account_id
-                  where a.platform = '{platform}' and t.kind = '{kind}' order by t.last_message_at desc, t.id desc limit 1"
+                  where a.platform_id = '{account}' and t.kind = '{kind}' order by t.last_message_at desc, t.id desc limit 1"
             ))
             .await
             .parse()
