@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use local::database;
-use sandbox::{Delivery, Order, Written, instagram::MediaKind, tiktok::Platform};
+use reqwest::header;
+use sandbox::{Calls, Consent, Delivery, Fault, Order, Written, instagram::MediaKind, tiktok::Platform};
 use serde_json::{Value, json};
+use url::Url;
 use uuid::Uuid;
 
 use super::{
@@ -18,6 +20,11 @@ const INSTAGRAM: &str = "{instagram_business_basic,instagram_business_manage_mes
 const TIKTOK: &str = "{user.info.basic,user.insights,comment.list,video.list,video.insights,message.list.read}";
 /// Who owns another organisation.
 const STRANGER: (&str, &str) = ("01900000-0000-7000-8000-000000000201", "oscar@brick-and-beam.example");
+/// An app of the organisation's, which platforms' pages lead people back to by way of the function.
+const APP: &str = "http://localhost:3000/settings";
+/// The agent that drafts.
+const AGENT: &str = "01900000-0000-7000-8000-000000000a01";
+const DRAFTED: &str = "Vi har öppet till klockan sex.";
 const FIRST: &str = "Hej! Vad kostar fåtöljen?";
 const EDITED: &str = "Hej! Vad kostar soffan?";
 const MISSED: &str = "Finns den i grönt?";
@@ -33,12 +40,115 @@ struct Accounts {
 
 impl Demo<'_> {
     pub(super) async fn tell_social(&self, steps: &mut Steps) -> Result<()> {
+        steps.judge("social-connected", judge_connected, self.see_accounts_connected().await);
         let accounts = self.connect_accounts().await?;
         steps.judge("social-push", judge_push, self.see_push(&accounts).await);
         steps.judge("social-pull", judge_pull, self.see_pull(&accounts).await);
         steps.judge("social-inbox", judge_inbox, self.see_inbox().await);
+        steps.judge("social-answered", judge_answered, self.see_answered(&accounts).await);
         steps.judge("social-lead", judge_lead, self.see_lead(&accounts).await);
         Ok(())
+    }
+
+    /// Consents at both platforms as the owner does, in their browser, after having said no at the first.
+    async fn see_accounts_connected(&self) -> Result<Value> {
+        let (instagram, tiktok) = (&self.stack.sandbox.instagram, &self.stack.sandbox.tiktok);
+        let (account, _) = instagram.add_unconnected("atelier.nord.shop", "Atelier Nord Shop");
+        let shop = tiktok.add_account("ateliernord.shop", "Atelier Nord Shop", &[]);
+        let denied = self.consent("instagram", |url| instagram.decide(url, &account, Consent::Denied)).await?;
+        let mut ways = Vec::new();
+        ways.push(self.consent("instagram", |url| instagram.decide(url, &account, Consent::All)).await?);
+        for path in ["tiktok", "tiktok-business"] {
+            ways.push(self.consent(path, |url| tiktok.decide(url, &shop.open_id, Consent::All)).await?);
+        }
+        self.stack.social.drained().await;
+        let (connected, readable, subscribed): (i64, i64, i64) = sqlx::query_as(
+            "select count(*) filter (where status = 'active'),
+                    count(*) filter (where access_token not like 'v1.%' or refresh_token not like 'v1.%'),
+                    count(*) filter (where subscribed_at is not null)
+               from public.social_accounts where connected_at is not null",
+        )
+        .fetch_one(&mut database::connect(self.admin_url).await?)
+        .await?;
+        Ok(json!({
+            "denied": denied, "ways": ways, "connected": connected, "readable_tokens": readable, "subscribed": subscribed,
+            "delivered": instagram.subscribed(&account)?.len(),
+        }))
+    }
+
+    /// What the app reads from the address that the browser is led to at the end.
+    async fn consent(&self, path: &str, decide: impl FnOnce(&str) -> Result<Url>) -> Result<String> {
+        let token = self.sign_in(OWNER, ORG)?;
+        let mut start = Url::parse(&format!("{}/oauth/{path}/start", self.stack.url))?;
+        start.query_pairs_mut().append_pair("redirect_to", APP);
+        let request = self.client.get(start).bearer_auth(&token).header(header::ACCEPT, "application/json");
+        let begun = request.send().await?.error_for_status()?;
+        let cookie = begun.headers().get(header::SET_COOKIE).context("no cookie binds it to a browser")?.to_str()?;
+        let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+        let begun: Value = begun.json().await?;
+        let mut back = decide(begun["url"].as_str().with_context(|| format!("no URL: {begun}"))?)?;
+        // A browser keeps what follows the hash to itself.
+        back.set_fragment(None);
+        let led = self.client.get(back).header(header::COOKIE, cookie).send().await?;
+        let to = led.headers().get(header::LOCATION).context("the browser is led nowhere")?.to_str()?;
+        Ok(to.strip_prefix(&format!("{APP}?")).context("the browser is led elsewhere")?.to_owned())
+    }
+
+    /// A person answers; an agent's draft waits for a person; and an answer that the platform does not confirm is found.
+    async fn see_answered(&self, accounts: &Accounts) -> Result<Value> {
+        let instagram = &self.stack.sandbox.instagram;
+        let token = self.sign_in(OWNER, ORG)?;
+        let (_, listed) = self.get("/v1/inbox/threads?kind=message", &token).await?;
+        let threads = listed["threads"].as_array().context("no threads")?;
+        let thread = threads.iter().find(|thread| thread["account"]["platform"] == "instagram");
+        let thread = thread.context("no conversation on Instagram")?["id"].clone();
+        let body = |text: &str| json!({ "thread_id": thread, "kind": "message", "text": text });
+        let by_person = self.post("/v1/social/replies", &token, &body("Ja, den finns i butiken.")).await?;
+        let by_person = self.reply_ended(&by_person["reply"]["id"], &token).await?;
+        let mut owner = self.as_owner().await?;
+        let agent: String = sqlx::query_scalar("select token from public.issue_agent_token($1)")
+            .bind(AGENT.parse::<Uuid>()?)
+            .fetch_one(&mut owner)
+            .await?;
+        sqlx::query("commit").execute(&mut owner).await?;
+        let drafted = self.post("/v1/social/replies", &agent, &body(DRAFTED)).await?;
+        let sent_before = instagram.sent(&accounts.instagram.id).len();
+        let approval = drafted["approval"]["href"].as_str().with_context(|| format!("no approval: {drafted}"))?;
+        let (_, shown) = self.get(approval, &token).await?;
+        self.post(&format!("{approval}/approve"), &token, &json!({ "digest": shown["digest"] })).await?;
+        let by_agent = self.reply_ended(&drafted["reply"]["id"], &token).await?;
+        instagram.arrange(sandbox::instagram::Call::Send, Fault::Lost, Calls::Next(1));
+        let lost = self.post("/v1/social/replies", &token, &body("Välkommen in!")).await?;
+        let lost = self.reply_ended(&lost["reply"]["id"], &token).await?;
+        let stranger = self.sign_in(STRANGER, OTHER_ORG)?;
+        let (status, _) = self.send("/v1/social/replies", &stranger, &body("Hej")).await?;
+        let logged: i64 = sqlx::query_scalar(
+            "select count(*) from public.audit_log where action = 'social_reply.sent' and decision ->> 'approved_by' = $1",
+        )
+        .bind(OWNER.0)
+        .fetch_one(&mut database::connect(self.admin_url).await?)
+        .await?;
+        let sent = instagram.sent(&accounts.instagram.id);
+        Ok(json!({
+            "by_person": by_person, "draft_sent_before": sent_before, "by_agent": by_agent, "lost": lost, "sent": sent.len(),
+            "text": sent.get(1).map(|sent| sent.text.clone()), "approved_in_log": logged, "stranger": status.as_u16(),
+        }))
+    }
+
+    /// Waits for the end of a reply. What it came to.
+    async fn reply_ended(&self, id: &Value, token: &str) -> Result<Value> {
+        let path = format!("/v1/social/replies/{}", id.as_str().context("no reply")?);
+        let begun = Instant::now();
+        loop {
+            let (_, reply) = self.get(&path, token).await?;
+            if !reply["ended_at"].is_null() {
+                return Ok(reply["status"].clone());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "the reply has no end: {reply}");
+            // What waits for its time is woken by the sweep.
+            self.stack.sweep().await?;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
     }
 
     /// Connects accounts as consents would.
@@ -232,6 +342,41 @@ impl Demo<'_> {
     }
 }
 
+fn judge_connected(seen: &Value) -> Result<String> {
+    let (denied, connected, readable) =
+        (text(seen, "denied")?, count(seen, "connected")?, count(seen, "readable_tokens")?);
+    let (subscribed, delivered) = (count(seen, "subscribed")?, count(seen, "delivered")?);
+    ensure!(denied == "instagram=consent_refused", "a refusal is not named: {seen}");
+    ensure!(
+        seen["ways"] == json!(["instagram=connected", "tiktok=connected", "tiktok_business=connected"]),
+        "not all are connected: {seen}"
+    );
+    // TikTok's account is the same by either interface.
+    ensure!(connected == 2 && readable == 0, "accounts or their tokens are not as they should be: {seen}");
+    ensure!(subscribed == 1 && delivered > 0, "Instagram was not asked to deliver: {seen}");
+    Ok(format!(
+        "said no at Instagram: {denied}; then {connected} accounts by three consents, {readable} tokens that can be read; Instagram delivers {delivered} kinds of events of {subscribed}"
+    ))
+}
+
+fn judge_answered(seen: &Value) -> Result<String> {
+    let (before, sent, logged) =
+        (count(seen, "draft_sent_before")?, count(seen, "sent")?, count(seen, "approved_in_log")?);
+    let (person, agent, lost) = (text(seen, "by_person")?, text(seen, "by_agent")?, text(seen, "lost")?);
+    let (content, stranger) = (text(seen, "text")?, count(seen, "stranger")?);
+    ensure!(person == "sent" && before == 1, "a person's answer was not sent, or a draft was: {seen}");
+    ensure!(
+        agent == "sent" && content == DRAFTED && logged == 1,
+        "a draft was not sent on a person's approval: {seen}"
+    );
+    ensure!(lost == "sent" && sent == 3, "an answer that was not confirmed was not found, or sent twice: {seen}");
+    ensure!(stranger == 404, "another organisation answers: {seen}");
+    Ok(format!(
+        "a person's answer: {person}; an agent's draft “{content}” with {before} sent before it: {agent} once approved, {logged} such entry in the log; one whose \
+         answer was lost: {lost}; Instagram has {sent}; another organisation gets {stranger}"
+    ))
+}
+
 fn judge_push(seen: &Value) -> Result<String> {
     let (posted, taken, messages) = (count(seen, "posted")?, count(seen, "taken")?, count(seen, "messages")?);
     let (deleted, refused, content) = (count(seen, "deleted")?, count(seen, "forged")?, text(seen, "text")?);
@@ -283,6 +428,22 @@ fn judge_lead(seen: &Value) -> Result<String> {
 #[cfg(test)]
 pub(super) fn examples() -> Vec<super::judge::Example> {
     vec![
+        (
+            "social-connected",
+            judge_connected,
+            json!({
+                "denied": "instagram=consent_refused", "ways": ["instagram=connected", "tiktok=connected", "tiktok_business=connected"],
+                "connected": 2, "readable_tokens": 0, "subscribed": 1, "delivered": 8,
+            }),
+        ),
+        (
+            "social-answered",
+            judge_answered,
+            json!({
+                "by_person": "sent", "draft_sent_before": 1, "by_agent": "sent", "lost": "sent", "sent": 3, "text": DRAFTED,
+                "approved_in_log": 1, "stranger": 404,
+            }),
+        ),
         (
             "social-push",
             judge_push,
