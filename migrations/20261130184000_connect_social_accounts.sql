@@ -67,10 +67,10 @@ begin
     end if;
     return query
         select a.org_id, a.id from public.social_accounts a
-         where a.app_scoped_id = p_id and a.platform = 'instagram' and a.status <> 'disconnected' and (a.connected_at is null or a.connected_at <= p_at)
+         where a.app_scoped_id = p_id and a.platform = 'instagram' and (a.connected_at is null or a.connected_at <= p_at)
         union
         select a.org_id, a.id from public.social_accounts a
-         where a.platform_id = p_id and a.platform = 'instagram' and a.status <> 'disconnected' and (a.connected_at is null or a.connected_at <= p_at)
+         where a.platform_id = p_id and a.platform = 'instagram' and (a.connected_at is null or a.connected_at <= p_at)
          order by 1, 2;
 end
 $$;

@@ -1,9 +1,9 @@
 -- Answer what people write: replies that a person sends or that a person approves of an agent's draft, each sent once.
 --
--- Locks:   social_threads, social_capabilities and approvals exclusively, for the moment that a constraint, a column, a policy or a trigger takes;
+-- Locks:   social_threads, social_capabilities, approvals and jobs exclusively, for the moment that a constraint, a column, a policy or a trigger takes;
 --          permissions and data_ownership exclusively, for an insert each.
 -- Rollout: expand.
--- Undo:    drop the table, trigger, functions and columns of this file; make approvals_select, approval_details, approval_to_decide and begin_accounting_write as they were.
+-- Undo:    drop the table, triggers, functions and columns of this file; make approvals_select, approval_details, approval_to_decide and begin_accounting_write as they were.
 
 set local role spine_owner;
 
@@ -213,9 +213,11 @@ create function app.open_social_reply(p_org uuid, p_thread uuid, p_kind text, p_
                                       p_user uuid, p_agent uuid, p_model text) returns public.social_replies
     language plpgsql volatile security definer set search_path = '' set enable_seqscan = off as $$
 declare
-    t        public.social_threads;
-    a        record;
-    v_target text;
+    t         public.social_threads;
+    a         record;
+    -- As platforms keep it: what is found after silence is compared with this.
+    v_content text := btrim(replace(p_content, E'\r\n', E'\n'), E' \t\n\r');
+    v_target  text;
     v_message uuid := p_message;
     v_barred text;
     v_reply  public.social_replies;
@@ -228,10 +230,10 @@ begin
     if p_kind is null or p_kind not in ('message', 'comment', 'private', 'hide', 'show') then
         perform app.refuse('PT422', 'kind_unknown', 'A reply is a message, a comment or private; a comment can be hidden and shown.');
     end if;
-    if (p_content is null) <> (p_kind in ('hide', 'show')) or p_content !~ '\S' or length(p_content) > 2200 then
+    if (p_content is null) <> (p_kind in ('hide', 'show')) or v_content !~ '\S' or length(v_content) > 2200 then
         perform app.refuse('PT422', 'content_invalid', 'A reply has 1 to 2,200 characters; hiding and showing have no text.');
     end if;
-    if a.platform = 'instagram' and p_kind in ('message', 'private') and octet_length(p_content) > 1000 then
+    if a.platform = 'instagram' and p_kind in ('message', 'private') and octet_length(v_content) > 1000 then
         perform app.refuse('PT422', 'content_too_long', 'A message on Instagram has at most 1,000 bytes.');
     end if;
     if p_kind = 'message' then
@@ -243,7 +245,11 @@ begin
         -- Without a wish, the comment that the thread began with.
         select k.message_id, k.platform_id into v_message, v_target from public.social_message_keys k
          where k.org_id = p_org and k.account_id = t.account_id
-           and case when p_message is null then k.platform_id = substr(t.thread_id, 9) else k.message_id = p_message end;
+           and case when p_message is null or p_kind = 'comment' then k.platform_id = substr(t.thread_id, 9) else k.message_id = p_message end;
+        -- What answers a reply is filed below the first comment by the platform.
+        if p_kind = 'comment' and v_message <> p_message then
+            perform app.refuse('PT422', 'message_unexpected', 'A comment is answered below the one that began its thread.');
+        end if;
     end if;
     v_barred := app.social_reply_barred(p_org, t.account_id, t.id, p_kind, v_message);
     if v_barred is null and v_target is null then
@@ -253,7 +259,7 @@ begin
         perform app.refuse('PT409', v_barred, app.social_reply_reason(v_barred));
     end if;
     insert into public.social_replies (org_id, account_id, thread_id, kind, message_id, target_id, content, status, created_by, created_by_agent, model)
-    values (p_org, t.account_id, t.id, p_kind, v_message, v_target, p_content, p_status, p_user, p_agent, left(p_model, 100))
+    values (p_org, t.account_id, t.id, p_kind, v_message, v_target, v_content, p_status, p_user, p_agent, left(p_model, 100))
     on conflict (org_id, account_id, target_id) where kind = 'private' and status in ('queued', 'sending', 'unknown', 'sent') do nothing
     returning * into v_reply;
     if v_reply.id is null then
@@ -520,7 +526,7 @@ begin
            ended_at = case when p_outcome <> 'unknown' then clock_timestamp() end
      where x.id = p_id;
     if v_approval.id is not null then
-        perform app.end_execution(v_approval.id, case p_outcome when 'sent' then 'executed' when 'failed' then 'failed' else 'unknown' end,
+        perform app.end_execution(v_approval.id, case p_outcome when 'sent' then 'executed' when 'unknown' then 'unknown' else 'failed' end,
                                   left(case when p_outcome = 'sent' then p_platform_id else p_code end, 200));
     end if;
     return true;
@@ -573,6 +579,36 @@ begin
 end
 $$;
 
+-- A reply whose job was cancelled or has failed is not sent any more, and keeps no other of its thread waiting.
+create function app.follow_reply_job() returns trigger
+    language plpgsql security definer set search_path = '' as $$
+declare
+    v_id       uuid := app.as_uuid(new.payload ->> 'reply_id');
+    v_approval public.approvals;
+    r          public.social_replies;
+begin
+    select * into v_approval from public.approvals a
+     where a.org_id = new.org_id and a.subject_id = v_id and a.subject_table = 'social_replies' order by a.created_at desc limit 1 for update;
+    select * into r from public.social_replies x where x.id = v_id and x.org_id = new.org_id for update;
+    if r.id is null or r.ended_at is not null or r.status = 'draft'
+       or exists (select from public.jobs j where j.org_id = new.org_id and j.job_type = 'social_reply' and j.unique_key = v_id::text
+                                              and j.id <> new.id and j.status in ('queued', 'running')) then
+        return null;
+    end if;
+    update public.social_replies x
+       set status = case when x.sent_at is not null then 'unknown' else new.status end, code = 'job_' || new.status, ended_at = clock_timestamp()
+     where x.id = v_id;
+    if v_approval.status in ('approved', 'overdue') then
+        update public.approvals a set status = 'executing', began_at = clock_timestamp() where a.id = v_approval.id;
+    end if;
+    update public.approvals a set status = 'failed', execution = 'job_' || new.status, ended_at = clock_timestamp()
+     where a.id = v_approval.id and a.status in ('executing', 'unknown');
+    return null;
+end
+$$;
+comment on function app.follow_reply_job() is 'Ends a reply whose job was cancelled or has failed.';
+grant execute on function app.follow_reply_job() to spine_owner;
+
 grant execute on function public.answer_social_thread(uuid, text, text, uuid), public.cancel_social_reply(uuid) to authenticated, spine_caller;
 grant execute on function public.draft_social_reply(uuid, text, text, uuid, interval) to spine_agent;
 grant execute on function app.draft_social_reply_as(uuid, uuid, uuid, text, text, uuid, text, interval),
@@ -595,6 +631,9 @@ select a.id, a.org_id, a.kind, a.client_id, a.status, encode(a.payload_digest, '
   left join public.accounting_executions e on e.org_id = a.org_id and e.approval_id = a.id
   left join public.social_replies r on a.subject_table = 'social_replies' and r.org_id = a.org_id and r.id = a.subject_id;
 
+create trigger jobs_reply after update of status on public.jobs
+    for each row when (new.job_type = 'social_reply' and new.status in ('cancelled', 'failed') and old.status <> new.status)
+    execute function app.follow_reply_job();
 create trigger approvals_message after update on public.approvals
     for each row when (new.kind = 'message' and new.status <> old.status and new.status in ('approved', 'refused', 'expired'))
     execute function app.follow_message_approval();

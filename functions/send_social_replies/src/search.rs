@@ -14,6 +14,8 @@ use crate::state::State;
 
 /// How far the platform's clock may be behind ours.
 const SKEW: TimeDelta = TimeDelta::seconds(60);
+/// How many messages of a conversation Instagram shows.
+const SHOWN: usize = 20;
 /// The most pages of a comment's replies that are looked through.
 const PAGES: usize = 10;
 
@@ -45,15 +47,17 @@ pub(crate) async fn search(
     sent_at: DateTime<Utc>,
 ) -> Result<Found, Stop> {
     let since = sent_at - SKEW;
+    // A private reply is in another thread than the comment that it answers.
+    let is_here = plan.kind != "private";
     let here = state.db.service(org_id, async |tx| social_replies::same_words(tx, org_id, plan, Some(since)).await);
-    if let Some(found) = here.await?.into_iter().rfind(|id| !plan.seen_ids.contains(id)) {
+    if let Some(found) = here.await?.into_iter().filter(|_| is_here).rfind(|id| !plan.seen_ids.contains(id)) {
         return Ok(Found::Yes(found));
     }
     let Some(token) = token else { return Ok(Found::Unknown) };
     let written = match (plan.platform.as_str(), plan.kind.as_str()) {
-        ("instagram", "message") => conversation(state, plan, token, &plan.target_id).await,
+        ("instagram", "message") => conversation(state, plan, token, &plan.target_id, since).await,
         ("instagram", "private") => match &plan.author_id {
-            Some(author) => conversation(state, plan, token, author).await,
+            Some(author) => conversation(state, plan, token, author, since).await,
             None => return Ok(Found::Unknown),
         },
         ("instagram", "comment") => replies(state, plan, token).await,
@@ -70,7 +74,7 @@ pub(crate) async fn search(
     };
     let mut ids: Vec<(DateTime<Utc>, String)> = written
         .into_iter()
-        .filter(|one| one.at >= since && Some(one.text.as_str()) == plan.content.as_deref())
+        .filter(|one| one.at >= since && Some(one.text.trim()) == plan.content.as_deref())
         .map(|one| (one.at, one.id))
         .filter(|(_, id)| !plan.seen_ids.contains(id))
         .collect();
@@ -79,7 +83,9 @@ pub(crate) async fn search(
     let others =
         state.db.service(org_id, async |tx| social_replies::made_by_others(tx, org_id, plan.account_id, &all).await);
     let others = others.await?;
-    Ok(all.into_iter().find(|id| !others.contains(id)).map_or(Found::No, Found::Yes))
+    // TikTok lists replies in part: that one is not listed says nothing.
+    let otherwise = if plan.platform == "tiktok" { Found::Unknown } else { Found::No };
+    Ok(all.into_iter().find(|id| !others.contains(id)).map_or(otherwise, Found::Yes))
 }
 
 /// The newest messages of the account in the conversation with a person.
@@ -88,13 +94,21 @@ async fn conversation(
     plan: &Plan,
     token: &AccessToken,
     with: &str,
+    since: DateTime<Utc>,
 ) -> Result<Vec<Written>, SocialError> {
     let fields = "messages.limit(20){id,created_time,from,to,message}";
     let query = [("platform", "instagram"), ("user_id", with), ("fields", fields)];
     let answer = state.instagram.get(token.expose(), "me/conversations", &query).await?;
     let talks = list(&answer, "data")?;
-    let messages = talks.iter().filter_map(|talk| talk["messages"]["data"].as_array()).flatten();
+    let messages: Vec<&Value> = talks.iter().filter_map(|talk| talk["messages"]["data"].as_array()).flatten().collect();
+    // There are more than can be read, and what was not seen may be among them.
+    if messages.len() >= SHOWN
+        && messages.iter().filter_map(|message| time(&message["created_time"])).all(|at| at >= since)
+    {
+        return Err(SocialError::Malformed);
+    }
     Ok(messages
+        .into_iter()
         .filter(|message| id(&message["from"]["id"]).as_deref() == Some(plan.account_platform_id.as_str()))
         .filter_map(|message| {
             Some(Written {

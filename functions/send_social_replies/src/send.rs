@@ -38,6 +38,8 @@ const SENDING: Duration = Duration::from_secs(20);
 const MOST_WAIT: Duration = Duration::from_secs(2);
 /// How far calls about an account's conversations lie apart: it has two a second, and calls take unlike times to arrive.
 const TALKS_GAP: Duration = Duration::from_millis(550);
+/// How long a worker leaves a reply to another.
+const SHORTLY: Duration = Duration::from_secs(5);
 /// How long the application rests where a platform does not say.
 const REST: Duration = Duration::from_secs(60);
 
@@ -64,6 +66,14 @@ pub(crate) async fn send(state: &State, held: &Held, plan: &Plan, deadline: Inst
         Err(TokenError::NotConnected | TokenError::Reconnect) => None,
         Err(TokenError::Db(error)) => return Err(error.into()),
         Err(TokenError::Store(error)) => return Err(error.into()),
+        Err(TokenError::Seal(error)) if !is_sent => {
+            tracing::error!(%error, "a token cannot be opened");
+            return Ok(Sent::Failed("token_unreadable").into());
+        }
+        Err(error) if is_sent => {
+            tracing::warn!(%error, "there is no access token to look with");
+            None
+        }
         Err(error) => {
             tracing::warn!(%error, "there is no access token");
             return Err(later(state, REST, "platform_unavailable"));
@@ -135,7 +145,9 @@ fn barred(state: &State, is_sent: bool, refused: &str) -> Result<Done, Stop> {
             let wait = Duration::from_millis(500 + u64::from(rand::random::<u16>() % 1500));
             return Err(later(state, wait, "thread_busy"));
         }
-        "not_open" | "not_approved" => return Err(Stop::Cancelled),
+        // Another worker has it, or it has ended, which the next look shows.
+        "not_open" => return Err(later(state, SHORTLY, "thread_busy")),
+        "not_approved" => return Err(Stop::Cancelled),
         "account_disconnected" => "account_disconnected",
         "social_reconsent" => "social_reconsent",
         "thread_gone" => "thread_gone",

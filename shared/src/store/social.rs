@@ -343,7 +343,9 @@ async fn write(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid, changes: &[Ch
         .collect();
     if !left.is_empty() {
         sqlx::query!(
-            "delete from public.social_threads where org_id = $1 and account_id = $2 and thread_id = any ($3) and message_count = 0",
+            "delete from public.social_threads t
+              where t.org_id = $1 and t.account_id = $2 and t.thread_id = any ($3) and t.message_count = 0
+                and not exists (select from public.social_replies r where r.org_id = $1 and r.thread_id = t.id)",
             org_id,
             account_id,
             &left

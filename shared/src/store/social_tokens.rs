@@ -153,7 +153,7 @@ pub async fn connect(tx: &mut ServiceTx, org_id: Uuid, new: &NewAccount<'_>) -> 
                 scopes = excluded.scopes, connected_by = excluded.connected_by, connected_at = excluded.connected_at,
                 access_token = excluded.access_token, refresh_token = excluded.refresh_token, token_expires_at = excluded.token_expires_at,
                 issued_at = excluded.issued_at, consent_ends_at = excluded.consent_ends_at, token_version = a.token_version + 1,
-                refreshing_since = null, uncertain_since = null, subscribed_at = null, lost_why = null, deletion_code = null, fetch_error = null
+                refreshing_since = null, uncertain_since = null, subscribed_at = null, lost_why = null, fetch_error = null
          returning id",
         org_id,
         new.platform,
@@ -281,7 +281,8 @@ impl Lost<'_> {
     }
 }
 
-/// Has an account wait for a person, since the platform took its consent back at `at`. Its tokens go. False if it was connected again
+/// Has an account wait for a person, since the platform took its consent back at `at`. Its tokens go. One that is disconnected stays so, and keeps
+/// the code of a deletion. False if it was connected again
 /// since, or waits already for that reason.
 ///
 /// # Errors
@@ -299,10 +300,11 @@ pub async fn lose(
     };
     let done = sqlx::query!(
         "update public.social_accounts
-            set status = 'needs_reconsent', fetch_error = 'social_reconsent', lost_why = $3, deletion_code = coalesce($4, deletion_code),
+            set status = case when status = 'disconnected' then status else 'needs_reconsent' end, fetch_error = 'social_reconsent',
+                lost_why = $3, deletion_code = coalesce($4, deletion_code),
                 access_token = null, refresh_token = null, token_expires_at = null, consent_ends_at = null, refreshing_since = null,
                 uncertain_since = null, token_version = token_version + 1
-          where org_id = $1 and id = $2 and status <> 'disconnected' and (connected_at is null or connected_at <= $5)
+          where org_id = $1 and id = $2 and (status <> 'disconnected' or $4::text is not null) and (connected_at is null or connected_at <= $5)
             and (status = 'active' or lost_why is distinct from $3 or deletion_code is distinct from coalesce($4, deletion_code))",
         org_id,
         account_id,

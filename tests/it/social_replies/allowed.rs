@@ -134,6 +134,10 @@ async fn each_window_is_open_to_its_last_moment_and_what_cannot_be_answered_is_r
         }
     }
     shop.answer(&OLGA, Uuid::now_v7(), "message", "Hej").await.expect_error(404, "thread_not_found");
+    app.db.run(&format!("{replica} update social_accounts set status = 'active', scopes = '{{instagram_business_basic,instagram_business_manage_comments}}'")).await;
+    // What is written below a reply, the platform files below the first comment: it is answered there.
+    let body = json!({ "thread_id": comment, "kind": "comment", "text": "Hej", "message_id": Uuid::now_v7() });
+    app.post("/v1/social/replies", &app.token(&OLGA), &body).await.expect_error(422, "message_unexpected");
 }
 
 #[tokio::test(flavor = "multi_thread")]
