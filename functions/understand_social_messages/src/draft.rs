@@ -61,6 +61,10 @@ struct Answer {
 /// # Errors
 /// The code of what is wrong with it; `answer_malformed` if it is no such answer.
 pub(crate) fn read(answer: Value, wanted: &ToDraft, system: &str) -> Result<Drafted, &'static str> {
+    // A list of the right length would be read as the fields in their order.
+    if !answer.is_object() {
+        return Err("answer_malformed");
+    }
     let answer: Answer = serde_json::from_value(answer).map_err(|_| "answer_malformed")?;
     let Some(text) = answer.text else { return Ok(Drafted::Declined) };
     let text = text.trim().to_owned();

@@ -56,6 +56,10 @@ struct Scored {
 /// The scores of an answer that can be used, by the message's place: of messages that were asked for, in range, and given once. `None` if
 /// there is none.
 pub(crate) fn read(answer: Value, asked: &[usize]) -> Option<BTreeMap<usize, f64>> {
+    // A list of the right length would be read as the fields in their order.
+    if !answer.is_object() {
+        return None;
+    }
     let answer: Answer = serde_json::from_value(answer).ok()?;
     let mut found: BTreeMap<usize, Vec<Option<f64>>> = BTreeMap::new();
     for entry in answer.scores {
