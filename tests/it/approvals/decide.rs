@@ -335,6 +335,11 @@ async fn an_intent_lets_a_voucher_be_sent_once_and_again_only_after_a_search() {
     assert_eq!(begin(false).await, "not_approved");
     assert_eq!(end("unknown").await, json!(true));
     assert_eq!(begin(false).await, "not_approved");
+    assert_eq!(begin(true).await, "not_approved", "another has searched and sent it a moment ago");
+    db.run(
+        "set session_replication_role = replica; update accounting_executions set sent_at = now() - interval '1 minute'",
+    )
+    .await;
     assert!(begin(true).await.starts_with("sp-"));
     assert_eq!(end("executed").await, json!(true));
     for searched in [false, true] {
