@@ -462,6 +462,8 @@ async fn no_token_hash_or_key_is_anybodys_to_read() {
             "provider_calls.tokens",
             "render_results.cost_tokens",
             "social_accounts.token_expires_at",
+            // The platform's id of a file, or a digest of where it was.
+            "social_attachments.source_key",
             "stripe_objects.stripe_id",
             "subscriptions.stripe_price_id",
             "subscriptions.stripe_price_ids",
