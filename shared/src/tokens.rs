@@ -444,6 +444,8 @@ impl<I: Issuer> Tokens<I> {
             ("extension", _, Some(sealed)) if found.expires_at.is_some_and(|ends| now < ends) => {
                 Grant::Extension(keys.open_at(&holder.aad(org_id, "access_token"), sealed)?)
             }
+            // A company that was connected without tokens is as it was.
+            _ if matches!(holder, Holder::Integration(_)) => return Err(TokenError::Reconnect),
             _ => return Ok(Look::Ended { version }),
         };
         holder.begin_refresh(tx, org_id, now).await?;
