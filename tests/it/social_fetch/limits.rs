@@ -51,7 +51,9 @@ async fn a_token_that_is_refused_while_another_was_stored_is_no_loss() {
     let admitted = app.post(&format!("/v1/social/accounts/{account}/fetch"), &token, &Value::Null).await.expect(202);
     world.held_times(1).await;
     let sealed = app.stack.seal_account_token(OLGA.org, &world.new_token(&at.id).unwrap()).unwrap();
-    app.db.run(&format!("update social_accounts set access_token = '{sealed}'")).await;
+    app.db
+        .run(&format!("update social_accounts set access_token = '{sealed}', token_version = token_version + 1"))
+        .await;
     gate.open();
     app.stack.social.drained().await;
     go_on(&app).await;
