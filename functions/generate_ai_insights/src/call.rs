@@ -4,15 +4,12 @@ use std::time::{Duration, Instant};
 
 use shared::{
     ai::{
-        AiError, Charge, Metered, Usage,
-        call::{self, Call, Failed},
+        AiError, Charge, Metered,
+        call::{self, Call, Failed, Wanted},
     },
-    limits::{self, Amounts, Counted, Reserved, Waiting},
+    limits::{Counted, Waiting},
     secrets::Secret,
-    store::{
-        prices,
-        provider_calls::{self, NewCall},
-    },
+    store::prices::ModelPrice,
     worker::Stop,
 };
 use uuid::Uuid;
@@ -110,7 +107,7 @@ struct Begun {
     call_id: Uuid,
     reservation_id: Uuid,
     reserved: Charge,
-    prices: Vec<prices::ModelPrice>,
+    prices: Vec<ModelPrice>,
 }
 
 /// Asks `model` for a text; once more, with what was wrong, if the first cannot be shown or read.
@@ -200,43 +197,27 @@ async fn begin(
         let detail = "The worker's time was over; another goes on.".to_owned();
         return Ok(Err(Failure { code: "time_out", detail, help: Help::Wait(None) }));
     }
-    // Two characters are a token at least: on the high side, since what is not used is given back.
-    let input = u64::try_from(plan.system.chars().count() + prompt.chars().count()).unwrap_or(u64::MAX) / 2;
-    let expected = Usage { input, output: u64::from(MAX_TOKENS), ..Usage::default() };
-    let begun = state.db.service(job.org_id, async |tx| {
-        // A worker whose lease is over would give back what another one holds.
-        held.go_on(tx).await?;
-        let prices = prices::list(tx, "anthropic", model, now).await?;
-        let Ok(reserved) = Charge::reserved(&expected, &prices) else { return Ok(Err(no_price(model))) };
-        limits::refund_job(tx, job.id).await?;
+    let wanted = Wanted {
         // Nightly work is nobody's, and an insight is of no project.
-        let counted = Counted { agent: AGENT, user_id: job.created_by, project_id: None };
-        let amounts = Amounts { requests: 1, tokens: reserved.tokens, cost_micro_usd: reserved.cost_micro_usd };
-        let reservation_id = match limits::reserve(tx, job.id, counted, amounts).await? {
-            Reserved::Active(reservation_id) => reservation_id,
-            Reserved::Reached(waiting) => {
-                let (code, detail) = (waiting.code(), waiting.detail());
-                return Ok(Err(Failure { code, detail, help: Help::Window(waiting) }));
-            }
-            Reserved::Never { scope } => {
-                let detail = format!("This alone is more than the {scope}'s limit allows.");
-                return Ok(Err(Failure { code: "limit_too_small", detail, help: Help::Model }));
-            }
-        };
-        let call_id = Uuid::now_v7();
-        let new = NewCall {
-            id: call_id,
-            org_id: job.org_id,
-            job_id: job.id,
-            reservation_id,
-            attempt: job.attempt,
-            purpose: "insight_summary",
-            provider: "anthropic",
-            model,
-            reserved,
-        };
-        provider_calls::insert(tx, new).await?;
-        Ok::<_, Stop>(Ok(Begun { call_id, reservation_id, reserved, prices }))
-    });
-    begun.await
+        counted: Counted { agent: AGENT, user_id: job.created_by, project_id: None },
+        purpose: "insight_summary",
+        model,
+        characters: plan.system.chars().count() + prompt.chars().count(),
+        max_tokens: MAX_TOKENS,
+        used: None,
+    };
+    Ok(match call::begin(&state.db, held, wanted, now).await? {
+        call::Begun::Reserved { call_id, reservation_id, reserved, prices } => {
+            Ok(Begun { call_id, reservation_id, reserved, prices })
+        }
+        call::Begun::NoPrice => Err(no_price(model)),
+        call::Begun::Reached(waiting) => {
+            let (code, detail) = (waiting.code(), waiting.detail());
+            Err(Failure { code, detail, help: Help::Window(waiting) })
+        }
+        call::Begun::TooLarge { scope } => {
+            let detail = format!("This alone is more than the {scope}'s limit allows.");
+            Err(Failure { code: "limit_too_small", detail, help: Help::Model })
+        }
+    })
 }

@@ -5,18 +5,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use shared::{
     ai::{
-        AiError, Charge, Metered, Usage,
-        call::{self, Call, Failed},
+        AiError, Metered,
+        call::{self, Begun, Call, Failed, Wanted},
     },
-    limits::{self, Amounts, Counted, Reserved, Waiting},
+    limits::{Counted, Waiting},
     secrets::Secret,
-    store::{
-        prices,
-        provider_calls::{self, NewCall},
-    },
     worker::Stop,
 };
-use uuid::Uuid;
 
 use crate::{
     job::{AGENT, Held, Paid},
@@ -98,47 +93,20 @@ pub(crate) async fn ask<T>(
     if left < SHORTEST {
         return Ok(Asked::Barred("time_out"));
     }
-    // Two characters are a token at least: on the high side, since what is not used is given back.
-    let input =
-        u64::try_from(question.system.chars().count() + question.prompt.chars().count()).unwrap_or(u64::MAX) / 2;
-    let expected = Usage { input, output: u64::from(question.max_tokens), ..Usage::default() };
-    let begun = state.db.service(job.org_id, async |tx| {
-        // A worker whose lease is over would give back what another one holds.
-        held.go_on(tx).await?;
-        if let Some(before) = before {
-            limits::settle(tx, before.reservation_id, 1).await?;
-        }
-        let prices = prices::list(tx, "anthropic", &state.model, now).await?;
-        let Ok(reserved) = Charge::reserved(&expected, &prices) else {
-            return Ok(Err(Asked::Barred("model_price_unknown")));
-        };
-        limits::refund_job(tx, job.id).await?;
-        // The system asks for nobody, and a message is of no project.
-        let counted = Counted { agent: AGENT, user_id: None, project_id: None };
-        let amounts = Amounts { requests: 1, tokens: reserved.tokens, cost_micro_usd: reserved.cost_micro_usd };
-        let reservation_id = match limits::reserve(tx, job.id, counted, amounts).await? {
-            Reserved::Active(reservation_id) => reservation_id,
-            Reserved::Reached(waiting) => return Ok(Err(Asked::Reached(waiting))),
-            Reserved::Never { .. } => return Ok(Err(Asked::Barred("limit_too_small"))),
-        };
-        let call_id = Uuid::now_v7();
-        let new = NewCall {
-            id: call_id,
-            org_id: job.org_id,
-            job_id: job.id,
-            reservation_id,
-            attempt: job.attempt,
-            purpose: question.purpose,
-            provider: "anthropic",
-            model: &state.model,
-            reserved,
-        };
-        provider_calls::insert(tx, new).await?;
-        Ok::<_, Stop>(Ok((call_id, reservation_id, reserved, prices)))
-    });
-    let (call_id, reservation_id, reserved, prices) = match begun.await? {
-        Ok(begun) => begun,
-        Err(asked) => return Ok(asked),
+    let wanted = Wanted {
+        // The system asks, and a message is of no project.
+        counted: Counted { agent: AGENT, user_id: None, project_id: None },
+        purpose: question.purpose,
+        model: &state.model,
+        characters: question.system.chars().count() + question.prompt.chars().count(),
+        max_tokens: question.max_tokens,
+        used: before.map(|before| before.reservation_id),
+    };
+    let (call_id, reservation_id, reserved, prices) = match call::begin(&state.db, held, wanted, now).await? {
+        Begun::Reserved { call_id, reservation_id, reserved, prices } => (call_id, reservation_id, reserved, prices),
+        Begun::NoPrice => return Ok(Asked::Barred("model_price_unknown")),
+        Begun::Reached(waiting) => return Ok(Asked::Reached(waiting)),
+        Begun::TooLarge { .. } => return Ok(Asked::Barred("limit_too_small")),
     };
     let call = Call {
         id: call_id,

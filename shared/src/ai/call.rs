@@ -2,22 +2,108 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde_json::json;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{AiError, Answered, Charge, Metered, UnknownPrice, cost_micro_usd};
+use super::{AiError, Answered, Charge, Metered, UnknownPrice, Usage, cost_micro_usd};
 use crate::{
     db::Database,
+    limits::{self, Amounts, Counted, Reserved, Waiting},
     secrets::{Secret, SecretError, SecretValue, Secrets},
     store::{
         StoreError,
-        prices::ModelPrice,
-        provider_calls::{self, CallEnd},
+        prices::{self, ModelPrice},
+        provider_calls::{self, CallEnd, NewCall},
     },
     telemetry::{Unit, metric},
+    worker::{Held, Stop},
 };
+
+/// A call to Anthropic that a job is about to make.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// What is counted under the organisation's limits.
+    pub counted: Counted<'a>,
+    /// As `provider_calls.purpose` names it.
+    pub purpose: &'static str,
+    /// The model.
+    pub model: &'a str,
+    /// The characters of everything that it is given.
+    pub characters: usize,
+    /// The most tokens an answer may take.
+    pub max_tokens: u32,
+    /// A reservation that an earlier call of the job has used: it is settled first.
+    pub used: Option<Uuid>,
+}
+
+/// What came of reserving a call.
+#[derive(Debug)]
+pub enum Begun {
+    /// It may be made, once.
+    Reserved {
+        /// Of its row.
+        call_id: Uuid,
+        /// What pays for it.
+        reservation_id: Uuid,
+        /// What was reserved.
+        reserved: Charge,
+        /// What the model costs.
+        prices: Vec<ModelPrice>,
+    },
+    /// The model has no price, so that it is not called.
+    NoPrice,
+    /// A limit has no room for it now.
+    Reached(Waiting),
+    /// It alone is more than a limit ever has room for.
+    TooLarge {
+        /// Whose limit.
+        scope: String,
+    },
+}
+
+/// Reserves what a call may use, after what earlier calls of the job have spent was counted, and writes down that it is about to be made.
+///
+/// # Errors
+/// [`Stop`] if the job is not this worker's any more, was cancelled, or the database does not answer.
+pub async fn begin<P>(db: &Database, held: &Held<P>, wanted: Wanted<'_>, now: DateTime<Utc>) -> Result<Begun, Stop> {
+    let job = &held.job;
+    // Two characters are a token at least: on the high side, since what is not used is given back.
+    let input = u64::try_from(wanted.characters).unwrap_or(u64::MAX) / 2;
+    let expected = Usage { input, output: u64::from(wanted.max_tokens), ..Usage::default() };
+    db.service(job.org_id, async |tx| {
+        // A worker whose lease is over would give back what another one holds.
+        held.go_on(tx).await?;
+        if let Some(used) = wanted.used {
+            limits::settle(tx, used, 1).await?;
+        }
+        let prices = prices::list(tx, "anthropic", wanted.model, now).await?;
+        let Ok(reserved) = Charge::reserved(&expected, &prices) else { return Ok(Begun::NoPrice) };
+        limits::refund_job(tx, job.id).await?;
+        let amounts = Amounts { requests: 1, tokens: reserved.tokens, cost_micro_usd: reserved.cost_micro_usd };
+        let reservation_id = match limits::reserve(tx, job.id, wanted.counted, amounts).await? {
+            Reserved::Active(reservation_id) => reservation_id,
+            Reserved::Reached(waiting) => return Ok(Begun::Reached(waiting)),
+            Reserved::Never { scope } => return Ok(Begun::TooLarge { scope }),
+        };
+        let call_id = Uuid::now_v7();
+        let new = NewCall {
+            id: call_id,
+            org_id: job.org_id,
+            job_id: job.id,
+            reservation_id,
+            attempt: job.attempt,
+            purpose: wanted.purpose,
+            provider: "anthropic",
+            model: wanted.model,
+            reserved,
+        };
+        provider_calls::insert(tx, new).await?;
+        Ok(Begun::Reserved { call_id, reservation_id, reserved, prices })
+    })
+    .await
+}
 
 /// What a call is made with.
 #[derive(Debug, Clone, Copy)]
