@@ -10,6 +10,7 @@ use shared::{
     social::Observation,
     store::{
         social::{self, Merged},
+        social_pace,
         social_tokens::{self, Refused},
     },
     tokens::AccessToken,
@@ -122,7 +123,7 @@ impl Reading<'_> {
         let gap = if talks { TALKS_GAP } else { Duration::ZERO };
         let (platform, id) = (&self.plan.account.platform, &self.plan.account.platform_id);
         let turn =
-            self.state.db.directory(async |tx| social::take_turn(tx, platform, id, gap, MOST_WAIT).await).await?;
+            self.state.db.directory(async |tx| social_pace::take_turn(tx, platform, id, gap, MOST_WAIT).await).await?;
         if turn.wait > MOST_WAIT {
             return Err(Unread::Stop(self.later(turn.wait, turn.why.as_deref().unwrap_or("platform_busy"), None)));
         }
@@ -164,7 +165,7 @@ impl Reading<'_> {
     async fn rest(&self, app: bool, rest: Duration, why: &str) -> Result<(), Stop> {
         let (platform, id) = (&self.plan.account.platform, self.plan.account.platform_id.as_str());
         let account = (!app).then_some(id);
-        self.state.db.directory(async |tx| social::rest(tx, platform, account, rest, why).await).await?;
+        self.state.db.directory(async |tx| social_pace::rest(tx, platform, account, rest, why).await).await?;
         Ok(())
     }
 

@@ -11,8 +11,8 @@ use shared::{
     download::{DownloadError, Downloaded},
     social::Attachment,
     store::{
-        social,
         social_attachments::{Became, Source, Taken},
+        social_pace,
         social_tokens::{self, Refused},
     },
     tokens::{AccessToken, TokenError},
@@ -144,7 +144,7 @@ impl Call<'_> {
             SocialError::Limited { app, wait, .. } => {
                 let (platform, id) = (&self.source.platform, self.source.account_platform_id.as_str());
                 let (account, wait) = ((!app).then_some(id), wait.unwrap_or(REST));
-                let rest = async |tx: &mut _| social::rest(tx, platform, account, wait, "limited").await;
+                let rest = async |tx: &mut _| social_pace::rest(tx, platform, account, wait, "limited").await;
                 self.state.db.directory(rest).await?;
                 Became::Later { code: "platform_busy".to_owned(), wait, counts: false }
             }
@@ -173,7 +173,7 @@ impl Call<'_> {
         let turn = self
             .state
             .db
-            .directory(async |tx| social::take_turn(tx, platform, id, Duration::ZERO, MOST_WAIT).await)
+            .directory(async |tx| social_pace::take_turn(tx, platform, id, Duration::ZERO, MOST_WAIT).await)
             .await?;
         if turn.wait > MOST_WAIT {
             let code = "platform_busy".to_owned();

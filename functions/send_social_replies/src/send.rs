@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use shared::{
     clients::social::{Answer, SocialError, segment},
     store::{
-        social,
+        social_pace,
         social_replies::{self, Plan, Sent},
         social_tokens::{self, Refused},
     },
@@ -166,9 +166,9 @@ fn barred(state: &State, is_sent: bool, refused: &str) -> Result<Done, Stop> {
 
 /// Waits for the account's turn to call the platform; the one after it follows `gap` later.
 async fn take_turn(state: &State, plan: &Plan, gap: Duration) -> Result<(), Stop> {
-    let turn = state
-        .db
-        .directory(async |tx| social::take_turn(tx, &plan.platform, &plan.account_platform_id, gap, MOST_WAIT).await);
+    let turn = state.db.directory(async |tx| {
+        social_pace::take_turn(tx, &plan.platform, &plan.account_platform_id, gap, MOST_WAIT).await
+    });
     let turn = turn.await?;
     if turn.wait > MOST_WAIT {
         return Err(later(state, turn.wait, turn.why.as_deref().unwrap_or("platform_busy")));
@@ -207,7 +207,10 @@ async fn post(state: &State, org_id: Uuid, plan: &Plan, token: &AccessToken) -> 
         Known::Limited(app, wait) => {
             let account = (!app).then_some(plan.account_platform_id.as_str());
             let wait = wait.unwrap_or(REST);
-            state.db.directory(async |tx| social::rest(tx, &plan.platform, account, wait, "limited").await).await?;
+            state
+                .db
+                .directory(async |tx| social_pace::rest(tx, &plan.platform, account, wait, "limited").await)
+                .await?;
             Sent::Unsent
         }
     };

@@ -27,6 +27,7 @@ pub mod social_ai;
 pub mod social_attachments;
 pub mod social_events;
 pub mod social_figures;
+pub mod social_pace;
 pub mod social_posts;
 pub mod social_reading;
 pub mod social_replies;
