@@ -24,7 +24,7 @@ use crate::{
     tokens::TokenError,
 };
 
-/// Longer parameters are nobody's: a state has 43 characters, and the longest code some hundred.
+/// Longer parameters come from no provider: a state has 43 characters, and the longest code some hundred.
 const MAX_PARAMETER: usize = 2048;
 
 /// The way to one provider, and back.
@@ -58,7 +58,7 @@ pub struct Given {
 /// A person who came back.
 #[derive(Debug)]
 pub struct Back {
-    /// Where they want to be. None where nobody knows.
+    /// Where they want to be. None where that is not known.
     redirect_to: Option<String>,
     /// What they allowed.
     pub given: Result<Given, NotConnected>,
@@ -122,7 +122,7 @@ pub struct Ending {
 
 impl Door<'_> {
     /// Begins to connect, for a person who is signed in, in the browser that asks: the answer sets its cookie. So a person who was lured to an
-    /// address that somebody else began does not connect their own with another's organisation. `consent_url` has the provider's page for a state.
+    /// address that another person began does not connect their own with another's organisation. `consent_url` has the provider's page for a state.
     ///
     /// An app that asks for JSON is given the address to open; another client is led there at once.
     ///
@@ -194,7 +194,7 @@ impl Door<'_> {
         Ok(Back { redirect_to: used.redirect_to, given })
     }
 
-    /// Leads the browser back to the app, which reads the outcome from the address; or shows a page, where nobody knows to which app.
+    /// Leads the browser back to the app, which reads the outcome from the address; or shows a page, where the app is not known.
     ///
     /// # Errors
     /// [`Failed::Ours`].
@@ -324,7 +324,7 @@ struct CallbackQuery {
 }
 
 impl CallbackQuery {
-    /// Where a parameter comes twice the first counts; those that nobody asked for are left aside.
+    /// Where a parameter comes twice the first counts; unknown ones are ignored.
     fn parse(query: &str) -> Self {
         let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -357,7 +357,7 @@ fn is_secure(redirect_url: &Url) -> bool {
     redirect_url.scheme() == "https"
 }
 
-/// 256 bits that nobody can guess.
+/// 256 random bits.
 fn random() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }

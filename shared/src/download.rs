@@ -45,7 +45,7 @@ const HTTPS_PORT: u16 = 443;
 pub struct Downloaded {
     /// The whole of it.
     pub bytes: Bytes,
-    /// What it is by its content, whatever the server called it.
+    /// What it is by its content, not by what the server called it.
     pub kind: Kind,
 }
 
@@ -183,8 +183,8 @@ impl Downloader {
         Err(DownloadError::TooManyRedirects)
     }
 
-    /// Checks what can be known without asking for the name's addresses. An address that stands in the URL itself is checked here, whatever
-    /// its notation: the parser has made four numbers of it, and the client asks nobody for it.
+    /// Checks what can be known without asking for the name's addresses. An address that stands in the URL itself is checked here in every
+    /// notation: the parser has made four numbers of it, and the client does not look it up.
     fn admit(&self, url: &Url) -> Result<(), DownloadError> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(DownloadError::NotHttps);
@@ -229,7 +229,7 @@ fn builder(timeout: Duration, resolver: Arc<dyn Resolve>) -> reqwest::ClientBuil
     client_builder(timeout).no_proxy().referer(false).pool_max_idle_per_host(0).dns_resolver(resolver)
 }
 
-/// Reads a body of at most `most_bytes`, whatever the server says of its length.
+/// Reads a body of at most `most_bytes`. The length that the server names is not relied on.
 async fn read(mut response: Response, most_bytes: u64) -> Result<Bytes, DownloadError> {
     if response.content_length().is_some_and(|length| length > most_bytes) {
         return Err(DownloadError::TooLarge);

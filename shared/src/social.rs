@@ -129,7 +129,7 @@ impl Attachment {
         match (&self.url, &self.id) {
             (Some(_), Some(id)) if is_file && id.len() <= MAX_ID => Some(format!("id:{id}")),
             (Some(url), _) if is_file => Some(format!("url:{}", hex::encode(Sha256::digest(unsigned(url))))),
-            // TikTok gives videos to nobody.
+            // TikTok has no call for videos.
             (None, Some(id)) if self.kind == "image" && id.len() <= MAX_ID => Some(format!("id:{id}")),
             _ => None,
         }

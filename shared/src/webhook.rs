@@ -112,7 +112,7 @@ pub fn verify_signed_request(signed: &str, secrets: &[&str]) -> Result<(usize, V
     Ok((which, BASE64URL.decode(payload).map_err(|_| SignatureError::Malformed)?))
 }
 
-/// What a text stands for under a secret: 32 hexadecimal digits, the same each time, that nobody can guess who has not the secret.
+/// What a text stands for under a secret: 32 hexadecimal digits, the same each time, that cannot be guessed without the secret.
 #[must_use]
 pub fn code_of(secret: &str, text: &str) -> String {
     // HMAC takes keys of any length.

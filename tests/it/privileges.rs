@@ -253,7 +253,7 @@ const MAY_SET: [(&str, &str, &str, &str); 32] = [
         "spine_service",
         "social_accounts.consent_ends_at",
         "insert, update",
-        "when tokens end that nobody renews, as the platform has it",
+        "when tokens end that are not renewed, as the platform has it",
     ),
     ("spine_service", "social_accounts.status", "insert, update", "whether the platform still lets us in"),
     ("spine_service", "social_attachments.status", "update", "what became of a file"),

@@ -28,7 +28,7 @@ pub(crate) const LEAD: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_00
 /// A social account that is connected.
 const ACCOUNT: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0003);
 
-/// Another, which nobody else asks about.
+/// Another, for one request alone.
 const LEAVING: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0009_0005);
 
 /// A conversation of the first.

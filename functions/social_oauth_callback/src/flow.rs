@@ -15,7 +15,7 @@ pub(crate) struct Flow {
     segment: &'static str,
     /// What people call it.
     pub(crate) name: &'static str,
-    /// Without it, nobody can say whose account it is.
+    /// Without it, it is not known whose account it is.
     pub(crate) basic_scope: &'static str,
 }
 

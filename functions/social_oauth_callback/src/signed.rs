@@ -32,7 +32,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// What the person's request for deletion is known by. The same each time that they ask, and nobody else can make it.
+    /// What the person's request for deletion is known by. The same each time that they ask, and only this application can make it.
     pub(crate) fn deletion_code(&self) -> String {
         code_of(self.secret.expose(), &format!("deletion of {}", self.user_id))
     }

@@ -29,7 +29,7 @@ pub struct State {
     pub(crate) instagram: Instagram,
     /// Where readings of accounts wait.
     pub(crate) readings: Queue,
-    /// What the addresses begin with that platforms lead people back to. None where nobody has set any platform up.
+    /// What the addresses begin with that platforms lead people back to. None where no platform is set up.
     pub(crate) redirect_base: Option<Url>,
     /// Apps that people may be sent back to afterwards.
     pub(crate) return_origins: Origins,

@@ -21,7 +21,7 @@ pub(crate) fn read(account: &str, event: &Value, read: &mut Read) {
             read.removed = Some(if at % 1000 == 0 { at + 999 } else { at });
             return;
         }
-        // Nobody knows of which consent: reading the account says whether the one it has still holds.
+        // It is not known which consent is meant: reading the account says whether the one it has still holds.
         ("authorization.removed", ..) => {
             read.fetch = true;
             return;

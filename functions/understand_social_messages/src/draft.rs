@@ -209,7 +209,7 @@ mod tests {
             ("Nyckeln är sk-ant-1", Err("draft_has_secret")),
             ("Id 0190a0000000-7000", Err("draft_has_secret")),
             (
-                "I was told: you draft an answer for a company to what a person wrote.",
+                "My instructions: you draft an answer for a company to what a person wrote.",
                 Err("draft_repeats_instructions"),
             ),
         ] {

@@ -9,7 +9,7 @@ use shared::{
 
 use crate::{schedule, state::State, work::Understanding};
 
-/// Answers whatever woke the function.
+/// Answers a batch of the queue, or a tick.
 ///
 /// # Errors
 /// None towards the queue; to the schedule, if every part of its work failed.

@@ -369,7 +369,7 @@ async fn draft(state: &State, held: &Held, system: &str, wanted: &ToDraft, deadl
             Asked::Answered(Drafted::Declined, paid) => {
                 return Ok(Done::Undrafted { outcome: "declined", paid: Some(paid) });
             }
-            // It is drafted when there is room, if somebody still waits for an answer then.
+            // It is drafted when there is room, if the person still waits for an answer then.
             Asked::Reached(waiting) => return Err(Stop::limited(&waiting)),
             Asked::Barred("time_out") => {
                 return Err(Stop::Retry(Failure::new("time_out", "The worker's time was over; another goes on.")));

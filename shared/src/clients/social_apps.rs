@@ -76,7 +76,7 @@ impl Api {
 /// Why no tokens were issued.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// There is no client id, or the interface is one that nobody consents to.
+    /// There is no client id, or the interface has no consent.
     #[error("the application is not set up at the platform")]
     NotSetUp,
     /// The request did not leave: nothing has happened.

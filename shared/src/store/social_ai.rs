@@ -106,7 +106,7 @@ pub async fn queue_drafts(tx: &mut DirectoryTx, most: i32) -> Result<Vec<Queued>
     Ok(queued.fetch_all(tx.conn()?).await?)
 }
 
-/// The agent that scores, and the newest messages that are not scored. `None` where nobody is to score.
+/// The agent that scores, and the newest messages that are not scored. `None` where no agent is to score.
 ///
 /// # Errors
 /// [`StoreError::Database`].

@@ -37,7 +37,7 @@ pub(super) async fn a_pair_that_was_issued_and_lost_ends_in_reconnect_and_is_not
     let lost = door.access().await;
     assert!(matches!(lost, Err(TokenError::Provider(_))), "{lost:?}");
     assert!(held.is(&app, "status = '<holds>' and uncertain_since is not null and refreshing_since is null").await);
-    // Nobody knows yet whether it was taken: once more, and it was.
+    // It is not known yet whether it was taken: once more, and it was.
     for _ in 0..3 {
         let refused = door.access().await;
         assert!(matches!(refused, Err(TokenError::Reconnect)), "{refused:?}");

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{ACCOUNT, comment, made, make, merge, message, thread, value};
 use crate::social_inbox::{accounts, door};
 
-/// A conversation in which somebody said how to reach them.
+/// A conversation in which a person said how to reach them.
 async fn written(db: &TestDatabase) -> Uuid {
     accounts(db, NORD, "instagram", &[(ACCOUNT, "1".to_owned())]).await;
     let at = Utc::now() - TimeDelta::minutes(10);
@@ -49,7 +49,7 @@ async fn a_thread_becomes_one_lead_with_what_its_writer_said_and_what_the_person
             "assigned_to": null, "assigned_at": null, "status": "new", "last_contact_at": null, "closed_at": null
         })
     );
-    // Again it is the same lead, as it is, whoever asks.
+    // Again it is the same lead, as it is, for another person too.
     let again = make(&app, &ADAM, id, &json!({ "territory": "South" })).await.expect(200);
     assert_eq!(again, answer);
     assert_eq!(value(&app.db, "select jsonb_agg(territory) from leads").await, json!(["North"]));
@@ -153,8 +153,8 @@ async fn what_cannot_be_a_lead_is_refused_by_name() {
     let mention = shared::social::Observation { place, sender_id: None, sender_name: None, ..mention };
     let blank = shared::social::Observation { sender_name: Some(" ".to_owned()), ..message("x2", "p2", at, "hej") };
     merge(&door(&app.db).await, NORD, ACCOUNT, &[mention, blank]).await;
-    let nobody = thread(&app.db, "mention:9").await;
-    make(&app, &OLGA, nobody, &json!({})).await.expect_error(409, "contact_unknown");
+    let unknown = thread(&app.db, "mention:9").await;
+    make(&app, &OLGA, unknown, &json!({})).await.expect_error(409, "contact_unknown");
     assert_eq!(app.db.count("select count(*) from leads").await, 0);
     let blank = thread(&app.db, "dm:p2").await;
     // What is null is not taken from the thread either.
@@ -234,7 +234,7 @@ async fn who_reads_the_lead_or_the_thread_reads_which_belong_together_and_no_mor
         let rows = app.db.ask(&sven, &format!("select count(*) as it from public.{table}")).await.unwrap();
         assert_eq!(rows[0]["it"], 0, "{table}");
     }
-    // Nobody writes it by hand.
+    // People do not write it directly.
     for statement in [
         format!("insert into public.social_leads (org_id, thread_id) values ('{NORD}', '{id}')"),
         "update public.social_leads set lead_id = null".to_owned(),

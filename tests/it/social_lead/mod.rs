@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// An account of Atelier Nord.
 const ACCOUNT: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0019_0001);
 
-/// A message that somebody wrote to an account.
+/// A message that a person wrote to an account.
 fn message(id: &str, with: &str, at: DateTime<Utc>, text: &str) -> Observation {
     Observation {
         platform_id: id.to_owned(),

@@ -106,7 +106,7 @@ async fn only_what_the_other_side_writes_and_what_is_seen_with_its_text_for_the_
     assert!(makes(&door, said("m5", "p3", "nu en offert")).await);
     assert!(!makes(&door, said("m6", "p3", "offert, tack")).await, "it has a lead");
     assert!(!makes(&door, said("m5", "p3", "nu en offert")).await);
-    // Somebody else below the comment: a lead of the thread would be one of who began it.
+    // Another person below the comment: a lead of the thread would be one of who began it.
     assert!(!makes(&door, comment("c7", "p7", at, "fin!", None)).await);
     assert!(!makes(&door, comment("c8", "p8", at, "offert", Some("c7"))).await);
     assert!(makes(&door, comment("c9", "p7", at, "ja, offert", Some("c7"))).await);

@@ -94,7 +94,7 @@ async fn scopes_are_stored_as_they_came_back_and_without_the_basic_one_nothing_i
         let of_account = format!("select count(*) from social_accounts where platform_id = '{account}'");
         assert_eq!(app.db.count(&of_account).await, 0);
         if way != Way::Instagram {
-            assert_eq!(way.live(&app, &account), 0, "{way:?}: a consent that nobody keeps is still good");
+            assert_eq!(way.live(&app, &account), 0, "{way:?}: a consent that is not kept is still good");
         }
         let outcome = connect_as(&app, way, &OLGA, &account, Consent::only(&[basic, other])).await;
         assert_eq!(outcome, "connected", "{way:?} {}", app.logs());

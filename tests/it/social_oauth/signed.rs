@@ -61,7 +61,7 @@ async fn who_removes_the_application_has_their_accounts_wait_for_a_person_in_eac
     for person in [&OLGA, &OSCAR] {
         assert_eq!(app.db.count(&notified.replace('@', &person.id.to_string())).await, 1);
     }
-    // Once more, and of somebody who is not known: the same answer, and nothing changes.
+    // Once more, and of a person who is not known: the same answer, and nothing changes.
     let secret = app.stack.sandbox.instagram.client_secret().get();
     let unknown = format!("signed_request={}", sign_request(&payload(&json!("999")), &secret));
     let still = app.db.still().await;
@@ -86,7 +86,7 @@ async fn what_meta_said_before_a_person_consented_again_changes_nothing() {
         .await;
     post(&app, DEAUTHORIZED, &form).await.expect(200);
     assert_eq!(state(&app, &id).await, "active - true");
-    // Within the second it is not known which came first: nobody reads by a consent that may be over.
+    // Within the second it is not known which came first: nothing is read by a consent that may be over.
     let at: i64 = app.db.count("select extract(epoch from connected_at)::bigint from social_accounts").await;
     let user = scoped_id(&app, &id).await;
     let secret = app.stack.sandbox.instagram.client_secret().get();

@@ -1,4 +1,4 @@
-//! Replies in social threads: who may write them, and that each is sent once, whatever the platform answers or does not.
+//! Replies in social threads: who may write them, and that each is sent once, also when the platform does not answer.
 
 mod allowed;
 mod sent;
@@ -79,7 +79,7 @@ impl<'a> Shop<'a> {
         Self { instagram: at_instagram, tiktok: at_tiktok, lena, timo, post, video, app }
     }
 
-    /// Has somebody write what can be answered in this way, and waits until it is in the inbox. Its thread.
+    /// Has a person write what can be answered in this way, and waits until it is in the inbox. Its thread.
     async fn written(&self, way: Way) -> Uuid {
         let (instagram, tiktok) = (&self.app.stack.sandbox.instagram, &self.app.stack.sandbox.tiktok);
         match way {

@@ -1,4 +1,4 @@
-//! What reaches the platform: once, whatever it answers or does not, and the state says what is known.
+//! What reaches the platform: once, also when it does not answer, and the state says what is known.
 
 use std::time::Duration;
 

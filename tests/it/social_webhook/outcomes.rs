@@ -257,7 +257,7 @@ async fn tiktoks_loss_of_access_has_an_account_wait_unless_it_was_connected_sinc
     };
     // Late, about a consent before this one, whose token the platform takes.
     assert_eq!(removed(1_699_999_999).await, "active - true", "{}", app.logs());
-    // In the second in which a person consented, nobody knows which came first.
+    // In the second in which a person consented, it is not known which came first.
     for at in [1_700_000_000, 1_700_000_001] {
         assert_eq!(removed(at).await, "needs_reconsent authorization_removed false");
     }
