@@ -149,6 +149,22 @@ async fn what_is_answered_deleted_or_followed_while_the_model_thinks_is_not_draf
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_was_given_up_keeps_no_later_message_from_its_draft() {
+    let (app, account) = nord(false, "messages").await;
+    written(&app.db, account, "dm:1", "in", "Hej", 60).await;
+    app.db
+        .run(
+            "insert into social_replies (org_id, account_id, thread_id, kind, target_id, content, status, code, sent_at, ended_at, created_at)
+             select org_id, account_id, id, 'message', 'x', 'Hej', 'unknown', 'not_known', now() - interval '50 minutes', now(), now() - interval '50 minutes'
+               from social_threads",
+        )
+        .await;
+    written(&app.db, account, "dm:1", "in", "Hallå?", 2).await;
+    tick(&app).await;
+    assert_eq!(app.db.count("select count(*) from social_replies where status = 'draft'").await, 1, "{}", app.logs());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_may_decline_and_what_cannot_be_shown_is_asked_for_once_more() {
     let (app, account) = nord(false, "messages").await;
     let anthropic = &app.stack.sandbox.anthropic;
