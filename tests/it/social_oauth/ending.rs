@@ -2,7 +2,7 @@
 
 use integration_tests::{
     TestApp,
-    people::{ADAM, OLGA, OSCAR, RENATA, UMA},
+    people::{ADAM, BRICK, OLGA, OSCAR, RENATA, UMA},
 };
 use sandbox::{Calls, Consent, Fault, tiktok};
 use serde_json::{Value, json};
@@ -52,6 +52,30 @@ async fn disconnecting_takes_the_consent_back_and_keeps_what_was_read() {
     assert_eq!(app.db.text("select string_agg(content, ' ') from social_messages").await, "hej");
     for id in [Uuid::nil().to_string(), "x".to_owned()] {
         app.post(&path(&id), &app.token(&OLGA), &Value::Null).await.expect_error(404, "social_account_not_found");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disconnecting_leaves_another_organisation_its_consent_to_the_same_account() {
+    let app = TestApp::start().await;
+    for way in [Way::Display, Way::Business] {
+        let (account, id) = connected(&app, way, &OLGA).await;
+        assert_eq!(connect_as(&app, way, &OSCAR, &account, Consent::All).await, "connected", "{}", app.logs());
+        app.post(&path(&id), &app.token(&OLGA), &Value::Null).await.expect(200);
+        assert!(way.live(&app, &account) > 0, "{way:?}: the consent of the other organisation is gone");
+        // A consent that is not kept is not taken back either.
+        let basic = match way {
+            Way::Business => "comment.list",
+            _ => "video.list",
+        };
+        assert_eq!(connect_as(&app, way, &OLGA, &account, Consent::only(&[basic])).await, "scope_missing");
+        assert!(way.live(&app, &account) > 0, "{way:?}: the consent of the other organisation is gone");
+        // The last one takes it back.
+        let theirs =
+            format!("select id::text from social_accounts where org_id = '{BRICK}' and platform_id = '{account}'");
+        let theirs = app.db.text(&theirs).await;
+        app.post(&path(&theirs), &app.token(&OSCAR), &Value::Null).await.expect(200);
+        assert_eq!(way.live(&app, &account), 0, "{way:?} {}", app.logs());
     }
 }
 
