@@ -102,27 +102,28 @@ async fn keep(
     Ok(written.await?)
 }
 
-/// Takes a consent back that nobody keeps, unless the organisation holds the account already: the platform would end that with it.
+/// Takes a consent back that is not kept, unless an organisation holds the account already: the platform would end that with it.
 async fn give_back(state: &State, api: Api, org_id: Uuid, issued: &Issued) {
     // Instagram has no call for it.
     if api == Api::Instagram {
         return;
     }
     if let Some(subject) = &issued.subject {
-        let held = state
-            .db
-            .service(org_id, async |tx| social::hold_account_of(tx, org_id, api.platform(), subject).await)
-            .await;
-        if !matches!(&held, Ok(account) if account.as_ref().is_none_or(|account| account.status == "disconnected")) {
+        let held = state.db.service(org_id, async |tx| {
+            let here = social::hold_account_of(tx, org_id, api.platform(), subject).await?;
+            let elsewhere = social_tokens::connected_elsewhere(tx, api.name(), subject).await?;
+            Ok::<_, StoreError>(elsewhere || here.is_some_and(|account| account.status != "disconnected"))
+        });
+        if !matches!(held.await, Ok(false)) {
             return;
         }
     }
     if let Err(error) = state.apps.revoke(api, &issued.access_token).await {
-        tracing::warn!(%error, "a consent that nobody keeps was not taken back");
+        tracing::warn!(%error, "a consent that is not kept was not taken back");
     }
 }
 
-/// Ends a connection at the platform and here. What was read through it stays.
+/// Ends a connection here, and at the platform where no other organisation has one to the account. What was read through it stays.
 pub(crate) async fn disconnect(
     state: &State,
     org_id: Uuid,
@@ -130,9 +131,17 @@ pub(crate) async fn disconnect(
     account_id: Uuid,
     request_id: &str,
 ) -> Result<(), ApiError> {
-    let found = state.db.service(org_id, async |tx| social_tokens::connected(tx, org_id, account_id).await);
-    let found = found.await?.ok_or_else(|| ApiError::not_found("social_account"))?;
+    let found = state.db.service(org_id, async |tx| {
+        let Some(found) = social_tokens::connected(tx, org_id, account_id).await? else {
+            return Ok::<_, StoreError>(None);
+        };
+        let elsewhere = social_tokens::connected_elsewhere(tx, &found.api, &found.platform_id).await?;
+        Ok(Some((found, elsewhere)))
+    });
+    let (found, elsewhere) = found.await?.ok_or_else(|| ApiError::not_found("social_account"))?;
+    // The platform would end another organisation's consent with it.
     if found.status == "active"
+        && !elsewhere
         && let Some(flow) = Flow::of(&found.api)
         && flow.api != Api::Instagram
     {

@@ -177,6 +177,8 @@ pub async fn connect(tx: &mut ServiceTx, org_id: Uuid, new: &NewAccount<'_>) -> 
 pub struct Connected {
     /// `instagram_login`, `facebook_login`, `tiktok_display` or `tiktok_business`.
     pub api: String,
+    /// The platform's id of it.
+    pub platform_id: String,
     /// `active`, `needs_reconsent` or `disconnected`.
     pub status: String,
     /// Sealed.
@@ -192,11 +194,20 @@ pub struct Connected {
 pub async fn connected(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid) -> Result<Option<Connected>, StoreError> {
     let found = sqlx::query_as!(
         Connected,
-        "select api, status, access_token, refresh_token from public.social_accounts where org_id = $1 and id = $2",
+        "select api, platform_id, status, access_token, refresh_token from public.social_accounts where org_id = $1 and id = $2",
         org_id,
         account_id
     );
     Ok(found.fetch_optional(tx.conn()?).await?)
+}
+
+/// Whether another organisation has connected the same account through this API.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub async fn connected_elsewhere(tx: &mut ServiceTx, api: &str, platform_id: &str) -> Result<bool, StoreError> {
+    let elsewhere = sqlx::query_scalar!(r#"select app.social_connected_elsewhere($1, $2) as "elsewhere!""#, api, platform_id);
+    Ok(elsewhere.fetch_one(tx.conn()?).await?)
 }
 
 /// Ends a connection: its tokens go, what was read through it stays. Whether there was one.
