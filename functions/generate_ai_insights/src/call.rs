@@ -123,7 +123,8 @@ pub(crate) async fn text(
     let mut tries = 0;
     loop {
         tries += 1;
-        let begun = match begin(state, held, plan, model, &prompt, deadline).await? {
+        // Boxed: the compiler follows types of futures to a limited depth.
+        let begun = match Box::pin(begin(state, held, plan, model, &prompt, deadline)).await? {
             Ok(begun) => begun,
             Err(failure) => return Ok(Err(failure)),
         };
