@@ -14,7 +14,10 @@ use std::{
 };
 
 use integration_tests::binaries;
-use local::{home, testbed};
+use local::{
+    home,
+    testbed::{self, Locale},
+};
 
 /// A checkout of what the script needs before it builds, which goes when this is dropped.
 struct Checkout(PathBuf);
@@ -225,7 +228,7 @@ async fn servers_say_where_they_are_for_as_long_as_they_run() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let places = testbed::announced(&checkout.0);
     for name in ["SPINE_TEST_DATABASE_URL", "SPINE_TEST_DATABASE_URL_16"] {
-        let template = testbed::template(&checkout.0, &places[name]).await.unwrap();
+        let template = testbed::template(&checkout.0, &places[name], Locale::C).await.unwrap();
         testbed::copy(&places[name], &template, "copied").await.unwrap();
     }
     assert!(places["SPINE_TEST_MONGODB_URI"].starts_with("mongodb://127.0.0.1:"), "{places:?}");

@@ -21,6 +21,7 @@ use local::{
 };
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -33,6 +34,7 @@ pub use crate::{
     sample::{full, sample, seed},
     servers::{binaries, bootstrap},
 };
+pub use local::testbed::Locale;
 
 /// What Supabase does when a client connects to Realtime: partitions of messages, from yesterday to three days ahead.
 pub const CONNECT_TO_REALTIME: &str = "
@@ -81,12 +83,32 @@ impl Server {
         place(&format!("SPINE_TEST_DATABASE_URL{}", self.suffix()))
     }
 
-    /// What databases are copied from.
-    async fn template(self) -> &'static Template {
-        static TEMPLATES: [OnceCell<Template>; 2] = [const { OnceCell::const_new() }; 2];
-        let kept = &TEMPLATES[usize::from(self == Self::Postgres18)];
-        let make = async || testbed::template(&local::home::root(), &self.admin_url()).await.unwrap();
+    /// What databases of a locale are copied from.
+    async fn template(self, locale: Locale) -> &'static Template {
+        static TEMPLATES: [OnceCell<Template>; 3] = [const { OnceCell::const_new() }; 3];
+        let kept = match (self, locale) {
+            (Self::Postgres16, Locale::C) => &TEMPLATES[0],
+            (Self::Postgres18, Locale::C) => &TEMPLATES[1],
+            (Self::Postgres18, Locale::CUtf8) => &TEMPLATES[2],
+            (Self::Postgres16, Locale::CUtf8) => panic!("Postgres 16 has no builtin locales"),
+        };
+        let make = async || testbed::template(&local::home::root(), &self.admin_url(), locale).await.unwrap();
         kept.get_or_init(make).await
+    }
+}
+
+/// The locale of a test's databases: `SPINE_TEST_LOCALE`, `c` or `c_utf8`, else one or the other by the test's name and the seed, so that a run
+/// goes through about half of the suite in each. `./spine test --full` goes through all of it in both.
+fn locale(server: Server) -> Locale {
+    match (server, std::env::var("SPINE_TEST_LOCALE").as_deref()) {
+        (Server::Postgres16, _) | (Server::Postgres18, Ok("c")) => Locale::C,
+        (Server::Postgres18, Ok("c_utf8")) => Locale::CUtf8,
+        (Server::Postgres18, Ok(other)) => panic!("SPINE_TEST_LOCALE is c or c_utf8, and not {other:?}"),
+        (Server::Postgres18, Err(_)) => {
+            let test = std::thread::current().name().unwrap_or_default().to_owned();
+            let even = Sha256::digest(format!("{} {test}", seed()))[0].is_multiple_of(2);
+            if even { Locale::C } else { Locale::CUtf8 }
+        }
     }
 }
 
@@ -102,41 +124,27 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
-    /// Copies the template.
+    /// Copies the template, in the locale that is this test's turn.
     pub async fn new(server: Server) -> Self {
-        Self::made(server, true).await
+        Self::in_locale(server, locale(server)).await
     }
 
     /// Makes one with nothing in it.
     pub async fn empty(server: Server) -> Self {
-        Self::made(server, false).await
-    }
-
-    /// Migrates and seeds one on Postgres 18 whose collation is not the server's C but the builtin `C.UTF-8`.
-    pub async fn in_c_utf8() -> Self {
-        let admin_url = Server::Postgres18.admin_url();
-        let template = Server::Postgres18.template().await;
+        let (admin_url, template) = (server.admin_url(), server.template(Locale::C).await);
         let name = format!("t_{}", Uuid::new_v4().simple());
-        let options = "template template0 locale_provider builtin builtin_locale 'C.UTF-8'";
-        let mut admin = PgConnection::connect(&admin_url).await.unwrap();
-        admin.execute(AssertSqlSafe(format!("create database \"{name}\" {options}"))).await.unwrap();
-        let url = database::with_database(&admin_url, &name).unwrap();
-        database::migrate(&local::home::root(), &url).await.unwrap();
-        database::seed(&local::home::root(), &url).await.unwrap();
+        let url = database::create(&admin_url, &name, None).await.unwrap();
         let functions_url = database::with_database(&template.functions_url, &name).unwrap();
         Self { admin_url, name, url, functions_url }
     }
 
-    async fn made(server: Server, migrated: bool) -> Self {
-        let (admin_url, template) = (server.admin_url(), server.template().await);
+    /// Copies the template of a locale.
+    pub async fn in_locale(server: Server, locale: Locale) -> Self {
+        let (admin_url, template) = (server.admin_url(), server.template(locale).await);
         let name = format!("t_{}", Uuid::new_v4().simple());
-        let made = if migrated {
-            testbed::copy(&admin_url, template, &name).await
-        } else {
-            database::create(&admin_url, &name, None).await
-        };
+        let url = testbed::copy(&admin_url, template, &name).await.unwrap();
         let functions_url = database::with_database(&template.functions_url, &name).unwrap();
-        Self { admin_url, name, url: made.unwrap(), functions_url }
+        Self { admin_url, name, url, functions_url }
     }
 
     /// What it is called.

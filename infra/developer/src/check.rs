@@ -12,7 +12,7 @@ use local::{
     database,
     home::{self, Home},
     servers::{Postgres, Version},
-    testbed::{self, Part},
+    testbed::{self, Locale, Part},
 };
 use operator::env;
 use sqlx::Connection;
@@ -78,7 +78,7 @@ async fn stages_of_test(stages: &mut Stages, full: bool) -> Result<()> {
     }
     let admin_url = variables.iter().find(|(name, _)| *name == "SPINE_TEST_DATABASE_URL");
     let admin_url = admin_url.map(|(_, value)| value.clone()).context("no Postgres was started")?;
-    let template = testbed::template(&home.root, &admin_url).await?;
+    let template = testbed::template(&home.root, &admin_url, Locale::C).await?;
     let template = database::with_database(&admin_url, &template.name)?;
     stages.done("start the servers, migrate and seed a template");
 
@@ -90,12 +90,13 @@ async fn stages_of_test(stages: &mut Stages, full: bool) -> Result<()> {
 
     // The script has built them.
     variables.push(("SPINE_TEST_BUILT", "yes".to_owned()));
-    let cargo = |what: &str, args: &[&str]| -> Result<()> {
+    let cargo_in = |locale: Option<&str>, what: &str, args: &[&str]| -> Result<()> {
         report::line(&format!("\n== {what}"));
         let status = Command::new("cargo")
             .args(args)
             .current_dir(&home.root)
             .envs(variables.iter().map(|(name, value)| (name, value)))
+            .envs(locale.map(|locale| ("SPINE_TEST_LOCALE", locale)))
             // A test is given its servers, and finds no other.
             .env_remove("DATABASE_URL")
             .env_remove("MONGODB_URI")
@@ -107,6 +108,7 @@ async fn stages_of_test(stages: &mut Stages, full: bool) -> Result<()> {
         }
         Ok(())
     };
+    let cargo = |what: &str, args: &[&str]| cargo_in(None, what, args);
     for (tool, what, args) in [
         ("fmt", "format", ["fmt", "--all", "--check"].as_slice()),
         (
@@ -132,13 +134,19 @@ async fn stages_of_test(stages: &mut Stages, full: bool) -> Result<()> {
     stages.done("migrations and their schema");
     check_queries(&home, &template)?;
     stages.done("queries against the schema");
-    for (what, args) in [
-        ("build of the tests", ["--no-run"].as_slice()),
-        ("unit tests", &["--lib", "--bins"]),
-        ("integration tests", &["--test", "*"]),
-        ("examples in comments", &["--doc"]),
+    // Else each test's databases are in one locale or the other.
+    let (in_c, in_c_utf8) = if full { (Some("c"), Some("c_utf8")) } else { (None, None) };
+    for (locale, what, args) in [
+        (None, "build of the tests", ["--no-run"].as_slice()),
+        (None, "unit tests", &["--lib", "--bins"]),
+        (in_c, "integration tests", &["--test", "*"]),
+        (in_c_utf8, "integration tests in the other locale", &["--test", "*"]),
+        (None, "examples in comments", &["--doc"]),
     ] {
-        cargo(what, &[["test", "--locked", "--workspace"].as_slice(), args].concat())?;
+        if what.ends_with("locale") && locale.is_none() {
+            continue;
+        }
+        cargo_in(locale, what, &[["test", "--locked", "--workspace"].as_slice(), args].concat())?;
         stages.done(what);
     }
     Ok(())
@@ -160,7 +168,7 @@ pub(crate) async fn servers() -> Result<ExitCode> {
     let timed = Timed::start("migrate and seed a template on each Postgres");
     for (name, url) in &variables {
         if name.starts_with("SPINE_TEST_DATABASE_URL") {
-            testbed::template(&home.root, url).await?;
+            testbed::template(&home.root, url, Locale::C).await?;
         }
     }
     timed.done();

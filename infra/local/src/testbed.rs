@@ -134,12 +134,21 @@ pub struct Template {
     pub functions_url: String,
 }
 
-/// The template on a server of our own: made by the first process that asks.
+/// What a database knows of letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locale {
+    /// Nothing beyond A to Z: the embedded servers' own.
+    C,
+    /// All of Unicode, as on Supabase. The builtin provider's, which Postgres has from 17 on.
+    CUtf8,
+}
+
+/// The template on a server of our own, in a locale: made by the first process that asks.
 ///
 /// # Errors
 /// If a migration fails.
-pub async fn template(root: &Path, admin_url: &str) -> Result<Template> {
-    let name = format!("spine_template_{}", fingerprint(root)?);
+pub async fn template(root: &Path, admin_url: &str, locale: Locale) -> Result<Template> {
+    let name = format!("spine_template_{}{}", if locale == Locale::C { "" } else { "utf8_" }, fingerprint(root)?);
     let mut admin = database::connect(admin_url).await?;
     lock(&mut admin, "make").await?;
     let made: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
@@ -150,7 +159,12 @@ pub async fn template(root: &Path, admin_url: &str) -> Result<Template> {
         // Given its name when it is whole: what is left of an attempt that was killed is never taken for it.
         let aside = format!("{name}_aside");
         database::drop(admin_url, &aside).await?;
-        let url = database::create(admin_url, &aside, None).await?;
+        let of = match locale {
+            Locale::C => "",
+            Locale::CUtf8 => "template template0 locale_provider builtin builtin_locale 'C.UTF-8'",
+        };
+        admin.execute(AssertSqlSafe(format!("create database \"{aside}\" {of}"))).await?;
+        let url = database::with_database(admin_url, &aside)?;
         database::migrate(root, &url).await?;
         database::seed(root, &url).await?;
         admin.execute(AssertSqlSafe(format!("alter database \"{aside}\" rename to \"{name}\""))).await?;

@@ -9,7 +9,7 @@ mod scenario;
 use std::collections::{BTreeMap, BTreeSet};
 
 use capture::{Planned, Scan, words};
-use integration_tests::{Server, Setup, TestApp, TestDatabase, database_log};
+use integration_tests::{Locale, Server, Setup, TestApp, TestDatabase, database_log};
 use serde_json::Value;
 
 /// Tables of which a scan is right, and why.
@@ -36,7 +36,10 @@ async fn no_statement_of_a_function_reads_a_large_table_from_end_to_end_whatever
     let template = TestDatabase::new(Server::Postgres18).await;
     let samples = fill::samples(&template, &SMALL.map(|(table, _)| table)).await;
     // The collation of literals and columns is the database's.
-    let (in_c, in_c_utf8) = tokio::join!(TestDatabase::new(Server::Postgres18), TestDatabase::in_c_utf8());
+    let (in_c, in_c_utf8) = tokio::join!(
+        TestDatabase::in_locale(Server::Postgres18, Locale::C),
+        TestDatabase::in_locale(Server::Postgres18, Locale::CUtf8)
+    );
     // Plans as the server chooses them on one, such as serve any parameters on the other.
     let (in_c, in_c_utf8) = tokio::join!(run(in_c, "auto", &samples), run(in_c_utf8, "force_generic_plan", &samples));
     let log = database_log();

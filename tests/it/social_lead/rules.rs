@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use integration_tests::{
-    Server, TestApp, TestDatabase,
+    Locale, Server, TestApp, TestDatabase,
     acting::Actor,
     people::{BRICK, NORD, OLGA, OSCAR, SVEN},
 };
@@ -42,9 +42,9 @@ async fn makes(door: &Database, seen: Observation) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_word_or_phrase_makes_a_lead_in_any_case_whatever_the_locale_of_the_server() {
     for db in [
-        TestDatabase::new(Server::Postgres18).await,
+        TestDatabase::in_locale(Server::Postgres18, Locale::C).await,
         TestDatabase::new(Server::Postgres16).await,
-        TestDatabase::in_c_utf8().await,
+        TestDatabase::in_locale(Server::Postgres18, Locale::CUtf8).await,
     ] {
         accounts(&db, NORD, "tiktok", &[(ACCOUNT, "1".to_owned())]).await;
         rule(
