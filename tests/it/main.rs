@@ -32,6 +32,7 @@ mod lint;
 mod migrations;
 mod modules;
 mod mutations;
+mod names;
 mod notifications;
 mod operator;
 mod outbox;

@@ -123,8 +123,8 @@ fn check_one(said: &Said, figures: &Figures) -> Result<(), Complaint> {
     let right = |number: &Number| {
         known.iter().any(|(figure, moves)| {
             let contrary = falls(&said.text, number.at) == Some(!figure.negative);
-            let as_it_is = number.signed || number.is_zero() || !*moves;
-            number.tells(figure) && (as_it_is || !contrary)
+            let agrees = number.signed || number.is_zero() || !*moves || !contrary;
+            number.tells(figure) && agrees
         })
     };
     match told.iter().find(|number| !right(number)) {
@@ -290,6 +290,49 @@ mod tests {
             ("", &all, Err(Complaint::Shape)),
         ] {
             assert_eq!(check(draft(text, ids), &figures()).map(|_| ()), outcome, "{text}");
+        }
+    }
+
+    /// Figures of a sum that was `before` and is `now`, as the database tells them.
+    fn moved(before: i64, now: i64) -> Figures {
+        let change = now - before;
+        let mut figures = vec![
+            json!({ "id": "amount.current", "label": "", "unit": "sek", "value": now, "text": format!("{now}.00 SEK") }),
+            json!({ "id": "amount.previous", "label": "", "unit": "sek", "value": before, "text": format!("{before}.00 SEK") }),
+            json!({ "id": "amount.change", "label": "", "unit": "sek", "value": change, "text": format!("{change}.00 SEK") }),
+        ];
+        if before != 0 {
+            let percent = 100 * change / before.abs();
+            let text = format!("{percent}%");
+            figures.push(json!({ "id": "amount.change_percent", "label": "", "unit": "percent", "value": percent, "text": text }));
+        }
+        serde_json::from_value(json!({
+            "table": "invoices", "period": "week", "period_start": "2026-11-09T00:00:00Z", "series": [], "breakdowns": [], "figures": figures,
+        }))
+        .unwrap()
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn words_of_a_rise_or_a_fall_agree_with_figures_of_every_sign(before in -40_i64..40, now in -40_i64..40) {
+            let (figures, change) = (moved(before, now), now - before);
+            let all: Vec<&str> = figures.figures.iter().map(|figure| figure.id.as_str()).collect();
+            let right = |text: &str| check(draft(text, &all), &figures).is_ok();
+            let (size, signed) = (change.abs(), format!("{change:+}"));
+            for (verb, fits) in [("rose", change >= 0), ("fell", change <= 0), ("changed", true)] {
+                proptest::prop_assert_eq!(right(&format!("The amount {verb} by {size}.00 SEK.")), fits, "{} {} {}", verb, before, now);
+                proptest::prop_assert_eq!(right(&format!("The amount {verb} by {signed}.00 SEK.")), fits, "{} {} {}", verb, before, now);
+                if before != 0 {
+                    let percent = (100 * change / before.abs()).abs();
+                    let fits = fits || percent == 0;
+                    proptest::prop_assert_eq!(right(&format!("The amount {verb} {percent}%.")), fits, "{} {} {}", verb, before, now);
+                }
+            }
+            // A level has its own sign. Without it, it may be a change that is as large.
+            let levels = format!("It was {before}.00 SEK, then {now}.00 SEK.");
+            proptest::prop_assert!(right(&levels), "{}", levels);
+            let bare = |level: i64| right(&format!("It is {}.00 SEK.", level.abs()));
+            proptest::prop_assert_eq!(bare(now), now >= 0 || [before, change, -change].contains(&now.abs()), "{} {}", before, now);
         }
     }
 

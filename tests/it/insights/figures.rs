@@ -1,6 +1,6 @@
 //! Figures are what a direct computation gives, and none of them rests on few.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
 use integration_tests::{
     Server, TestApp, TestDatabase,
@@ -241,6 +241,65 @@ fn no_generated_table_publishes_a_group_smaller_than_five() {
             assert!(!answer.to_string().contains("greta"), "{answer}");
         });
     });
+}
+
+#[test]
+fn a_change_is_told_with_its_sign_and_size_from_every_earlier_value() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (db, admin) = runtime.block_on(async {
+        let db = TestDatabase::new(Server::Postgres18).await;
+        let admin = db.admin().await;
+        (db, RefCell::new(admin))
+    });
+    let value = prop_oneof![Just(0_i64), -30_i64..30, -1_000_000_i64..1_000_000];
+    let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(points in proptest::collection::vec(value, 2..12))| {
+        let told: Value = runtime.block_on(async {
+            sqlx::query_scalar("select app.insight_trend('x', 'amount', 'sek', $1::bigint[]::numeric[], false)")
+                .bind(&points).fetch_one(&mut *admin.borrow_mut()).await.unwrap()
+        });
+        let of = |name: &str| {
+            let id = format!("x.{name}");
+            told.as_array().unwrap().iter().find(|figure| figure["id"] == *id).cloned()
+        };
+        let (before, now) = (points[points.len() - 2], points[points.len() - 1]);
+        let change = now - before;
+        prop_assert_eq!(of("change").unwrap()["value"].as_i64(), Some(change));
+        let sign = if change < 0 { "-" } else { "" };
+        let text = of("change").unwrap()["text"].as_str().unwrap().replace(',', "");
+        prop_assert_eq!(text, format!("{sign}{} SEK", change.abs()));
+        // A percentage is of the size of what was before, and goes the way the change goes; from nothing there is none.
+        let percent = of("change_percent");
+        prop_assert_eq!(percent.is_none(), before == 0);
+        if let Some(percent) = percent {
+            let exact = 100.0 * change as f64 / before.abs() as f64;
+            let value = percent["value"].as_f64().unwrap();
+            prop_assert!((value - exact).abs() <= 0.050_001, "{} of {} is {}", change, before, value);
+            prop_assert!(value == 0.0 || (value < 0.0) == (change < 0), "{}", percent);
+            let text = percent["text"].as_str().unwrap();
+            prop_assert_eq!(text.trim_end_matches('%').parse::<f64>().unwrap(), value);
+        }
+        if let (Some(unusual), Some(usual)) = (of("unusual"), of("usual")) {
+            let high = now as f64 > usual["value"].as_f64().unwrap();
+            prop_assert_eq!(unusual["text"].as_str().unwrap(), if high { "unusually high" } else { "unusually low" });
+        }
+    });
+    drop(db);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_usual_below_zero_allows_for_a_twentieth_of_it_as_above_zero() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    // Earlier points lie close together: a twentieth of the usual is what chance may do, three and a half times.
+    for (usual, now, unusual) in
+        [(1000, 1175, false), (1000, 1176, true), (-1000, -1175, false), (-1000, -1176, true), (-1000, -824, true)]
+    {
+        let points = format!("array[{}, {now}]::numeric[]", vec![usual.to_string(); 8].join(", "));
+        let told = format!("select app.insight_trend('x', 'amount', 'sek', {points}, false) as it");
+        let told = db.ask(&Actor::role("postgres"), &told).await.unwrap()[0]["it"].clone();
+        let found = told.as_array().unwrap().iter().any(|figure| figure["id"] == "x.unusual");
+        assert_eq!(found, unusual, "{now} beside {usual}: {told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,6 +95,51 @@ async fn a_right_number_of_another_figure_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn words_of_a_rise_or_a_fall_are_shown_only_where_the_sum_rose_or_fell() {
+    for (before, now, percent) in [
+        (-10_i32, -5_i32, Some(50)),
+        (-5, -10, Some(100)),
+        (-10, 5, Some(150)),
+        (10, -5, Some(150)),
+        (0, -5, None),
+        (-5, 0, Some(100)),
+    ] {
+        let rises = now > before;
+        for verb in ["rose", "fell"] {
+            let app = TestApp::start().await;
+            for (weeks_ago, sum) in [(2, before), (1, now)] {
+                app.db
+                    .run(&format!(
+                        "insert into invoices (org_id, stripe_invoice_id, amount, currency, status, created_at)
+                         select '{NORD}', gen_random_uuid()::text, {sum} * 20, 'SEK', 'paid', date_trunc('week', now(), 'UTC') - interval '{weeks_ago} weeks' + interval '2 days'
+                           from generate_series(1, 5)"
+                    ))
+                    .await;
+            }
+            let size = (now - before).abs();
+            let percentage = percent.map_or(String::new(), |percent| format!(" ({percent}%)"));
+            let ids: &[&str] = if percent.is_some() {
+                &["amount.sek.change", "amount.sek.change_percent"]
+            } else {
+                &["amount.sek.change"]
+            };
+            let said = json!({
+                "headline": { "text": format!("The amount {verb} by {size}.00 SEK{percentage}."), "figures": ids }, "bullets": [],
+            });
+            let message = json!({
+                "id": "m", "type": "message", "role": "assistant", "content": [{ "type": "text", "text": said.to_string() }],
+                "stop_reason": "end_turn", "usage": { "input_tokens": 9, "output_tokens": 9 },
+            });
+            app.stack.sandbox.anthropic.arrange(Canned::Answer(200, message), Calls::Every);
+            ask(&app, &ADAM, "invoices", "week").await.expect(202);
+            let shown = written(&app, &ADAM, "invoices", "week").await;
+            let by = if (verb == "rose") == rises { "model" } else { "default_template" };
+            assert_eq!(shown["served_by"], by, "{verb} from {before} to {now}: {shown}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_a_cut_off_answer_and_nonsense_leave_the_templates_text() {
     for (fault, code, calls) in [
         ("refusal", "model_refused", 1),
