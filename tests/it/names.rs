@@ -234,8 +234,8 @@ async fn what_was_written_before_becomes_one_tag_one_category_and_no_blank_text(
         database::migrate(&earlier, &db.url).await.unwrap();
         database::seed(&home::root(), &db.url).await.unwrap();
         db.run(&format!(
-            "insert into project_tags (org_id, project_id, tag) values ('{NORD}', '{LOFT}', 'Ljus'), ('{NORD}', '{LOFT}', 'ljus '), ('{NORD}', '{LOFT}', 'Mörk');
-             insert into blog_categories (org_id, name) values ('{NORD}', 'Kök'), ('{NORD}', 'KÖK'), ('{BRICK}', 'kök');
+            "insert into project_tags (org_id, project_id, tag) values ('{NORD}', '{LOFT}', 'Mörk'); insert into project_tags (id, org_id, project_id, tag) values ('{0}', '{NORD}', '{LOFT}', 'Ljus'), ('{1}', '{NORD}', '{LOFT}', 'ljus ');
+             insert into blog_categories (id, org_id, name) values ('{0}', '{NORD}', 'Kök'), ('{1}', '{NORD}', 'KÖK'), ('{2}', '{BRICK}', 'kök');
              insert into blog_posts (org_id, category_id, title, slug, content)
              select org_id, id, 'P', 'p-' || row_number() over (order by id), 'P' from blog_categories where org_id = '{NORD}';
              insert into leads (id, org_id, client_name, email, phone, territory, wanted_skills)
@@ -250,7 +250,7 @@ async fn what_was_written_before_becomes_one_tag_one_category_and_no_blank_text(
         fs::remove_dir_all(&earlier).unwrap();
 
         let all = async |query: &str| db.ask(&Actor::role("postgres"), query).await.unwrap();
-        let tags = all("select tag from project_tags order by id").await;
+        let tags = all("select tag from project_tags order by tag").await;
         assert_eq!(tags, json!([{ "tag": "Ljus" }, { "tag": "Mörk" }]), "{server:?}");
         let posts = "select p.slug, c.name from blog_posts p left join blog_categories c on c.id = p.category_id where p.slug like 'p-%' order by slug";
         assert_eq!(
@@ -284,16 +284,17 @@ async fn blank_contacts_and_territories_are_none_to_score_and_assignment() {
         takes(&app.db, &SVEN, 5).await;
         app.db.run("update lead_capacity set territories = array['Skåne'], skills = array['Kök']").await;
         let olga = Actor::person(&OLGA);
-        let insert = async |number: u128, value: &str, skills: &str| {
-            let columns = "id, org_id, client_name, email, phone, territory, wanted_skills";
-            let row = format!("'{}', '{NORD}', 'Lena', {value}, {value}, {value}, {skills}", lead(number));
-            assert_eq!(app.db.change(&olga, &format!("insert into leads ({columns}) values ({row})")).await, Ok(1));
+        let insert = async |name: &str, value: &str, skills: &str| {
+            let row = format!("'{NORD}', '{name}', {value}, {value}, {value}, {skills}");
+            let insert = "insert into leads (org_id, client_name, email, phone, territory, wanted_skills) values";
+            assert_eq!(app.db.change(&olga, &format!("{insert} ({row})")).await, Ok(1));
+            app.db.text(&format!("select id::text from leads where client_name = '{name}'")).await
         };
-        insert(1, "null", "'{}'").await;
-        insert(2, &format!("'{blank}'"), &format!("array['{blank}']")).await;
+        let empty = insert("Empty", "null", "'{}'").await;
+        let given = insert("Blank", &format!("'{blank}'"), &format!("array['{blank}']")).await;
         let mut scores = Vec::new();
-        for id in [lead(1), lead(2)] {
-            let asked = ask(&app, &app.token(&OLGA), id).await.expect(200);
+        for id in [empty, given] {
+            let asked = ask(&app, &app.token(&OLGA), id.parse().unwrap()).await.expect(200);
             assert_eq!(asked["assignment"]["assigned_to"], json!(SVEN.id), "{blank:?}: {asked}");
             scores.push(app.db.text(&format!("select factors ->> 'completeness' from lead_scoring where lead_id = '{id}' order by created_at limit 1")).await);
         }

@@ -206,7 +206,8 @@ pub async fn connected(tx: &mut ServiceTx, org_id: Uuid, account_id: Uuid) -> Re
 /// # Errors
 /// [`StoreError::Database`].
 pub async fn connected_elsewhere(tx: &mut ServiceTx, api: &str, platform_id: &str) -> Result<bool, StoreError> {
-    let elsewhere = sqlx::query_scalar!(r#"select app.social_connected_elsewhere($1, $2) as "elsewhere!""#, api, platform_id);
+    let elsewhere =
+        sqlx::query_scalar!(r#"select app.social_connected_elsewhere($1, $2) as "elsewhere!""#, api, platform_id);
     Ok(elsewhere.fetch_one(tx.conn()?).await?)
 }
 
