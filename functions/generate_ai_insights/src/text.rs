@@ -88,7 +88,7 @@ impl Complaint {
 }
 
 /// Checks that every number of a draft is one of the figures named beside it, written as they are: commas aside, and a change without
-/// its sign where the words beside it do not say the contrary.
+/// its sign. No words beside a change say the contrary of it.
 ///
 /// # Errors
 /// [`Complaint`] about the first thing that is wrong.
@@ -122,8 +122,17 @@ fn check_one(said: &Said, figures: &Figures) -> Result<(), Complaint> {
     let told = numbers(&said.text).map_err(|Unreadable(what)| Complaint::Unreadable(what))?;
     let right = |number: &Number| {
         known.iter().any(|(figure, moves)| {
-            let contrary = falls(&said.text, number.at) == Some(!figure.negative);
-            let agrees = number.signed || number.is_zero() || !*moves || !contrary;
+            if number.is_zero() {
+                return number.tells(figure);
+            }
+            let words_fall = falls(&said.text, number.at);
+            let agrees = if *moves {
+                // The words say which way it went, and a sign beside them must not say the contrary.
+                words_fall.is_none_or(|fall| fall == figure.negative)
+            } else {
+                // A level below zero is none above it, and things rise and fall by changes alone.
+                (number.signed || !figure.negative) && !is_by(&said.text, number.at)
+            };
             number.tells(figure) && agrees
         })
     };
@@ -131,6 +140,13 @@ fn check_one(said: &Said, figures: &Figures) -> Result<(), Complaint> {
         Some(number) => Err(Complaint::Number(number.to_string())),
         None => Ok(()),
     }
+}
+
+/// Whether the number at this character is one by which something changed.
+fn is_by(text: &str, at: usize) -> bool {
+    let before: String = text.chars().take(at).collect();
+    let before = before.trim_end_matches(|c: char| c.is_whitespace() || "+-\u{2212}".contains(c)).to_lowercase();
+    before.strip_suffix("by").is_some_and(|rest| !rest.ends_with(char::is_alphanumeric))
 }
 
 /// Words that say that something became more.
