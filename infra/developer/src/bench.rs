@@ -4,6 +4,7 @@
 //! is measured in [`isolation`], which needs no functions.
 
 mod isolation;
+mod leads;
 mod social;
 mod social_lists;
 mod stripe;
@@ -73,6 +74,8 @@ type Seen = (&'static str, Moment, Instant);
 pub(crate) enum Part {
     /// Row-level security at a million rows, and vector search at a hundred thousand.
     Isolation,
+    /// Scoring a hundred thousand leads, and ranking people for them.
+    Leads,
     /// The inbox at a million messages, and the intake of deliveries beside a Node receiver.
     Social,
     /// Events of Stripe's: how many a second, CPU, memory and round trips.
@@ -130,7 +133,7 @@ fn milliseconds(since: Instant) -> f64 {
 }
 
 pub(crate) async fn run(part: Option<Part>, json: bool) -> Result<ExitCode> {
-    if part != Some(Part::Isolation) && !cfg!(target_os = "linux") {
+    if !matches!(part, Some(Part::Isolation | Part::Leads)) && !cfg!(target_os = "linux") {
         bail!("functions are built for Linux, so they are measured on Linux");
     }
     if operator::env("DATABASE_URL").or(operator::env("MONGODB_URI")).is_some() {
@@ -152,13 +155,16 @@ pub(crate) async fn run(part: Option<Part>, json: bool) -> Result<ExitCode> {
     match part {
         None => Box::pin(deployed(&home, &mut results)).await?,
         Some(Part::Stripe) => Box::pin(stripe::measure_alone(&home, &mut results)).await?,
-        Some(Part::Isolation | Part::Social) => {}
+        Some(Part::Isolation | Part::Leads | Part::Social) => {}
     }
     if matches!(part, None | Some(Part::Social)) {
         Box::pin(social::measure(&home, &mut results)).await?;
     }
     if matches!(part, None | Some(Part::Isolation)) {
         isolation::measure(&home, &mut results).await?;
+    }
+    if matches!(part, None | Some(Part::Leads)) {
+        leads::measure(&home, &mut results).await?;
     }
 
     if !json && !results.missed.is_empty() {

@@ -21,7 +21,7 @@ use tokio_rustls::{
     rustls::{ServerConfig, pki_types::PrivateKeyDer},
 };
 
-use super::super::{
+use crate::download::{
     address::{SPECIAL_V4, SPECIAL_V6},
     *,
 };
