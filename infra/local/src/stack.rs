@@ -324,6 +324,15 @@ impl Stack {
         })
     }
 
+    /// The models that `target` serves.
+    fn models(&self, target: &str) -> Option<&sandbox::Models> {
+        match target {
+            "anthropic" => Some(&self.sandbox.anthropic_models),
+            "gemini" => Some(&self.sandbox.gemini_models),
+            _ => None,
+        }
+    }
+
     /// Makes calls to `target` go wrong, by the names that [`faults`] lists. `none` ends what was arranged.
     ///
     /// # Errors
@@ -342,6 +351,7 @@ impl Stack {
         if fault == "none" {
             wire.clear();
             script.inspect(|script| script.clear());
+            self.models(target).inspect(|models| models.restore());
             if target == "mail" {
                 self.sandbox.mailbox.mend();
             }
@@ -350,6 +360,12 @@ impl Stack {
         if let Some(fault) = wire_fault(fault) {
             wire.arrange(fault, calls);
             return Ok(());
+        }
+        if let (Some(model), Some(models)) = (fault.strip_prefix("retired:"), self.models(target)) {
+            if models.retire(model) {
+                return Ok(());
+            }
+            bail!("{target} does not serve {model}; it serves: {}", models.list().join(", "));
         }
         if let Some(fault) = mail::fault(fault).filter(|_| target == "mail") {
             self.sandbox.mailbox.arrange(fault, calls);
@@ -470,7 +486,8 @@ pub fn faults(target: &str) -> Vec<String> {
     let slow = "slow:MILLISECONDS".to_owned();
     let answers = answers(target).into_iter().map(|(name, _)| name.to_owned());
     let mail = mail::FAULTS.iter().filter(|_| target == "mail").map(|(name, _)| (*name).to_owned());
-    wire.into_iter().chain([slow]).chain(answers).chain(mail).collect()
+    let models = ["anthropic", "gemini"].contains(&target).then(|| "retired:MODEL".to_owned());
+    wire.into_iter().chain([slow]).chain(answers).chain(models).chain(mail).collect()
 }
 
 fn answers(target: &str) -> Vec<(&'static str, Canned)> {

@@ -13,14 +13,27 @@ use axum::{
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::{Canned, Key};
+use crate::{Canned, Key, Models};
+
+/// What is served at first. An alias such as `claude-haiku-latest` is none.
+pub(crate) const MODELS: [&str; 8] = [
+    "claude-fable-5-1",
+    "claude-haiku-4-5-20251001",
+    "claude-haiku-5-5",
+    "claude-opus-4-8",
+    "claude-opus-5",
+    "claude-opus-5-5",
+    "claude-sonnet-5",
+    "claude-sonnet-5-5",
+];
 
 struct Anthropic {
     key: Key,
+    models: Models,
 }
 
-pub(crate) fn router(key: Key) -> Router {
-    Router::new().route("/v1/messages", post(messages)).with_state(Arc::new(Anthropic { key }))
+pub(crate) fn router(key: Key, models: Models) -> Router {
+    Router::new().route("/v1/messages", post(messages)).with_state(Arc::new(Anthropic { key, models }))
 }
 
 fn refuse(status: StatusCode, kind: &str, message: &str) -> Response {
@@ -43,7 +56,7 @@ async fn messages(State(anthropic): State<Arc<Anthropic>>, headers: HeaderMap, b
     else {
         return refuse(StatusCode::BAD_REQUEST, "invalid_request_error", "model, max_tokens and messages are required");
     };
-    if !model.starts_with("claude-") {
+    if !anthropic.models.has(model) {
         return refuse(StatusCode::NOT_FOUND, "not_found_error", &format!("model: {model}"));
     }
     let prompt = messages.iter().filter_map(|message| message["content"].as_str()).collect::<Vec<_>>().join("\n");

@@ -15,18 +15,78 @@ use image::{DynamicImage, ImageFormat, Rgb, RgbImage, imageops::FilterType};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Canned, Key};
+use crate::{Canned, Key, Models};
 
-/// What the cheaper image models return at most.
+/// What a picture's long side has at 1K, in pixels.
 const LONG_SIDE: u32 = 1024;
-const MODELS: [&str; 3] = ["gemini-2.5-flash-image", "gemini-3-pro-image", "gemini-3.1-flash-image"];
+/// What a model that thinks takes for that, in tokens.
+const THOUGHTS: u64 = 60;
+/// The ratios that every image model takes.
+const RATIOS: [&str; 10] = ["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"];
+/// Those that the newer flash models take too.
+const MORE_RATIOS: [&str; 4] = ["1:4", "4:1", "1:8", "8:1"];
+
+/// An image model, as it is documented.
+struct Known {
+    id: &'static str,
+    /// The sizes that `imageSize` may ask for, each with the tokens that a picture of it takes; the first is what it makes unasked. One
+    /// without a name cannot be asked for.
+    sizes: &'static [(&'static str, u64)],
+    more_ratios: bool,
+    thinks: bool,
+}
+
+/// Those whose names end in `-preview` are gone.
+const KNOWN: [Known; 4] = [
+    Known { id: "gemini-2.5-flash-image", sizes: &[("", 1290)], more_ratios: false, thinks: false },
+    Known {
+        id: "gemini-3-pro-image",
+        sizes: &[("1K", 1120), ("2K", 1120), ("4K", 2000)],
+        more_ratios: false,
+        thinks: true,
+    },
+    Known {
+        id: "gemini-3.1-flash-image",
+        sizes: &[("1K", 1120), ("512", 747), ("2K", 1680), ("4K", 2520)],
+        more_ratios: true,
+        thinks: true,
+    },
+    Known { id: "gemini-3.1-flash-lite-image", sizes: &[("1K", 1120)], more_ratios: true, thinks: true },
+];
+
+pub(crate) fn models() -> Models {
+    Models::new(&KNOWN.map(|known| known.id))
+}
 
 struct Gemini {
     key: Key,
+    models: Models,
 }
 
-pub(crate) fn router(key: Key) -> Router {
-    Router::new().route("/v1beta/models/{call}", post(generate)).with_state(Arc::new(Gemini { key }))
+pub(crate) fn router(key: Key, models: Models) -> Router {
+    Router::new().route("/v1beta/models/{call}", post(generate)).with_state(Arc::new(Gemini { key, models }))
+}
+
+/// A model that is not served, as the API says it.
+fn not_found(model: &str) -> Response {
+    let message = format!(
+        "models/{model} is not found for API version v1beta, or is not supported for generateContent. Call ListModels to see the list of available models and their supported methods."
+    );
+    let body = json!({ "error": { "code": 404, "message": message, "status": "NOT_FOUND" } });
+    (StatusCode::NOT_FOUND, Json(body)).into_response()
+}
+
+/// The tokens that a picture takes as this request wants it; or what is wrong with its `imageConfig`.
+fn picture_tokens(known: &Known, config: &Value) -> Result<u64, String> {
+    if let Some(ratio) = config.get("aspectRatio") {
+        let ratio = ratio.as_str().unwrap_or_default();
+        if !(RATIOS.contains(&ratio) || known.more_ratios && MORE_RATIOS.contains(&ratio)) {
+            return Err(format!("Invalid value at 'generation_config.image_config.aspect_ratio': \"{ratio}\""));
+        }
+    }
+    let Some(size) = config.get("imageSize") else { return Ok(known.sizes[0].1) };
+    let asked = known.sizes.iter().find(|(name, _)| !name.is_empty() && Some(*name) == size.as_str());
+    asked.map(|(_, tokens)| *tokens).ok_or_else(|| "Image size is not supported by this model.".to_owned())
 }
 
 fn refuse(status: StatusCode, name: &str, message: &str, details: Value) -> Response {
@@ -45,8 +105,13 @@ async fn generate(
         let details = json!([{ "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID" }]);
         return refuse(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", "API key not valid.", details);
     }
-    let Some(model) = call.strip_suffix(":generateContent").filter(|model| MODELS.contains(model)) else {
-        return refuse(StatusCode::NOT_FOUND, "NOT_FOUND", "the model is not found", json!([]));
+    let Some(model) = call.strip_suffix(":generateContent") else { return not_found(&call) };
+    let Some(known) = KNOWN.iter().find(|known| known.id == model).filter(|_| gemini.models.has(model)) else {
+        return not_found(model);
+    };
+    let picture_tokens = match picture_tokens(known, &body["generationConfig"]["imageConfig"]) {
+        Ok(tokens) => tokens,
+        Err(wrong) => return refuse(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", &wrong, json!([])),
     };
     let parts = || {
         body["contents"].as_array().into_iter().flatten().filter_map(|content| content["parts"].as_array()).flatten()
@@ -63,22 +128,33 @@ async fn generate(
     if redecorate(&sent, &prompt).write_to(&mut png, ImageFormat::Png).is_err() {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", "An internal error has occurred.", json!([]));
     }
-    let (text_tokens, picture_tokens) = (prompt.len().div_ceil(4), 1290);
+    let text_tokens = prompt.len().div_ceil(4) as u64;
+    let mut parts = vec![
+        json!({ "text": "Here is the room." }),
+        json!({ "inlineData": { "mimeType": "image/png", "data": STANDARD.encode(png.into_inner()) } }),
+    ];
+    let mut usage = json!({
+        "promptTokenCount": text_tokens + 258, "candidatesTokenCount": picture_tokens + 5,
+        "totalTokenCount": text_tokens + 258 + picture_tokens + 5,
+        "promptTokensDetails": [
+            { "modality": "TEXT", "tokenCount": text_tokens }, { "modality": "IMAGE", "tokenCount": 258 } ],
+        "candidatesTokensDetails": [{ "modality": "IMAGE", "tokenCount": picture_tokens }],
+    });
+    if known.thinks {
+        // What it tried on its way is no answer, and is billed as text.
+        let interim = json!({ "mimeType": "image/png", "data": STANDARD.encode(blank(1, 1)) });
+        parts.splice(
+            0..0,
+            [json!({ "text": "The wall first.", "thought": true }), json!({ "inlineData": interim, "thought": true })],
+        );
+        usage["thoughtsTokenCount"] = json!(THOUGHTS);
+        usage["totalTokenCount"] = json!(text_tokens + 258 + picture_tokens + 5 + THOUGHTS);
+    }
     Json(json!({
         "candidates": [{
-            "index": 0, "finishReason": "STOP",
-            "content": { "role": "model", "parts": [
-                { "text": "Here is the room." },
-                { "inlineData": { "mimeType": "image/png", "data": STANDARD.encode(png.into_inner()) } },
-            ] },
+            "index": 0, "finishReason": "STOP", "content": { "role": "model", "parts": parts },
         }],
-        "usageMetadata": {
-            "promptTokenCount": text_tokens + 258, "candidatesTokenCount": picture_tokens + 5,
-            "totalTokenCount": text_tokens + 258 + picture_tokens + 5,
-            "promptTokensDetails": [
-                { "modality": "TEXT", "tokenCount": text_tokens }, { "modality": "IMAGE", "tokenCount": 258 } ],
-            "candidatesTokensDetails": [{ "modality": "IMAGE", "tokenCount": picture_tokens }],
-        },
+        "usageMetadata": usage,
         "modelVersion": model, "responseId": Uuid::new_v4().simple().to_string(),
     }))
     .into_response()
@@ -123,6 +199,13 @@ fn redecorate(sent: &DynamicImage, prompt: &str) -> DynamicImage {
     DynamicImage::ImageRgb8(picture)
 }
 
+fn blank(width: u32, height: u32) -> Vec<u8> {
+    let mut png = Cursor::new(Vec::new());
+    // Writing to memory does not fail.
+    let _ = RgbImage::new(width, height).write_to(&mut png, ImageFormat::Png);
+    png.into_inner()
+}
+
 /// What it can be told to answer, by name, as the API documents each.
 #[must_use]
 pub fn faults() -> Vec<(&'static str, Canned)> {
@@ -148,7 +231,7 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
         Canned::Answer(
             200,
             json!({ "candidates": [{ "index": 0, "finishReason": reason }], "usageMetadata": usage(0),
-                    "modelVersion": "gemini-2.5-flash-image", "responseId": "sandbox" }),
+                    "modelVersion": "gemini-3.1-flash-image", "responseId": "sandbox" }),
         )
     };
     let picture = |bytes: &[u8]| {
@@ -157,21 +240,15 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
             json!({
                 "candidates": [{ "index": 0, "finishReason": "STOP", "content": { "role": "model", "parts": [
                     { "inlineData": { "mimeType": "image/png", "data": STANDARD.encode(bytes) } } ] } }],
-                "usageMetadata": usage(1290), "modelVersion": "gemini-2.5-flash-image", "responseId": "sandbox",
+                "usageMetadata": usage(1290), "modelVersion": "gemini-3.1-flash-image", "responseId": "sandbox",
             }),
         )
-    };
-    let png = |width, height| {
-        let mut png = Cursor::new(Vec::new());
-        // Writing to memory does not fail.
-        let _ = RgbImage::new(width, height).write_to(&mut png, ImageFormat::Png);
-        png.into_inner()
     };
     let blocked = json!({
         "promptFeedback": { "blockReason": "PROHIBITED_CONTENT", "safetyRatings": [] },
         "usageMetadata": { "promptTokenCount": 300, "totalTokenCount": 300 },
     });
-    let whole = png(256, 192);
+    let whole = blank(256, 192);
     vec![
         ("blocked", Canned::Answer(200, blocked)),
         ("blocked-image", stopped("IMAGE_SAFETY")),
@@ -182,7 +259,7 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
             Canned::Answer(200, json!({ "usageMetadata": { "promptTokenCount": 300, "totalTokenCount": 300 } })),
         ),
         ("broken-picture", picture(&whole[..whole.len() / 2])),
-        ("wrong-shape", picture(&png(192, 512))),
+        ("wrong-shape", picture(&blank(192, 512))),
         ("minute-quota", error(429, "RESOURCE_EXHAUSTED", quota("GenerateRequestsPerMinutePerProjectPerModel", "1s"))),
         ("day-quota", error(429, "RESOURCE_EXHAUSTED", quota("GenerateRequestsPerDayPerProjectPerModel", "2s"))),
         ("overloaded", error(503, "UNAVAILABLE", json!([]))),
@@ -192,6 +269,14 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
         ("invalid", error(400, "INVALID_ARGUMENT", json!([]))),
         ("unknown-model", error(404, "NOT_FOUND", json!([]))),
         ("garbage", Canned::Garbage(b"{\"candidates\": [{\"content\": \xc3")),
+        // What a gateway before the API may make of a picture.
+        (
+            "data-url",
+            Canned::Changed(vec![(
+                "/candidates/0/content/parts",
+                Some(json!([{ "text": format!("![room](data:image/png;base64,{})", STANDARD.encode(&whole)) }])),
+            )]),
+        ),
         // Both occur, from the API itself and from gateways before it.
         ("no-usage", Canned::Changed(vec![("/usageMetadata", None)])),
         (
@@ -202,4 +287,29 @@ pub fn faults() -> Vec<(&'static str, Canned)> {
             )]),
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_or_ratio_that_a_model_does_not_take_is_refused() {
+        let tokens = |id: &str, config: Value| {
+            let known = KNOWN.iter().find(|known| known.id == id).unwrap();
+            picture_tokens(known, &config).ok()
+        };
+        let (flash, lite, pro) = ("gemini-3.1-flash-image", "gemini-3.1-flash-lite-image", "gemini-3-pro-image");
+        assert_eq!(tokens(flash, json!({})), Some(1120));
+        assert_eq!(tokens(flash, json!({ "aspectRatio": "8:1", "imageSize": "512" })), Some(747));
+        assert_eq!(tokens(flash, json!({ "aspectRatio": "4:3", "imageSize": "4K" })), Some(2520));
+        assert_eq!(tokens(flash, json!({ "aspectRatio": "4:3", "imageSize": "4k" })), None);
+        assert_eq!(tokens(lite, json!({ "imageSize": "512" })), None);
+        assert_eq!(tokens(pro, json!({ "aspectRatio": "8:1" })), None);
+        assert_eq!(tokens(pro, json!({ "aspectRatio": "7:5" })), None);
+        let older = "gemini-2.5-flash-image";
+        assert_eq!(tokens(older, json!({ "aspectRatio": "5:4" })), Some(1290));
+        assert_eq!(tokens(older, json!({ "imageSize": "1K" })), None);
+        assert_eq!(tokens(older, json!({ "imageSize": "" })), None);
+    }
 }

@@ -24,6 +24,7 @@ pub mod gemini;
 mod hooks;
 pub mod instagram;
 pub mod mail;
+mod models;
 pub mod photo;
 mod plan;
 mod post;
@@ -47,6 +48,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 pub use consent::Consent;
 pub use front::{Fault, Recorded, Sent, SentKind};
 pub use hooks::{Attempt, Delivery, Loses, Order, Prepared, Written};
+pub use models::Models;
 pub use plan::Calls;
 pub use script::{Canned, Gate, Script};
 pub use wire::{Moment, Tap, Verdict, Wire, WireFault};
@@ -90,8 +92,12 @@ pub struct Sandbox {
     pub storage_key: Key,
     /// What Anthropic was asked, and what it should answer next.
     pub anthropic: Arc<Script>,
+    /// The models that Anthropic serves.
+    pub anthropic_models: Models,
     /// What Gemini was asked, and what it should answer next.
     pub gemini: Arc<Script>,
+    /// The models that Gemini serves.
+    pub gemini_models: Models,
     /// Customers, subscriptions and invoices.
     pub stripe: Arc<stripe::Stripe>,
     /// What Stripe should answer next. What it was asked it knows itself.
@@ -201,14 +207,15 @@ impl Sandbox {
         let anthropic = Arc::new(Script::default());
         let gemini_key = Key::generate("AIza-sandbox-");
         let gemini = Arc::new(Script::default());
+        let (anthropic_models, gemini_models) = (Models::new(&anthropic::MODELS), gemini::models());
         let (storage_key_id, storage_key) = (format!("{:032x}", rand::random::<u128>()), Key::generate(""));
         let store = Arc::new(secrets::SecretStore::default());
         let mut addresses = Vec::new();
         for router in [
             storage::router(files, storage_key_id.clone(), storage_key.clone()),
             secrets::router(Arc::clone(&store)),
-            anthropic.direct(anthropic::router(anthropic_key.clone())),
-            gemini.direct(gemini::router(gemini_key.clone())),
+            anthropic.direct(anthropic::router(anthropic_key.clone(), anthropic_models.clone())),
+            gemini.direct(gemini::router(gemini_key.clone(), gemini_models.clone())),
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             addresses.push(listener.local_addr()?);
@@ -233,7 +240,9 @@ impl Sandbox {
             storage_key_id,
             storage_key,
             anthropic,
+            anthropic_models,
             gemini,
+            gemini_models,
             stripe,
             stripe_script,
             fortnox,
