@@ -89,6 +89,8 @@ async fn a_persons_own_token_forges_nothing_through_the_data_api() {
             "subject_keys",
             "system_settings",
             "model_prices",
+            "model_roles",
+            "models",
             "user_sessions",
             "data_ownership",
             "render_requests",

@@ -37,7 +37,8 @@ fn fates() -> BTreeMap<(&'static str, &'static str), Fate> {
         (("anthropic", "api-error"), Again("provider_overloaded", 3)),
         (("anthropic", "timeout"), Again("provider_timeout", 3)),
         (("anthropic", "bad-key"), Fails("provider_key_refused", 1)),
-        (("anthropic", "unknown-model"), Fails("provider_model_unknown", 1)),
+        // Each of the models that may be asked is.
+        (("anthropic", "unknown-model"), Fails("provider_model_unknown", 2)),
         (("anthropic", "refusal"), Fails("model_refused", 1)),
         (("anthropic", "truncated"), Fails("answer_truncated", 2)),
         (("anthropic", "malformed"), Fails("answer_malformed", 2)),
@@ -60,8 +61,9 @@ fn fates() -> BTreeMap<(&'static str, &'static str), Fate> {
         (("gemini", "deadline"), Again("provider_timeout", 3)),
         (("gemini", "bad-key"), Fails("provider_key_refused", 1)),
         (("gemini", "invalid"), Fails("provider_request_invalid", 1)),
-        (("gemini", "unknown-model"), Fails("provider_model_unknown", 1)),
+        (("gemini", "unknown-model"), Fails("provider_model_unknown", 4)),
         (("gemini", "garbage"), Fails("answer_malformed", 2)),
+        (("gemini", "data-url"), Served("model")),
         (("gemini", "no-usage"), Served("model")),
         (("gemini", "no-details"), Served("model")),
     ]
@@ -195,10 +197,11 @@ async fn a_wrong_answer_in_the_middle_is_made_good_in_the_same_attempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_ends_the_retries_that_an_overload_began() {
-    for (second, status, code) in [
-        ("blocked", "failed", "prompt_blocked"),
-        ("day-quota", "queued", "provider_quota_spent"),
-        ("wrong-shape", "failed", "render_wrong_shape"),
+    for (second, status, code, calls) in [
+        ("blocked", "failed", "prompt_blocked", 2),
+        // The cheaper model is asked, too.
+        ("day-quota", "queued", "provider_quota_spent", 3),
+        ("wrong-shape", "failed", "render_wrong_shape", 2),
     ] {
         let app = TestApp::start().await;
         let token = app.token(&DORA);
@@ -208,7 +211,7 @@ async fn a_refusal_ends_the_retries_that_an_overload_began() {
         let shown = app.finished(&token, render["id"].as_str().unwrap()).await;
         let told = shown["error"]["code"].as_str().or(shown["waiting"]["reason"].as_str());
         assert_eq!((shown["status"].as_str(), told), (Some(status), Some(code)), "{second}: {shown}");
-        assert_eq!(app.stack.sandbox.gemini.asked().len(), 2, "{second}");
+        assert_eq!(app.stack.sandbox.gemini.asked().len(), calls, "{second}");
     }
 }
 
@@ -221,7 +224,7 @@ async fn a_retry_that_no_limit_has_room_for_waits_for_the_next_window() {
     app.db
         .run(&format!(
             "insert into agent_limits (org_id, agent, scope, period, max_cost_micro_usd)
-             values ('{NORD}', 'renderer', 'agent', 'day', 70000)"
+             values ('{NORD}', 'renderer', 'agent', 'day', 110000)"
         ))
         .await;
     app.stack.fault("gemini", "wrong-shape", Calls::Number(1)).unwrap();

@@ -30,6 +30,7 @@ mod launcher;
 mod limits;
 mod lint;
 mod migrations;
+mod models;
 mod modules;
 mod mutations;
 mod names;

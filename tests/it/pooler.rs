@@ -60,7 +60,7 @@ async fn fifty_callers_of_different_tenants_on_two_connections_never_meet() {
         db.run(&format!(
             "insert into jobs (id, org_id, job_type) values ('{job}', '{org}', 'render');
              insert into render_requests (id, org_id, project_id, job_id, input_file_path, model)
-             values ('{render}', '{org}', '{project}', '{job}', 'project-media/{org}/x', 'gemini-2.5-flash-image');
+             values ('{render}', '{org}', '{project}', '{job}', 'project-media/{org}/x', 'gemini-3.1-flash-image');
              insert into render_parameters (org_id, request_id, style) values ('{org}', '{render}', 'x')"
         ))
         .await;

@@ -33,7 +33,7 @@ async fn a_photo_becomes_a_stored_render_with_its_cost_and_its_trail() {
     }
     let count = async |query: &str| app.db.count(query).await;
     let cost = render["cost_micro_usd"].as_i64().unwrap();
-    assert!(cost > 2 * 38_700, "two pictures cost {cost}");
+    assert!(cost > 2 * 67_200, "two pictures cost {cost}");
     assert_eq!(count("select sum(cost_micro_usd)::bigint from provider_calls").await, cost);
     assert_eq!(count("select sum(cost_micro_usd)::bigint from billing_events").await, cost);
     assert_eq!(count("select sum(used_cost_micro_usd)::bigint from agent_usage where scope = 'agent'").await, cost);

@@ -138,7 +138,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
         ),
         with_texts(
             ask("/v1/render-requests", "/v1/render-requests".to_owned(), Some(render_body(LAKESIDE, upload)), two),
-            json!({ "parent_id": id, "model": "gemini-2.5-flash-image", "parameters": calm }),
+            json!({ "parent_id": id, "model": "gemini-3.1-flash-image", "parameters": calm }),
         ),
         ask(
             "/v1/render-requests/{id}/process",

@@ -258,6 +258,25 @@ fn every_queue_has_the_same_resources_and_alarms() {
 }
 
 #[test]
+fn no_model_is_deployed_and_alarms_watch_what_is_counted_of_models() {
+    let text = std::fs::read_to_string(home::root().join("template.yaml")).unwrap();
+    for set in ["_MODEL", "claude-", "gemini-"] {
+        assert!(!text.contains(set), "template.yaml sets a model: {set}");
+    }
+    let template = template();
+    let watched = json!({ "Name": "function", "Value": "sweep" });
+    let any = json!({ "Statistic": "Sum", "Period": 300, "Threshold": 1 });
+    check_alarm(&template, "models-ending", ["Spine", "ModelsEnding"], &watched, &any);
+    let unknown = &template["Resources"]["ModelsUnknownAlarm"]["Properties"];
+    assert_eq!(unknown["AlarmName"], named("models-unknown"));
+    assert_eq!(
+        unknown["Metrics"][0]["Expression"],
+        r#"SELECT SUM("ModelsUnknown") FROM SCHEMA("Spine", "function", "provider")"#
+    );
+    assert_eq!((&unknown["Threshold"], &unknown["TreatMissingData"]), (&json!(1), &json!("notBreaching")));
+}
+
+#[test]
 fn every_alarm_is_explained() {
     let operations = std::fs::read_to_string(home::root().join("docs/OPERATIONS.md")).unwrap();
     for (id, alarm) in of_type(&template(), "AWS::CloudWatch::Alarm") {

@@ -57,11 +57,11 @@ async fn render(app: &TestApp, provider: &str, answer: Canned) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_picture_without_modality_details_costs_what_its_totals_say() {
     let app = TestApp::start().await;
-    let usage = json!({ "promptTokenCount": 300, "candidatesTokenCount": 1290 });
+    let usage = json!({ "promptTokenCount": 300, "candidatesTokenCount": 1120, "totalTokenCount": 1420 });
     let shown = render(&app, "gemini", Canned::Changed(vec![("/usageMetadata", Some(usage))])).await;
     let charged = charged(&app, shown["id"].as_str().unwrap()).await;
-    // 300 tokens at 0.30 and 1,290 at 30 dollars a million: what came was a picture.
-    assert_eq!(charged["picture"], 38_790, "{charged}");
+    // 300 tokens at 0.50 and 1,120 at 60 dollars a million: what came was a picture.
+    assert_eq!(charged["picture"], 67_350, "{charged}");
     assert_eq!((&charged["results"], &charged["calls"]), (&charged["billed"], &charged["billed"]), "{charged}");
     // Every part was reported: which of them is a picture's is all that was not.
     assert_eq!(
@@ -185,9 +185,9 @@ async fn a_call_that_was_never_answered_counts_as_it_was_reserved_and_is_billed_
                 .await
         };
         let so_far = i64::try_from(number).unwrap() + 1;
-        // 2,500 tokens in, 200 out and a picture's 1,290.
+        // 2,500 tokens in, 1,000 out and a picture's 1,120.
         assert_eq!(
-            count("estimated and cost_micro_usd = 39950 and outcome like 'provider_%'").await,
+            count("estimated and cost_micro_usd = 71450 and outcome like 'provider_%'").await,
             so_far,
             "{fault}"
         );
@@ -272,7 +272,7 @@ async fn a_call_lost_with_its_worker_counts_as_it_was_reserved() {
     app.stack.wire("gemini").unwrap().tap(None);
     app.a_minute_passes().await;
     app.made_exactly_once(NORD, render["id"].as_str().unwrap()).await.unwrap();
-    let lost = "select count(*) from provider_calls where outcome = 'lost' and estimated and cost_micro_usd = 39950";
+    let lost = "select count(*) from provider_calls where outcome = 'lost' and estimated and cost_micro_usd = 71450";
     assert!(app.db.count(lost).await >= 1);
     assert_eq!(app.db.count("select count(*) from billing_events where estimated").await, 0);
     let used = "select used_cost_micro_usd from agent_usage where scope = 'agent' and period = 'month'";

@@ -647,7 +647,7 @@ pub fn small_photo() -> Vec<u8> {
 /// A request for a render of an upload.
 pub fn render_body(project: Uuid, upload: Uuid) -> Value {
     json!({
-        "project_id": project, "upload_id": upload, "model": "gemini-2.5-flash-image", "variants": 1,
+        "project_id": project, "upload_id": upload, "model": "gemini-3.1-flash-image", "variants": 1,
         "parameters": { "style": "japandi", "walls": "lime plaster for Greta" },
     })
 }

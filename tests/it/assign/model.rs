@@ -254,3 +254,34 @@ async fn a_worker_cut_off_at_any_moment_gives_a_lead_once_and_charges_for_it_onc
     assert_eq!(app.db.count("select count(*) from provider_calls where outcome is null").await, 0);
     assert!(app.stack.leads.dead_letters().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_gone_is_replaced_by_the_next_and_rules_serve_without_one() {
+    let app = with_a_model(&[]).await;
+    come(&app.db, 1, 2).await;
+    app.stack.fault("anthropic", "retired:claude-haiku-5-5", Calls::Every).unwrap();
+    let told = &assigned(&app, 1).await["result"];
+    assert_eq!(
+        (&told["served_by"], &told["instead_because"]),
+        (&json!("model"), &json!(null)),
+        "{told} {}",
+        app.logs()
+    );
+    let calls = "select jsonb_agg(jsonb_build_array(c.model, c.outcome, u.state) order by c.started_at)
+                   from provider_calls c join usage_reservations u on u.id = c.reservation_id";
+    let expected =
+        json!([["claude-haiku-5-5", "provider_model_unknown", "refunded"], ["claude-sonnet-5-5", "ok", "settled"]]);
+    assert_eq!(one(&app.db, calls).await, expected);
+    assert_eq!(
+        one(&app.db, "select to_jsonb(model) from lead_scoring where model is not null").await,
+        "claude-sonnet-5-5"
+    );
+    app.stack.fault("anthropic", "retired:claude-sonnet-5-5", Calls::Every).unwrap();
+    let told = &assigned(&app, 2).await["result"];
+    assert_eq!(
+        (&told["served_by"], &told["instead_because"]),
+        (&json!("rules"), &json!("provider_model_unknown")),
+        "{told}"
+    );
+    whole(&app.db).await;
+}

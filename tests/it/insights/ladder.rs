@@ -342,3 +342,30 @@ async fn a_job_that_is_cancelled_calls_no_model_any_more_and_holds_nothing() {
     assert_eq!(app.db.count("select count(*) from billing_events").await, 1);
     assert_eq!(app.stack.sandbox.anthropic.asked().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_gone_or_has_ended_is_replaced_by_the_cheaper_one() {
+    let app = TestApp::start().await;
+    a_quarter(&app).await;
+    app.stack.fault("anthropic", "retired:claude-sonnet-5-5", Calls::Every).unwrap();
+    ask(&app, &ADAM, "leads", "week").await.expect(202);
+    let shown = written(&app, &ADAM, "leads", "week").await;
+    assert_eq!(by(&shown), (Some("cheaper_model"), Some("provider_model_unknown")), "{}", app.logs());
+    assert_eq!(shown["model"], "claude-haiku-5-5");
+    settled(&app).await;
+    // Known to be gone, or known to have ended: it is not asked first.
+    for (because, change) in [
+        ("provider_model_unknown", "delete from ai_insights"),
+        (
+            "model_retired",
+            "delete from ai_insights; update models set missed_at = null, retires_at = now() where model = 'claude-sonnet-5-5'",
+        ),
+    ] {
+        app.db.run(change).await;
+        let before = app.stack.sandbox.anthropic.count();
+        ask(&app, &ADAM, "leads", "week").await.expect(202);
+        let shown = written(&app, &ADAM, "leads", "week").await;
+        assert_eq!(by(&shown), (Some("cheaper_model"), Some(because)), "{}", app.logs());
+        assert_eq!(app.stack.sandbox.anthropic.count(), before + 1);
+    }
+}

@@ -13,9 +13,11 @@ use integration_tests::{Locale, Server, Setup, TestApp, TestDatabase, database_l
 use serde_json::Value;
 
 /// Tables of which a scan is right, and why.
-const SMALL: [(&str, &str); 5] = [
+const SMALL: [(&str, &str); 7] = [
     ("social_capabilities", "what each interface of a platform can do: two dozen rows, which migrations write"),
     ("system_settings", "the installation's switches: a dozen rows"),
+    ("models", "a few models: a dozen rows"),
+    ("model_roles", "a few models for each agent: a dozen rows"),
     ("model_prices", "prices of a few models: some dozens of rows"),
     ("plan_prices", "an operator's price list: a few rows"),
     ("billing_reconciliations", "a row for each hour"),

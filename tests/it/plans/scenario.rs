@@ -72,6 +72,12 @@ async fn renders(app: &TestApp) {
     assert_eq!(app.finished(&token, &id(&unreported)).await["status"], "completed", "{}", app.logs());
     app.stack.fault("gemini", "none", Calls::Every).unwrap();
 
+    // One whose model is gone.
+    app.stack.fault("gemini", "unknown-model", Calls::Number(1)).unwrap();
+    let gone = ask(None).await;
+    assert_eq!(app.finished(&token, &id(&gone)).await["status"], "completed", "{}", app.logs());
+    app.db.run("update models set missed_at = null").await;
+
     // One that fails.
     app.stack.fault("gemini", "blocked", Calls::Every).unwrap();
     let refused = ask(None).await;

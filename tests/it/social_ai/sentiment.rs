@@ -227,3 +227,18 @@ async fn an_agent_that_is_paused_while_its_job_waits_does_nothing() {
     assert_eq!(outcomes, json!(["agent_may_not", "sentiment_off"]), "{}", app.logs());
     assert_eq!(app.stack.sandbox.anthropic.count(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_are_scored_by_the_next_model_where_the_first_is_gone() {
+    let (app, account) = nord(true, "off").await;
+    many(&app, account, 2).await;
+    app.stack.fault("anthropic", "retired:claude-haiku-5-5", Calls::Every).unwrap();
+    tick(&app).await;
+    assert_eq!(one(&app.db, BY).await, json!({ "claude-sonnet-5-5": 2 }), "{}", app.logs());
+    let calls = "select jsonb_agg(jsonb_build_array(model, outcome) order by started_at) from provider_calls";
+    assert_eq!(
+        one(&app.db, calls).await,
+        json!([["claude-haiku-5-5", "provider_model_unknown"], ["claude-sonnet-5-5", "ok"]])
+    );
+    settled(&app.db).await;
+}

@@ -109,7 +109,7 @@ impl Lane<'_> {
     async fn ask(&self, upload: Uuid, key: &str, random: &mut StdRng) -> Option<Mine> {
         let body = json!({
             "project_id": self.org.project, "upload_id": upload,
-            "model": if random.random_bool(0.15) { "gemini-3-pro-image" } else { "gemini-2.5-flash-image" },
+            "model": if random.random_bool(0.15) { "gemini-3-pro-image" } else { "gemini-3.1-flash-image" },
             "variants": *[1, 1, 1, 2, 3].choose(random).unwrap_or(&1),
             // A few styles: the cache serves the same render to the same person, when a quota is spent.
             "parameters": {
