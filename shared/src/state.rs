@@ -176,10 +176,4 @@ impl Parts {
     pub fn pace(&self, db: Database) -> Result<Pace, ConfigError> {
         Pace::from_env(&self.env, db)
     }
-
-    /// The name of a model: as `variable` says, else `default`.
-    #[must_use]
-    pub fn model(&self, variable: &str, default: &str) -> String {
-        self.env.or(variable, default).to_owned()
-    }
 }

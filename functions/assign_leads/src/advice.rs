@@ -5,12 +5,17 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use shared::{
     ai::{
-        AiError, Usage,
+        AiError, Charge, Usage,
         call::{self, Call},
     },
+    db::ServiceTx,
+    jobs::Claimed,
+    limits::{self, Amounts, Counted, Reserved},
     secrets::Secret,
     store::{
+        StoreError,
         leads::LookedAt,
+        models::Model,
         provider_calls::{self, NewCall},
     },
     worker::Stop,
@@ -19,7 +24,7 @@ use uuid::Uuid;
 
 use crate::{
     brief,
-    job::{Adjustment, Ask, Held, Paid},
+    job::{AGENT, Adjustment, Ask, Held, Hold, PURPOSE, Paid},
     state::State,
 };
 
@@ -39,7 +44,8 @@ pub(crate) const EXPECTED: Usage = Usage {
     image_output: 0,
 };
 
-/// Asks once. Without a usable answer, the code of why: the rules serve then, so nothing is gained by asking again.
+/// Asks once, the next model where the provider does not know the one before. Without a usable answer, the code of why: the rules serve
+/// then, so nothing is gained by asking again.
 ///
 /// # Errors
 /// [`Stop`] if the job is not this worker's any more, was cancelled, or the database does not answer.
@@ -50,18 +56,78 @@ pub(crate) async fn ask(
     ask: &Ask,
     deadline: Instant,
 ) -> Result<Result<Paid, &'static str>, Stop> {
+    let mut unknown = None;
+    for model in &ask.models.models {
+        let hold = match unknown {
+            None => ask.hold,
+            Some(_) => match hold_again(state, held, model).await? {
+                Ok(hold) => hold,
+                Err(code) => return Ok(Err(code)),
+            },
+        };
+        match ask_one(state, held, lead, &ask.template, model, hold, deadline).await? {
+            Err(code) if code == AiError::UnknownModel.code() => unknown = Some(code),
+            other => return Ok(other),
+        }
+    }
+    Ok(Err(unknown.unwrap_or("model_price_unknown")))
+}
+
+/// Exchanges what is held for one model for what another needs; or the code of why there is no room for it.
+async fn hold_again(state: &State, held: &Held, model: &Model) -> Result<Result<Hold, &'static str>, Stop> {
+    let job = &held.job;
+    state
+        .db
+        .service(job.org_id, async |tx| {
+            // A worker whose lease is over would give back what another one holds.
+            held.go_on(tx).await?;
+            limits::refund_job(tx, job.id).await?;
+            Ok::<_, Stop>(hold(tx, job, model).await?)
+        })
+        .await
+}
+
+/// Reserves what one model's advice is expected to use; or the code of why there is no room for it.
+///
+/// # Errors
+/// [`StoreError::Database`].
+pub(crate) async fn hold(
+    tx: &mut ServiceTx,
+    job: &Claimed,
+    model: &Model,
+) -> Result<Result<Hold, &'static str>, StoreError> {
+    let Ok(reserved) = Charge::reserved(&EXPECTED, &model.prices) else { return Ok(Err("model_price_unknown")) };
+    let amounts = Amounts { requests: 1, tokens: reserved.tokens, cost_micro_usd: reserved.cost_micro_usd };
+    // Nobody asked where the schedule did, and a lead belongs to no project.
+    let counted = Counted { agent: AGENT, user_id: job.created_by, project_id: None };
+    Ok(match limits::reserve(tx, job.id, counted, amounts).await? {
+        Reserved::Active(reservation_id) => Ok(Hold { reservation_id, reserved }),
+        Reserved::Reached(waiting) => Err(waiting.code()),
+        Reserved::Never { .. } => Err("limit_too_small"),
+    })
+}
+
+async fn ask_one(
+    state: &State,
+    held: &Held,
+    lead: &LookedAt,
+    template: &str,
+    model: &Model,
+    hold: Hold,
+    deadline: Instant,
+) -> Result<Result<Paid, &'static str>, Stop> {
     let (job, id) = (&held.job, Uuid::now_v7());
     let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN);
     let new = NewCall {
         id,
         org_id: job.org_id,
         job_id: job.id,
-        reservation_id: ask.reservation_id,
+        reservation_id: hold.reservation_id,
         attempt: job.attempt,
-        purpose: "lead_adjustment",
-        provider: "anthropic",
-        model: &state.claude_model,
-        reserved: ask.reserved,
+        purpose: PURPOSE,
+        provider: &model.provider,
+        model: &model.model,
+        reserved: hold.reserved,
     };
     let begun = state.db.service(job.org_id, async |tx| {
         held.go_on(tx).await?;
@@ -76,18 +142,9 @@ pub(crate) async fn ask(
         "additionalProperties": false,
     });
     let prompt = brief::prompt(lead);
-    let call = Call {
-        id,
-        org_id: job.org_id,
-        provider: "anthropic",
-        prices: &ask.prices,
-        reserved: ask.reserved,
-        secret: Secret::AnthropicApiKey,
-        left,
-    };
+    let call = Call { id, org_id: job.org_id, model, reserved: hold.reserved, secret: Secret::AnthropicApiKey, left };
     let made = call::make(&state.db, &state.secrets, &call, async |key| {
-        let answered =
-            state.claude.answer(key, &state.claude_model, &ask.template, &prompt, &schema, MAX_TOKENS).await?;
+        let answered = state.claude.answer(key, &model.model, template, &prompt, &schema, MAX_TOKENS).await?;
         let metered = answered.metered;
         // Without a reason nothing is moved.
         answered.try_map(|value| match serde_json::from_value::<Adjustment>(value) {
@@ -97,7 +154,13 @@ pub(crate) async fn ask(
     })
     .await?;
     Ok(match (made.answer, made.unpriced) {
-        (Ok(value), None) => Ok(Paid { call_id: id, value, charge: made.charge }),
+        (Ok(value), None) => Ok(Paid {
+            call_id: id,
+            reservation_id: hold.reservation_id,
+            model: model.model.clone(),
+            value,
+            charge: made.charge,
+        }),
         (Ok(_), Some(_)) => Err("model_price_unknown"),
         (Err(error), _) => Err(error.code()),
     })

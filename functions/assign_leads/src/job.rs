@@ -3,14 +3,16 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use shared::{
-    ai::Charge,
-    store::{leads::LookedAt, prices::ModelPrice},
+    ai::{Charge, models::Choice},
+    store::leads::LookedAt,
     worker,
 };
 use uuid::Uuid;
 
 /// The agent that moves scores, as `agent_limits.agent` names it.
 pub(crate) const AGENT: &str = "lead_assigner";
+/// What a model is chosen for, as `model_roles.purpose` names it.
+pub(crate) const PURPOSE: &str = "lead_adjustment";
 /// The kill switch.
 pub(crate) const SWITCH: &str = "leads.enabled";
 /// How long a lead waits that nobody can take, before it is looked at again.
@@ -40,10 +42,18 @@ pub(crate) enum Plan {
 
 /// How a model is called, and what pays for it.
 pub(crate) struct Ask {
-    pub(crate) reservation_id: Uuid,
     pub(crate) template: String,
+    /// The models that may be asked; there is one at least.
+    pub(crate) models: Choice,
+    /// For the first of them.
+    pub(crate) hold: Hold,
+}
+
+/// What is held for a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hold {
+    pub(crate) reservation_id: Uuid,
     pub(crate) reserved: Charge,
-    pub(crate) prices: Vec<ModelPrice>,
 }
 
 /// What a model is asked for.
@@ -57,6 +67,8 @@ pub(crate) struct Adjustment {
 /// An answer that was paid for.
 pub(crate) struct Paid {
     pub(crate) call_id: Uuid,
+    pub(crate) reservation_id: Uuid,
+    pub(crate) model: String,
     pub(crate) value: Adjustment,
     pub(crate) charge: Charge,
 }

@@ -17,7 +17,6 @@ use shared::{
 pub struct State {
     pub(crate) auth: Authenticator,
     pub(crate) claude: Claude,
-    pub(crate) claude_model: String,
     pub(crate) clock: Clock,
     pub(crate) db: Database,
     pub(crate) queue: Queue,
@@ -34,7 +33,6 @@ impl State {
         Ok(Self {
             auth: parts.auth()?,
             claude: parts.claude(Duration::from_secs(30))?,
-            claude_model: parts.model("ANTHROPIC_MODEL", "claude-haiku-5-5"),
             clock: parts.clock,
             db: parts.db()?,
             queue: parts.queue("LEAD_QUEUE_URL")?,

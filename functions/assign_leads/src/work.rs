@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
-    ai::Charge,
+    ai::{Charge, models::Models},
     db::{Database, ServiceTx},
     envelope::{Envelope, Resource},
     jobs::{Claimed, End},
-    limits::{self, Amounts, Counted, Reserved},
+    limits::Amounts,
     store::{
         leads::{self, Advice, Assigned, LookedAt},
-        outbox, prices, templates,
+        outbox, templates,
     },
     telemetry::{Unit, metric},
     worker::{Failure, Finish, Stop, Used, Work},
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     advice::{self, EXPECTED},
-    job::{AGENT, Ask, Held, Paid, Payload, Plan, SWITCH, WAIT},
+    job::{AGENT, Ask, Held, PURPOSE, Paid, Payload, Plan, SWITCH, WAIT},
     state::State,
 };
 
@@ -85,11 +85,11 @@ impl Work for Assignments<'_> {
                     adjustment: Some(paid.value.adjustment),
                     // As text is stored: Postgres takes no NUL.
                     reason: Some(paid.value.reason.chars().filter(|c| *c != '\0').take(1000).collect()),
-                    model: Some(self.0.claude_model.clone()),
+                    model: Some(paid.model.clone()),
                     call_id: Some(paid.call_id),
                     ..advice
                 },
-                paid: Some((Used { reservation_id: ask.reservation_id, requests: 1 }, paid)),
+                paid: Some((Used { reservation_id: paid.reservation_id, requests: 1 }, paid)),
             },
             Err(code) => {
                 tracing::warn!(job.id = %held.job.id, code, "no advice on a lead; the rules serve");
@@ -151,20 +151,14 @@ impl Work for Assignments<'_> {
 
 /// Reserves what a model's advice is expected to use. Where there is no price or no room for it, the rules serve.
 async fn plan(tx: &mut ServiceTx, state: &State, job: &Claimed, lead: LookedAt) -> Result<Plan, Stop> {
-    let prices = prices::list(tx, "anthropic", &state.claude_model, (state.clock)()).await?;
-    let Ok(reserved) = Charge::reserved(&EXPECTED, &prices) else {
-        return Ok(Plan::Rules(Some("model_price_unknown")));
-    };
-    let amounts = Amounts { requests: 1, tokens: reserved.tokens, cost_micro_usd: reserved.cost_micro_usd };
-    // Nobody asked where the schedule did, and a lead belongs to no project.
-    let counted = Counted { agent: AGENT, user_id: job.created_by, project_id: None };
-    let reservation_id = match limits::reserve(tx, job.id, counted, amounts).await? {
-        Reserved::Active(id) => id,
-        Reserved::Reached(waiting) => return Ok(Plan::Rules(Some(waiting.code()))),
-        Reserved::Never { .. } => return Ok(Plan::Rules(Some("limit_too_small"))),
+    let models = Models::read(tx, AGENT, (state.clock)()).await?.choose(PURPOSE, None, |_| EXPECTED);
+    let Some(model) = models.first() else { return Ok(Plan::Rules(Some("model_price_unknown"))) };
+    let hold = match advice::hold(tx, job, model).await? {
+        Ok(hold) => hold,
+        Err(code) => return Ok(Plan::Rules(Some(code))),
     };
     let (template, _) = templates::get(tx, job.org_id, "lead_adjustment", "en").await?;
-    Ok(Plan::Model(Box::new(lead), Ask { reservation_id, template, reserved, prices }))
+    Ok(Plan::Model(Box::new(lead), Ask { template, models, hold }))
 }
 
 /// What the agent did, if it assigned the lead. The audit entry of the same is written as the lead is given. What a model said of

@@ -9,19 +9,19 @@ use shared::{
     },
     limits::{Counted, Waiting},
     secrets::Secret,
-    store::prices::ModelPrice,
+    store::models::Model,
     worker::Stop,
 };
 use uuid::Uuid;
 
 use crate::{
-    job::{AGENT, Held, Plan, Written},
+    job::{AGENT, Held, PURPOSE, Plan, Written},
     state::State,
     text::{self, Complaint, Draft},
 };
 
 /// The most tokens an answer may take.
-const MAX_TOKENS: u32 = 2048;
+pub(crate) const MAX_TOKENS: u32 = 2048;
 /// How often a model is asked for the same text: once more with the complaint about the first.
 const TRIES: u32 = 2;
 /// What is kept of the function's time for storing the text or giving the job back.
@@ -48,6 +48,13 @@ pub(crate) struct Failure {
     pub(crate) code: &'static str,
     pub(crate) detail: String,
     pub(crate) help: Help,
+}
+
+impl Failure {
+    /// Whether the provider knows no such model, so that another one may do.
+    pub(crate) fn is_unknown_model(&self) -> bool {
+        self.code == AiError::UnknownModel.code()
+    }
 }
 
 impl From<AiError> for Failure {
@@ -107,7 +114,6 @@ struct Begun {
     call_id: Uuid,
     reservation_id: Uuid,
     reserved: Charge,
-    prices: Vec<ModelPrice>,
 }
 
 /// Asks `model` for a text; once more, with what was wrong, if the first cannot be shown or read.
@@ -115,7 +121,7 @@ pub(crate) async fn text(
     state: &State,
     held: &Held,
     plan: &Plan,
-    model: &str,
+    model: &Model,
     deadline: Instant,
 ) -> Result<Result<Written, Failure>, Stop> {
     let schema = text::schema();
@@ -131,28 +137,28 @@ pub(crate) async fn text(
         let call = Call {
             id: begun.call_id,
             org_id: held.job.org_id,
-            provider: "anthropic",
-            prices: &begun.prices,
+            model,
             reserved: begun.reserved,
             secret: Secret::AnthropicApiKey,
             left: left(deadline),
         };
-        let made = call::make(&state.db, &state.secrets, &call, async |key| {
-            let answered = state.claude.answer(key, model, &plan.system, &prompt, &schema, MAX_TOKENS).await?;
+        // On the heap: within the function's own future it is deeper than the compiler looks.
+        let made = Box::pin(call::make(&state.db, &state.secrets, &call, async |key| {
+            let answered = state.claude.answer(key, &model.model, &plan.system, &prompt, &schema, MAX_TOKENS).await?;
             let metered = answered.metered;
             answered.try_map(|value| {
                 let draft: Draft = serde_json::from_value(value).map_err(|_| AiError::Malformed { metered })?;
                 text::check(draft, &plan.figures).map_err(|complaint| Unusable::Untrue(complaint, metered))
             })
-        })
+        }))
         .await?;
         if made.unpriced.is_some() {
-            return Ok(Err(no_price(model)));
+            return Ok(Err(no_price()));
         }
         let complaint = match made.answer {
             Ok(text) => {
                 let (reservation_id, charge) = (begun.reservation_id, made.charge);
-                return Ok(Ok(Written { text, model: model.to_owned(), charge, reservation_id }));
+                return Ok(Ok(Written { text, model: model.model.clone(), charge, reservation_id }));
             }
             Err(Unusable::Untrue(complaint, _)) if tries < TRIES => {
                 tracing::warn!(job.id = %held.job.id, code = complaint.code(), "a text is asked for again");
@@ -176,10 +182,11 @@ fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN)
 }
 
-fn no_price(model: &str) -> Failure {
+/// Nothing that could be called has a price.
+pub(crate) fn no_price() -> Failure {
     Failure {
         code: "model_price_unknown",
-        detail: format!("There is no price for {model} in model_prices, so it was not called."),
+        detail: "There is no price for the model in model_prices, so it was not called.".to_owned(),
         help: Help::Model,
     }
 }
@@ -189,11 +196,11 @@ async fn begin(
     state: &State,
     held: &Held,
     plan: &Plan,
-    model: &str,
+    model: &Model,
     prompt: &str,
     deadline: Instant,
 ) -> Result<Result<Begun, Failure>, Stop> {
-    let (job, now) = (&held.job, (state.clock)());
+    let job = &held.job;
     if left(deadline) < SHORTEST {
         let detail = "The worker's time was over; another goes on.".to_owned();
         return Ok(Err(Failure { code: "time_out", detail, help: Help::Wait(None) }));
@@ -201,17 +208,15 @@ async fn begin(
     let wanted = Wanted {
         // Nightly work is nobody's, and an insight is of no project.
         counted: Counted { agent: AGENT, user_id: job.created_by, project_id: None },
-        purpose: "insight_summary",
+        purpose: PURPOSE,
         model,
         characters: plan.system.chars().count() + prompt.chars().count(),
         max_tokens: MAX_TOKENS,
         used: None,
     };
-    Ok(match call::begin(&state.db, held, wanted, now).await? {
-        call::Begun::Reserved { call_id, reservation_id, reserved, prices } => {
-            Ok(Begun { call_id, reservation_id, reserved, prices })
-        }
-        call::Begun::NoPrice => Err(no_price(model)),
+    Ok(match call::begin(&state.db, held, wanted).await? {
+        call::Begun::Reserved { call_id, reservation_id, reserved } => Ok(Begun { call_id, reservation_id, reserved }),
+        call::Begun::NoPrice => Err(no_price()),
         call::Begun::Reached(waiting) => {
             let (code, detail) = (waiting.code(), waiting.detail());
             Err(Failure { code, detail, help: Help::Window(waiting) })

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use shared::{
-    ai::Charge,
+    ai::{Charge, models::Choice},
     store::insights::{Insight, Text},
     worker,
 };
@@ -13,6 +13,8 @@ use crate::figures::Figures;
 
 /// The agent that writes, as `agent_limits.agent` names it.
 pub(crate) const AGENT: &str = "analyst";
+/// What a model is chosen for, as `model_roles.purpose` names it.
+pub(crate) const PURPOSE: &str = "insight_summary";
 /// The kill switch.
 pub(crate) const SWITCH: &str = "insights.enabled";
 
@@ -40,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) prompt: String,
     /// SHA-256 of both.
     pub(crate) digest: [u8; 32],
+    /// The models that may write. There may be none with a price.
+    pub(crate) models: Choice,
 }
 
 /// A text whose every number is one of the figures.

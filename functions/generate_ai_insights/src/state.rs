@@ -17,10 +17,6 @@ use shared::{
 pub struct State {
     pub(crate) auth: Authenticator,
     pub(crate) claude: Claude,
-    /// The model that writes.
-    pub(crate) model: String,
-    /// The one that writes where the first cannot be had or afforded.
-    pub(crate) cheaper_model: String,
     pub(crate) clock: Clock,
     pub(crate) db: Database,
     pub(crate) queue: Queue,
@@ -37,8 +33,6 @@ impl State {
         Ok(Self {
             auth: parts.auth()?,
             claude: parts.claude(Duration::from_secs(60))?,
-            model: parts.model("INSIGHTS_MODEL", "claude-sonnet-5-5"),
-            cheaper_model: parts.model("INSIGHTS_CHEAPER_MODEL", "claude-haiku-5-5"),
             clock: parts.clock,
             db: parts.db()?,
             queue: parts.queue("INSIGHTS_QUEUE_URL")?,

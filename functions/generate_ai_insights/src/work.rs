@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use shared::{
-    ai::Charge,
+    ai::{Charge, call::expected, models::Models},
     audit::{self, AuditError, AuditKeys},
     db::{Database, ServiceTx},
     envelope::{Envelope, Resource},
@@ -18,6 +18,7 @@ use shared::{
     store::{
         StoreError,
         insights::{self, Kept, Provenance, Text},
+        models::Model,
         outbox, templates,
     },
     telemetry::{Unit, metric},
@@ -28,7 +29,7 @@ use uuid::Uuid;
 use crate::{
     call::{self, Failure, Help},
     figures::Figures,
-    job::{AGENT, Held, Payload, Plan, SWITCH, Written},
+    job::{AGENT, Held, PURPOSE, Payload, Plan, SWITCH, Written},
     state::State,
 };
 
@@ -111,7 +112,9 @@ impl Work for Insights<'_> {
         let prompt = figures.prompt();
         let digest = Sha256::digest(format!("{system}\n{prompt}")).into();
         let asked_at = held.payload.asked_at.unwrap_or(insight.updated_at);
-        Ok(Plan { asked_at, insight, figures, system, template_version, prompt, digest })
+        let expected = expected(system.chars().count() + prompt.chars().count(), call::MAX_TOKENS);
+        let models = Models::read(tx, AGENT, self.now()).await?.choose(PURPOSE, None, |_| expected);
+        Ok(Plan { asked_at, insight, figures, system, template_version, prompt, digest, models })
     }
 
     async fn work(&self, held: &Held, plan: &Plan, deadline: Instant) -> Result<Done, Stop> {
@@ -207,9 +210,15 @@ async fn serve(state: &State, held: &Held, plan: &Plan, deadline: Instant) -> Re
     if held.exhausted {
         return Ok(Served::Template { instead: "attempts_exhausted" });
     }
-    let failure = match call::text(state, held, plan, &state.model, deadline).await? {
-        Ok(written) => return Ok(Served::Written { by: "model", written, instead: None }),
-        Err(failure) => failure,
+    let mut tried = plan.models.models.iter();
+    let failure = match tried.next() {
+        None => call::no_price(),
+        Some(first) => match call::text(state, held, plan, first, deadline).await? {
+            Ok(written) => {
+                return Ok(Served::Written { by: rung(first), written, instead: plan.models.instead });
+            }
+            Err(failure) => failure,
+        },
     };
     tracing::warn!(job.id = %held.job.id, code = failure.code, "the model wrote no text; something else has to serve");
     if let Some(stop) = later(held, plan, &failure, (state.clock)()) {
@@ -219,17 +228,27 @@ async fn serve(state: &State, held: &Held, plan: &Plan, deadline: Instant) -> Re
         return Ok(Served::Kept { by: "stale_cache", kept, instead: Some(failure.code) });
     }
     // Another model may have a budget that the first has not; one that was heard and found wanting is not replaced by a lesser one.
-    if failure.help != Help::Template && state.cheaper_model != state.model {
-        match call::text(state, held, plan, &state.cheaper_model, deadline).await? {
-            Ok(written) => {
-                return Ok(Served::Written { by: "cheaper_model", written, instead: Some(failure.code) });
-            }
-            Err(also) => {
-                tracing::warn!(job.id = %held.job.id, code = also.code, "the cheaper model wrote no text either");
+    if failure.help != Help::Template {
+        for next in tried {
+            match call::text(state, held, plan, next, deadline).await? {
+                Ok(written) => {
+                    return Ok(Served::Written { by: rung(next), written, instead: Some(failure.code) });
+                }
+                Err(also) => {
+                    tracing::warn!(job.id = %held.job.id, code = also.code, "the next model wrote no text either");
+                    if !also.is_unknown_model() {
+                        break;
+                    }
+                }
             }
         }
     }
     Ok(Served::Template { instead: failure.code })
+}
+
+/// Which rung a model is.
+fn rung(model: &Model) -> &'static str {
+    if model.role == "cheaper" { "cheaper_model" } else { "model" }
 }
 
 /// The first rung below the model: the queue, if the provider is only slow or busy and there are attempts left, or if the tenant's own

@@ -8,10 +8,10 @@ use shared::{
         Answered, Charge, Metered,
         call::{self, Call, Failed},
     },
-    limits::{self, Reserved},
+    limits::{self, Amounts, Reserved},
     secrets::{Secret, SecretValue},
     store::{
-        prices::ModelPrice,
+        models::Model,
         provider_calls::{self, NewCall},
     },
     worker::{self, Stop},
@@ -43,12 +43,10 @@ impl Failed for Failure {
     }
 }
 
-/// What is called, at whose price and until when.
+/// What is called, and what pays for it.
 pub(crate) struct Ask<'a> {
     pub(crate) purpose: &'static str,
-    pub(crate) provider: &'static str,
-    pub(crate) model: &'a str,
-    pub(crate) prices: &'a [ModelPrice],
+    pub(crate) model: &'a Model,
     /// What was reserved for it.
     pub(crate) reserved: Charge,
     pub(crate) secret: Secret,
@@ -80,23 +78,27 @@ pub(crate) async fn paid<T>(
         tries += 1;
         tracing::warn!(job.id = %hand.held.job.id, code = failure.code, tries, "a call is made again");
         if failure.metered.is_some() {
-            reserve_again(hand).await?;
+            reserve_again(hand, hand.plan.amounts.get()).await?;
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Counts what was spent and reserves once more, since an answer that cannot be used is paid for: retries exceed no cap.
-async fn reserve_again(hand: InHand<'_>) -> Result<(), Halt> {
+/// Counts what was spent and reserves `amounts` anew, since an answer that cannot be used is paid for, and another model costs
+/// something else: no call exceeds a cap.
+pub(crate) async fn reserve_again(hand: InHand<'_>, amounts: Amounts) -> Result<(), Halt> {
     let InHand { state, held, plan, .. } = hand;
     let reserved = state.db.service(held.job.org_id, async |tx| {
         // A worker whose lease is over would give back what another one holds.
         held.go_on(tx).await?;
         limits::refund_job(tx, held.job.id).await?;
-        Ok::<_, Stop>(limits::reserve(tx, held.job.id, counted(&held.job, &plan.render), plan.amounts).await?)
+        Ok::<_, Stop>(limits::reserve(tx, held.job.id, counted(&held.job, &plan.render), amounts).await?)
     });
     match reserved.await? {
-        Reserved::Active(reservation) => plan.reservation.set(reservation),
+        Reserved::Active(reservation) => {
+            plan.reservation.set(reservation);
+            plan.amounts.set(amounts);
+        }
         Reserved::Reached(waiting) => {
             // It costs an attempt, since a call was paid for: without an end to that, a model that answers nonsense would be asked again in
             // every window.
@@ -133,8 +135,8 @@ async fn once<T>(
         reservation_id: plan.reservation.get(),
         attempt: held.job.attempt,
         purpose: ask.purpose,
-        provider: ask.provider,
-        model: ask.model,
+        provider: &ask.model.provider,
+        model: &ask.model.model,
         reserved: ask.reserved,
     };
     let begun = state.db.service(held.job.org_id, async |tx| {
@@ -146,8 +148,7 @@ async fn once<T>(
     let call = Call {
         id,
         org_id: held.job.org_id,
-        provider: ask.provider,
-        prices: ask.prices,
+        model: ask.model,
         reserved: ask.reserved,
         secret: ask.secret,
         left: left(deadline),

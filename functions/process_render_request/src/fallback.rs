@@ -1,21 +1,20 @@
 //! What serves a render while a provider's quota is spent: the result of the same input, made earlier for the same person; else
-//! the default template through the cheapest model; else nothing, and the job waits.
+//! the cheaper model, with the default template where there is no brief; else nothing, and the job waits.
 
 use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::{
     objects::{ObjectError, ObjectPath},
-    store::{StoreError, cache, prices, templates},
+    store::{cache, models::Model, templates},
     worker::Stop,
 };
 
 use crate::{
-    job::{Brief, Finished, InHand, Made, Paid, Plan, wishes},
-    outcome::{Failure, Halt, Retry, expected_usage},
+    job::{Brief, Finished, InHand, Made, Plan, wishes},
+    outcome::{Failure, Halt, Retry},
     photo::{self, Photo},
-    pictures::{keep, make_pictures},
-    request::MODELS,
+    pictures::{Attempt, hold_for, keep, make_pictures},
 };
 
 /// How long a render may wait for a provider's quota before it is given up.
@@ -24,12 +23,12 @@ const LONGEST_WAIT: TimeDelta = TimeDelta::days(7);
 const MAX_RESULT: u64 = 32 * 1024 * 1024;
 
 /// What makes two renders the same: photo, wishes, model, number of pictures and template.
-pub(crate) fn key(plan: &Plan, photo: &Photo) -> [u8; 32] {
+pub(crate) fn key(plan: &Plan, photo: &Photo, model: &str) -> [u8; 32] {
     let input = json!([
         "render",
         hex::encode(photo.sha256),
         wishes(&plan.render),
-        plan.render.model,
+        model,
         plan.render.variants,
         plan.template_version,
     ]);
@@ -41,52 +40,41 @@ pub(crate) fn kept(made: &[Made]) -> Value {
     json!({ "paths": made.iter().map(|made| made.path.to_string()).collect::<Vec<_>>() })
 }
 
-/// Serves the render by the best rung there is. `brief` is one that was paid for, and `spent` says which quota is.
+/// Serves the render by the best rung there is, after this attempt to make it as asked; `spent` says which quota is.
 ///
 /// # Errors
 /// That the job waits for the quota, if there is no rung.
-pub(crate) async fn serve(
-    hand: InHand<'_>,
-    photo: &Photo,
-    brief: Option<Paid<Brief>>,
-    spent: Failure,
-) -> Result<Finished, Halt> {
+pub(crate) async fn serve(hand: InHand<'_>, photo: &Photo, attempt: Attempt, spent: Failure) -> Result<Finished, Halt> {
     let InHand { state, held, plan, .. } = hand;
     tracing::warn!(job.id = %held.job.id, code = spent.code, "a quota is spent; something else has to serve");
-    if let Some((made, fresh)) = from_cache(hand, photo).await? {
+    let (asked, brief) = (plan.picture(attempt.at)?, attempt.brief);
+    if let Some((made, fresh)) = from_cache(hand, photo, asked).await? {
         return Ok(Finished {
             brief,
             made,
-            model: plan.render.model.clone(),
+            model: asked.model.clone(),
             template: None,
             served_by: if fresh { "cache" } else { "stale_cache" },
             instead: Some(spent.code),
         });
     }
-    // With a brief in hand it was the picture's model that is spent; asking for the same again would be no other rung.
-    let (cheapest, written) = (MODELS[0], brief.is_some());
-    if written && plan.render.model == cheapest {
-        return Err(wait_for_quota(hand, spent).into());
+    let written = brief.is_some();
+    let Some(cheaper) = cheaper(plan, asked, written) else { return Err(wait_for_quota(hand, spent).into()) };
+    if cheaper.model != asked.model {
+        hold_for(hand, asked, cheaper).await?;
     }
-    let now = (state.clock)();
-    let read = state.db.service(held.job.org_id, async |tx| {
-        let prices = prices::list(tx, "gemini", cheapest, now).await?;
-        Ok::<_, StoreError>((prices, templates::get(tx, held.job.org_id, "render_picture", "en").await?))
-    });
-    let (cheapest_prices, (template, version)) = read.await?;
-    // What has no price is not called, here either.
-    let expected = expected_usage(cheapest, plan.render.variants).pictures;
-    if shared::ai::cost_micro_usd(&expected, &cheapest_prices).is_err() {
-        return Err(wait_for_quota(hand, spent).into());
-    }
+    let read =
+        state.db.service(held.job.org_id, async |tx| templates::get(tx, held.job.org_id, "render_picture", "en").await);
+    let (template, version) = read.await?;
 
     let ours = Brief {
         prompt: format!("{template}\n{}", wishes(&plan.render)),
         negative: "people, text, distorted geometry".to_owned(),
         decision: String::new(),
+        model: String::new(),
     };
     let text = brief.as_ref().map_or(&ours, |brief| &brief.value);
-    match make_pictures(hand, photo, text, cheapest, &cheapest_prices).await {
+    match make_pictures(hand, photo, text, cheaper).await {
         Ok(made) => Ok(Finished {
             served_by: if written { "cheaper_model" } else { "default_template" },
             template: Some(if written {
@@ -96,12 +84,20 @@ pub(crate) async fn serve(
             }),
             brief,
             made,
-            model: cheapest.to_owned(),
+            model: cheaper.model.clone(),
             instead: Some(spent.code),
         }),
-        Err(Halt::Failed(failure)) if failure.retry == Retry::Quota => Err(wait_for_quota(hand, spent).into()),
+        Err(Halt::Failed(failure)) if failure.retry == Retry::Quota || failure.is_unknown_model() => {
+            Err(wait_for_quota(hand, spent).into())
+        }
         Err(halt) => Err(halt),
     }
+}
+
+/// The cheaper model. With a brief in hand it was the picture's model that is spent, so it is another one; without, it was the brief's, and
+/// what was asked for will do if there is none that is cheaper.
+fn cheaper<'a>(plan: &'a Plan, asked: &'a Model, written: bool) -> Option<&'a Model> {
+    plan.pictures.cheaper(asked).or_else(|| (!written).then_some(asked))
 }
 
 /// The job waits until the quota is renewed; or fails, if it has waited for too long. Nothing is held meanwhile: it may be a day.
@@ -127,11 +123,11 @@ fn quota_renewed_at(code: &str, now: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 /// The pictures of the same render, copied under this request. `None` if there are none, or one of them is gone.
-async fn from_cache(hand: InHand<'_>, photo: &Photo) -> Result<Option<(Vec<Made>, bool)>, Halt> {
+async fn from_cache(hand: InHand<'_>, photo: &Photo, model: &Model) -> Result<Option<(Vec<Made>, bool)>, Halt> {
     let InHand { state, held, plan, .. } = hand;
     let org_id = held.job.org_id;
     let actor = held.job.created_by.unwrap_or_default();
-    let (key, now) = (key(plan, photo), (state.clock)());
+    let (key, now) = (key(plan, photo, &model.model), (state.clock)());
     let found = state.db.service(org_id, async |tx| cache::find(tx, org_id, actor, &key, now).await).await?;
     let Some(found) = found else { return Ok(None) };
 

@@ -1,22 +1,22 @@
 //! Triggers to capabilities: authenticate, parse, one transaction, reply.
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
 use shared::{
-    ai::Usage,
+    ai::models::Models,
     audit::{self, AuditKeys},
     auth::Caller,
     db::CallerTx,
     http::{self, ApiError, HttpRequest, HttpResponse, Reply},
     jobs,
     lambda::{Answer, Error, Trigger},
-    limits::{self, Amounts, Counted, Reserved},
+    limits::{self, Counted, Reserved},
     objects::{ObjectError, ObjectPath},
     store::{
         access::{self, Member},
-        idempotency, prices,
+        idempotency,
         renders::{self, NewRender, Render},
         settings,
     },
@@ -25,8 +25,8 @@ use shared::{
 use uuid::Uuid;
 
 use crate::{
-    job::{AGENT, MAX_ATTEMPTS, SWITCH},
-    outcome::{expected_usage, storage_unavailable},
+    job::{AGENT, BRIEF, MAX_ATTEMPTS, PICTURE, SWITCH, expected},
+    outcome::{expected_brief, expected_pictures, storage_unavailable},
     photo::MAX_BYTES,
     request::{NewRenderBody, NewRenderRequest, NewUpload, NewUploadBody, id},
     state::State,
@@ -103,7 +103,7 @@ async fn admit(state: &State, request: &HttpRequest) -> Result<Reply<AdmittedVie
     let wanted = NewRenderRequest::parse(http::json::<NewRenderBody>(request)?)?;
     let keyed = http::idempotency(request, "POST /v1/render-requests")?;
     let audit_keys = AuditKeys::fetch(&state.secrets).await?;
-    let (member, input) = find_input(state, &caller, &wanted).await?;
+    let (member, input, models) = find_input(state, &caller, &wanted).await?;
 
     let new = NewRender {
         id: Uuid::now_v7(),
@@ -111,7 +111,7 @@ async fn admit(state: &State, request: &HttpRequest) -> Result<Reply<AdmittedVie
         project_id: wanted.project_id,
         parent_id: wanted.parent_id,
         input_file_path: &input,
-        model: wanted.model,
+        model: wanted_model(&models, &wanted)?,
         variants: wanted.variants,
         parameters: &wanted.parameters,
     };
@@ -122,7 +122,7 @@ async fn admit(state: &State, request: &HttpRequest) -> Result<Reply<AdmittedVie
             return Ok(renders::get(tx, earlier).await?);
         }
         renders::insert(tx, member, &new, MAX_ATTEMPTS).await?;
-        let waiting = reserve(tx, state, member, &new, now).await?;
+        let waiting = reserve(tx, &models, member, &new).await?;
         audit_request(tx, &audit_keys, member, request, &new, waiting.as_ref()).await?;
         Ok::<_, ApiError>(renders::get(tx, new.id).await?)
     });
@@ -169,13 +169,14 @@ async fn process_again(state: &State, request: &HttpRequest, id: Uuid) -> Result
             variants: render.variants,
             parameters: &parameters,
         };
+        let models = Models::read(tx, AGENT, now).await?;
         if matches!(was.as_str(), "failed" | "cancelled") {
-            let waiting = reserve(tx, state, member, &again, now).await?;
+            let waiting = reserve(tx, &models, member, &again).await?;
             audit_request(tx, &audit_keys, member, request, &again, waiting.as_ref()).await?;
         } else if was == "queued" && waits_for_us(&render) {
             // A caller reserves in their own name alone: for another's render the worker asks.
             let own = render.user_id.or(render.agent_id) == Some(member.actor_id);
-            let waiting = if own { reserve(tx, state, member, &again, now).await? } else { None };
+            let waiting = if own { reserve(tx, &models, member, &again).await? } else { None };
             if waiting.is_none() {
                 jobs::postpone(tx, render.job_id, now, None).await?;
             }
@@ -205,8 +206,14 @@ async fn show(state: &State, request: &HttpRequest, id: Uuid) -> Result<Reply<Re
     Ok(Reply::ok(view).retry_at(until, now))
 }
 
-/// Where the picture is that the render starts from. A photo must have arrived: asked of storage, so before the transaction.
-async fn find_input(state: &State, caller: &Caller, wanted: &NewRenderRequest) -> Result<(Member, String), ApiError> {
+/// Where the picture is that the render starts from, and the models that there are. A photo must have arrived: asked of storage, so before
+/// the transaction.
+async fn find_input(
+    state: &State,
+    caller: &Caller,
+    wanted: &NewRenderRequest,
+) -> Result<(Member, String, Models), ApiError> {
+    let now = (state.clock)();
     let found = state.db.caller(caller, async |tx| {
         let member = access::enter(tx, "renders:create").await?;
         check_enabled(tx).await?;
@@ -214,11 +221,11 @@ async fn find_input(state: &State, caller: &Caller, wanted: &NewRenderRequest) -
             Some(parent) => Some(renders::get_result_path(tx, member.org_id, parent).await?),
             None => None,
         };
-        Ok::<_, ApiError>((member, parent))
+        Ok::<_, ApiError>((member, parent, Models::read(tx, AGENT, now).await?))
     });
-    let (member, parent) = found.await?;
+    let (member, parent, models) = found.await?;
 
-    let Some(upload_id) = wanted.upload_id else { return Ok((member, parent.unwrap_or_default())) };
+    let Some(upload_id) = wanted.upload_id else { return Ok((member, parent.unwrap_or_default(), models)) };
     let path = ObjectPath::upload(member.org_id, member.actor_id, upload_id);
     let size = state.objects.for_org(member.org_id).head(&path).await.map_err(|error| match error {
         ObjectError::NotFound => ApiError::unprocessable(
@@ -233,7 +240,23 @@ async fn find_input(state: &State, caller: &Caller, wanted: &NewRenderRequest) -
             format!("The photo may hold at most {MAX_BYTES} bytes."),
         ));
     }
-    Ok((member, path.to_string()))
+    Ok((member, path.to_string(), models))
+}
+
+/// The model that is named, or else the one that is taken.
+fn wanted_model<'a>(models: &'a Models, wanted: &NewRenderRequest) -> Result<&'a str, ApiError> {
+    let known = models.names(PICTURE);
+    let Some(named) = wanted.model.as_deref() else {
+        return known.first().copied().ok_or_else(|| no_model("There is no image model in model_roles."));
+    };
+    match known.iter().position(|known| *known == named) {
+        Some(at) => Ok(known[at]),
+        None => Err(ApiError::unprocessable("model_unknown", format!("model must be one of: {}.", known.join(", ")))),
+    }
+}
+
+fn no_model(detail: impl Into<Cow<'static, str>>) -> ApiError {
+    ApiError::unavailable("model_price_unknown", detail, 3600)
 }
 
 /// The kill switch.
@@ -247,27 +270,18 @@ async fn check_enabled(tx: &mut CallerTx) -> Result<(), ApiError> {
 /// Reserves what the render is expected to use, or makes its job wait for the window that has room.
 async fn reserve(
     tx: &mut CallerTx,
-    state: &State,
+    models: &Models,
     member: Member,
     new: &NewRender<'_>,
-    now: DateTime<Utc>,
 ) -> Result<Option<limits::Waiting>, ApiError> {
-    let expected = expected_usage(new.model, new.variants);
-    let mut amounts = Amounts { requests: i64::from(new.variants), ..Amounts::default() };
-    for (provider, model, usage) in
-        [("anthropic", state.claude_model.as_str(), &expected.brief), ("gemini", new.model, &expected.pictures)]
-    {
-        let prices = prices::list(tx, provider, model, now).await?;
-        amounts.tokens += usage.total_tokens();
-        amounts.cost_micro_usd += price(usage, &prices).map_err(|error| {
-            ApiError::unavailable(
-                "model_price_unknown",
-                format!("There is no price for {provider} {model} in model_prices, so nothing can be reserved."),
-                3600,
-            )
-            .because(error)
-        })?;
-    }
+    let briefs = models.choose(BRIEF, None, expected_brief);
+    let pictures = models.choose(PICTURE, Some(new.model), |model| expected_pictures(model, new.variants));
+    let (Some(brief), Some(picture)) = (briefs.first(), pictures.first()) else {
+        return Err(no_model(
+            "No model for the brief, or none for pictures, has a price in model_prices, so nothing can be reserved.",
+        ));
+    };
+    let amounts = expected(brief, picture, new.variants).map_err(|failure| no_model(failure.detail))?;
     let counted = Counted { agent: AGENT, user_id: Some(member.actor_id), project_id: Some(new.project_id) };
     match limits::reserve(tx, new.job_id, counted, amounts).await? {
         Reserved::Active(_) => Ok(None),
@@ -282,10 +296,6 @@ async fn reserve(
             ),
         )),
     }
-}
-
-fn price(usage: &Usage, prices: &[prices::ModelPrice]) -> Result<i64, shared::ai::UnknownPrice> {
-    shared::ai::cost_micro_usd(usage, prices)
 }
 
 async fn audit_request(

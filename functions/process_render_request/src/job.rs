@@ -5,19 +5,26 @@ use std::{cell::Cell, time::Instant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{
-    ai::Charge,
+    ai::{Charge, Usage, models::Choice},
     jobs::Claimed,
     limits::{Amounts, Counted},
     objects::ObjectPath,
-    store::{prices::ModelPrice, renders::Render},
+    store::{models::Model, renders::Render},
     worker,
 };
 use uuid::Uuid;
 
-use crate::state::State;
+use crate::{
+    outcome::{Failure, expected_brief, expected_pictures},
+    state::State,
+};
 
 /// The agent that renders, as `agent_limits.agent` names it.
 pub(crate) const AGENT: &str = "renderer";
+/// What models are chosen for, as `model_roles.purpose` names it.
+pub(crate) const BRIEF: &str = "render_brief";
+/// See [`BRIEF`].
+pub(crate) const PICTURE: &str = "render_picture";
 /// How often a worker may begin one request.
 pub(crate) const MAX_ATTEMPTS: i32 = 5;
 /// The kill switch.
@@ -37,11 +44,57 @@ pub(crate) struct Plan {
     pub(crate) render: Render,
     /// What the calls made now are paid from. A call that is made again gets a new one.
     pub(crate) reservation: Cell<Uuid>,
-    pub(crate) amounts: Amounts,
+    /// What a call that is made again reserves. Less once the brief is paid for, and other with another model.
+    pub(crate) amounts: Cell<Amounts>,
     pub(crate) template: String,
     pub(crate) template_version: i32,
-    pub(crate) brief_prices: Vec<ModelPrice>,
-    pub(crate) picture_prices: Vec<ModelPrice>,
+    /// The models that may write the brief; there is one at least.
+    pub(crate) briefs: Choice,
+    /// The models that may make the pictures; there is one at least.
+    pub(crate) pictures: Choice,
+}
+
+impl Plan {
+    /// The model at this place among those for pictures.
+    pub(crate) fn picture(&self, at: usize) -> Result<&Model, Failure> {
+        self.pictures.models.get(at).ok_or_else(no_price)
+    }
+
+    /// Whether pictures of `model` cost less than those of the model that was named. One that is not among the choices has no price.
+    pub(crate) fn is_cheaper(&self, model: &Model) -> Result<bool, Failure> {
+        let cost = |model: &Model| Ok::<_, Failure>(price(&expected_pictures(model, 1), model)?.cost_micro_usd);
+        let named = self.pictures.models.iter().find(|choice| choice.model == self.render.model);
+        Ok(match named {
+            Some(named) => cost(model)? < cost(named)?,
+            None => false,
+        })
+    }
+
+    /// What the render is expected to use with these two models.
+    pub(crate) fn expected(&self, brief: &Model, picture: &Model) -> Result<Amounts, Failure> {
+        expected(brief, picture, self.render.variants)
+    }
+}
+
+/// What a render of so many variants is expected to use with these two models.
+pub(crate) fn expected(brief: &Model, picture: &Model, variants: i16) -> Result<Amounts, Failure> {
+    let (brief, pictures) =
+        (price(&expected_brief(brief), brief)?, price(&expected_pictures(picture, variants), picture)?);
+    Ok(Amounts {
+        requests: i64::from(variants),
+        tokens: brief.tokens + pictures.tokens,
+        cost_micro_usd: brief.cost_micro_usd + pictures.cost_micro_usd,
+    })
+}
+
+/// What is reserved for so much. The choice of models has seen that each has a price.
+pub(crate) fn price(expected: &Usage, model: &Model) -> Result<Charge, Failure> {
+    Charge::reserved(expected, &model.prices).map_err(|_| no_price())
+}
+
+/// Nothing that could be called has a price.
+pub(crate) fn no_price() -> Failure {
+    Failure::permanent("model_price_unknown", "There is no price for the model, so it was not called.")
 }
 
 /// A job in hand: who works on it, with what, and until when.
@@ -60,6 +113,9 @@ pub(crate) struct Brief {
     pub(crate) prompt: String,
     pub(crate) negative: String,
     pub(crate) decision: String,
+    /// The model that wrote it. Empty for the template's.
+    #[serde(skip)]
+    pub(crate) model: String,
 }
 
 /// A call to a model that was made and paid for.

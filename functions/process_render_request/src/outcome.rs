@@ -7,7 +7,7 @@ use shared::{
     db::DbError,
     http::ApiError,
     objects::ObjectError,
-    store::StoreError,
+    store::{StoreError, models::Model},
     worker::{self, Stop, jittered},
 };
 
@@ -15,26 +15,21 @@ use crate::photo::{PhotoError, RenderError};
 
 /// The most tokens a brief may take to write.
 pub(crate) const BRIEF_MAX_TOKENS: u32 = 1024;
+/// What a picture takes of a model that says nothing of it: as much as a large one.
+const UNKNOWN_PICTURE: u64 = 2520;
 
-/// What a request is expected to use, for its reservation: on the high side, since what is not used is given back.
-pub(crate) struct Expected {
-    pub(crate) brief: Usage,
-    pub(crate) pictures: Usage,
+/// What writing a brief is expected to use, for its reservation: on the high side, since what is not used is given back.
+pub(crate) fn expected_brief(_model: &Model) -> Usage {
+    Usage { input: 3000, output: u64::from(BRIEF_MAX_TOKENS), ..Usage::default() }
 }
 
-pub(crate) fn expected_usage(model: &str, variants: i16) -> Expected {
+/// What so many pictures of `model` are expected to use; what was really used is settled from its answers.
+pub(crate) fn expected_pictures(model: &Model, variants: i16) -> Usage {
     let variants = u64::from(variants.unsigned_abs());
-    // Tokens of one picture as the provider documents them; what was really used is settled from its answer.
-    let picture = if model.starts_with("gemini-3") { 2000 } else { 1290 };
-    Expected {
-        brief: Usage { input: 3000, output: u64::from(BRIEF_MAX_TOKENS), ..Usage::default() },
-        pictures: Usage {
-            input: 2500 * variants,
-            output: 200 * variants,
-            image_output: picture * variants,
-            ..Usage::default()
-        },
-    }
+    let picture = model.picture_tokens.map_or(UNKNOWN_PICTURE, |tokens| u64::from(tokens.unsigned_abs()));
+    // Thoughts are billed as text.
+    let text = if model.thinks { 1000 } else { 200 };
+    Usage { input: 2500 * variants, output: text * variants, image_output: picture * variants, ..Usage::default() }
 }
 
 /// Whether trying again helps.
@@ -72,6 +67,11 @@ impl Failure {
 
     pub(crate) fn passing(code: &'static str, detail: impl Into<String>) -> Self {
         Self { retry: Retry::Later, ..Self::permanent(code, detail) }
+    }
+
+    /// Whether the provider knows no such model, so that another one may do.
+    pub(crate) fn is_unknown_model(&self) -> bool {
+        self.code == AiError::UnknownModel.code()
     }
 
     /// How long to wait before the call is made once more in the same attempt: the provider's hint, else doubling from half a

@@ -4,42 +4,91 @@ use std::time::Instant;
 
 use serde_json::json;
 use shared::{
-    ai::{AiError, Charge, Picture, Usage},
+    ai::{AiError, Picture},
+    limits::Amounts,
     objects::ObjectPath,
     secrets::Secret,
-    store::prices::ModelPrice,
+    store::models::Model,
     worker::GIVING_BACK,
 };
 use uuid::Uuid;
 
 use crate::{
     call::{self, Ask},
-    job::{Bill, Brief, Finished, InHand, Made, Paid, wishes},
+    job::{BRIEF, Bill, Brief, Finished, InHand, Made, PICTURE, Paid, no_price, price, wishes},
     mark::mark_ai_generated,
-    outcome::{BRIEF_MAX_TOKENS, Failure, Halt, expected_usage},
+    outcome::{BRIEF_MAX_TOKENS, Failure, Halt, expected_brief, expected_pictures},
     photo::{self, CheckedRender, Photo},
 };
 
-/// The brief by Claude, the pictures by the model that was asked for. The brief stays with the caller if the pictures fail.
-pub(crate) async fn as_asked(
-    hand: InHand<'_>,
-    photo: &Photo,
-    brief: &mut Option<Paid<Brief>>,
-) -> Result<Finished, Halt> {
-    let written = &*brief.insert(write_brief(hand).await?);
-    let model = &hand.plan.render.model;
-    let made = make_pictures(hand, photo, &written.value, model, &hand.plan.picture_prices).await?;
-    Ok(Finished {
-        brief: brief.take(),
-        made,
-        model: model.clone(),
-        served_by: "model",
-        template: Some(format!("render_brief {}", hand.plan.template_version)),
-        instead: None,
-    })
+/// How far a render was made as asked: what is kept of it if it cannot be.
+#[derive(Default)]
+pub(crate) struct Attempt {
+    /// The brief, which is paid for.
+    pub(crate) brief: Option<Paid<Brief>>,
+    /// Which of the models for pictures was called last.
+    pub(crate) at: usize,
 }
 
+/// The brief by Claude, the pictures by the model that was asked for, or by the next of those that the provider knows. The brief is bought
+/// once, and stays with the caller if the pictures fail.
+pub(crate) async fn as_asked(hand: InHand<'_>, photo: &Photo, attempt: &mut Attempt) -> Result<Finished, Halt> {
+    let plan = hand.plan;
+    attempt.brief = Some(write_brief(hand).await?);
+    let mut instead = plan.pictures.instead;
+    loop {
+        let model = plan.picture(attempt.at)?;
+        let Some(brief) = &attempt.brief else { return Err(no_price().into()) };
+        let failure = match make_pictures(hand, photo, &brief.value, model).await {
+            Ok(made) => {
+                return Ok(Finished {
+                    brief: attempt.brief.take(),
+                    made,
+                    model: model.model.clone(),
+                    served_by: if instead.is_some() && plan.is_cheaper(model)? { "cheaper_model" } else { "model" },
+                    template: Some(format!("render_brief {}", plan.template_version)),
+                    instead,
+                });
+            }
+            Err(Halt::Failed(failure)) if failure.is_unknown_model() => failure,
+            Err(halt) => return Err(halt),
+        };
+        let Ok(next) = plan.picture(attempt.at + 1) else { return Err(failure.into()) };
+        hold_for(hand, model, next).await?;
+        attempt.at += 1;
+        instead = Some(failure.code);
+    }
+}
+
+/// Reserves for the pictures of `next` what they may cost more than those of `model`.
+pub(crate) async fn hold_for(hand: InHand<'_>, model: &Model, next: &Model) -> Result<(), Halt> {
+    let of = |model: &Model| price(&expected_pictures(model, hand.plan.render.variants), model);
+    let (held, needed) = (of(model)?, of(next)?);
+    if needed.tokens <= held.tokens && needed.cost_micro_usd <= held.cost_micro_usd {
+        return Ok(());
+    }
+    let requests = i64::from(hand.plan.render.variants);
+    let amounts = Amounts { requests, tokens: needed.tokens, cost_micro_usd: needed.cost_micro_usd };
+    call::reserve_again(hand, amounts).await
+}
+
+/// By the first of the models that the provider knows.
 async fn write_brief(hand: InHand<'_>) -> Result<Paid<Brief>, Halt> {
+    let plan = hand.plan;
+    let mut unknown = None;
+    for model in &plan.briefs.models {
+        if unknown.is_some() {
+            call::reserve_again(hand, plan.expected(model, plan.picture(0)?)?).await?;
+        }
+        match write_brief_by(hand, model).await {
+            Err(Halt::Failed(failure)) if failure.is_unknown_model() => unknown = Some(failure),
+            other => return other,
+        }
+    }
+    Err(unknown.unwrap_or_else(no_price).into())
+}
+
+async fn write_brief_by(hand: InHand<'_>, model: &Model) -> Result<Paid<Brief>, Halt> {
     let schema = json!({
         "type": "object",
         "properties": { "prompt": {"type": "string"}, "negative": {"type": "string"}, "decision": {"type": "string"} },
@@ -47,23 +96,17 @@ async fn write_brief(hand: InHand<'_>) -> Result<Paid<Brief>, Halt> {
         "additionalProperties": false,
     });
     let prompt = format!("Write the brief for these wishes.\n{}", wishes(&hand.plan.render));
-    let ask = Ask {
-        purpose: "render_brief",
-        provider: "anthropic",
-        model: &hand.state.claude_model,
-        prices: &hand.plan.brief_prices,
-        reserved: reserved(&expected_usage(&hand.plan.render.model, 1).brief, &hand.plan.brief_prices)?,
-        secret: Secret::AnthropicApiKey,
-    };
+    let reserved = price(&expected_brief(model), model)?;
+    let ask = Ask { purpose: BRIEF, model, reserved, secret: Secret::AnthropicApiKey };
     call::paid(hand, &ask, async |key| {
-        let answered = hand
-            .state
-            .claude
-            .answer(key, &hand.state.claude_model, &hand.plan.template, &prompt, &schema, BRIEF_MAX_TOKENS)
-            .await?;
+        let claude = &hand.state.claude;
+        let answered =
+            claude.answer(key, &model.model, &hand.plan.template, &prompt, &schema, BRIEF_MAX_TOKENS).await?;
         let metered = answered.metered;
-        answered
-            .try_map(|value| serde_json::from_value(value).map_err(|_| Failure::from(AiError::Malformed { metered })))
+        answered.try_map(|value| {
+            let brief: Brief = serde_json::from_value(value).map_err(|_| AiError::Malformed { metered })?;
+            Ok(Brief { model: model.model.clone(), ..brief })
+        })
     })
     .await
 }
@@ -73,23 +116,15 @@ pub(crate) async fn make_pictures(
     hand: InHand<'_>,
     photo: &Photo,
     brief: &Brief,
-    model: &str,
-    prices: &[ModelPrice],
+    model: &Model,
 ) -> Result<Vec<Made>, Halt> {
-    let reserved = reserved(&expected_usage(model, 1).pictures, prices)?;
+    let reserved = price(&expected_pictures(model, 1), model)?;
     let input = Picture { mime: "image/jpeg".to_owned(), bytes: photo.bytes.clone() };
     let mut made = Vec::new();
     for variant in 1..=hand.plan.render.variants {
         let prompt =
             format!("{}\nAvoid: {}\nVariant {variant} of {}.", brief.prompt, brief.negative, hand.plan.render.variants);
-        let ask = Ask {
-            purpose: "render_picture",
-            provider: "gemini",
-            model,
-            prices,
-            reserved,
-            secret: Secret::GeminiApiKey,
-        };
+        let ask = Ask { purpose: PICTURE, model, reserved, secret: Secret::GeminiApiKey };
         let picture: Paid<(CheckedRender, Vec<u8>)> = call::paid(hand, &ask, async |key| {
             let answered = hand.state.gemini.render(key, model, &prompt, &input, photo.aspect_ratio).await?;
             let metered = answered.metered;
@@ -135,12 +170,5 @@ pub(crate) async fn keep(
         bytes: size,
         sha256,
         bill,
-    })
-}
-
-/// What is reserved for one call. The claim has seen that there are prices.
-fn reserved(expected: &Usage, prices: &[ModelPrice]) -> Result<Charge, Failure> {
-    Charge::reserved(expected, prices).map_err(|_| {
-        Failure::permanent("model_price_unknown", "There is no price for the model, so it was not called.")
     })
 }

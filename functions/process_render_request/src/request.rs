@@ -6,9 +6,6 @@ use uuid::Uuid;
 
 use crate::photo::MAX_BYTES;
 
-/// Image models that a request may name, the cheapest first; what they cost is in `model_prices`.
-pub(crate) const MODELS: [&str; 2] = ["gemini-2.5-flash-image", "gemini-3-pro-image"];
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewUploadBody {
@@ -77,7 +74,8 @@ pub(crate) struct NewRenderRequest {
     pub(crate) upload_id: Option<Uuid>,
     pub(crate) parent_id: Option<Uuid>,
     pub(crate) parameters: Parameters,
-    pub(crate) model: &'static str,
+    /// The image model, if one is named; whether there is such a one, the database knows.
+    pub(crate) model: Option<String>,
     pub(crate) variants: i16,
 }
 
@@ -89,10 +87,11 @@ impl NewRenderRequest {
                 "Give upload_id (from POST /v1/uploads) or parent_id (an earlier render to go on from).",
             ));
         }
-        let wanted = body.model.as_deref().unwrap_or(MODELS[0]);
-        let model = MODELS.into_iter().find(|known| *known == wanted).ok_or_else(|| {
-            ApiError::unprocessable("model_unknown", format!("model must be one of: {}.", MODELS.join(", ")))
-        })?;
+        // Whether there is such a model the database knows; what is no plain id is none.
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if body.model.as_ref().is_some_and(|model| !(1..=100).contains(&model.len()) || !model.chars().all(plain)) {
+            return Err(ApiError::unprocessable("model_unknown", "model must be the id of an image model."));
+        }
         let variants = body.variants.unwrap_or(1);
         if !(1..=4).contains(&variants) {
             return Err(ApiError::unprocessable("variants_invalid", "variants must be from 1 to 4."));
@@ -117,7 +116,7 @@ impl NewRenderRequest {
             upload_id: body.upload_id,
             parent_id: body.parent_id,
             parameters,
-            model,
+            model: body.model,
             variants,
         })
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
-    ai::Charge,
+    ai::{Charge, models::Models},
     audit::{self, AuditError, AuditKeys},
     db::{Database, ServiceTx},
     envelope::{Envelope, Resource},
@@ -14,7 +14,7 @@ use shared::{
     objects::ObjectPath,
     outbox,
     store::{
-        StoreError, cache, outbox as outbox_rows, prices, provider_calls,
+        StoreError, cache, outbox as outbox_rows, provider_calls,
         renders::{self, NewResult},
         templates,
     },
@@ -24,10 +24,13 @@ use shared::{
 
 use crate::{
     fallback,
-    job::{AGENT, Bill, Brief, Finished, Held, InHand, Payload, Plan, SWITCH, counted, wishes},
-    outcome::{Failure, Halt, Retry, expected_usage},
+    job::{
+        AGENT, BRIEF, Bill, Brief, Finished, Held, InHand, PICTURE, Payload, Plan, SWITCH, counted, expected, no_price,
+        wishes,
+    },
+    outcome::{Failure, Halt, Retry, expected_brief, expected_pictures},
     photo::{self, MAX_BYTES, Photo},
-    pictures,
+    pictures::{self, Attempt},
     state::State,
 };
 
@@ -73,20 +76,13 @@ impl Work for Renders<'_> {
             }
             other => other?,
         };
-        let expected = expected_usage(&render.model, render.variants);
-        let brief_prices = prices::list(tx, "anthropic", &self.0.claude_model, now).await?;
-        let picture_prices = prices::list(tx, "gemini", &render.model, now).await?;
-        let priced = shared::ai::cost_micro_usd(&expected.brief, &brief_prices)
-            .and_then(|brief| Ok(brief + shared::ai::cost_micro_usd(&expected.pictures, &picture_prices)?));
-        let Ok(cost_micro_usd) = priced else {
-            let detail = "There is no price for the model, so it was not called.";
-            return Err(Stop::failed("model_price_unknown", detail));
+        let models = Models::read(tx, AGENT, now).await?;
+        let briefs = models.choose(BRIEF, None, expected_brief);
+        let pictures = models.choose(PICTURE, Some(&render.model), |model| expected_pictures(model, render.variants));
+        let (Some(brief), Some(picture)) = (briefs.first(), pictures.first()) else {
+            return Err(Halt::from(no_price()).into());
         };
-        let amounts = Amounts {
-            requests: i64::from(render.variants),
-            tokens: expected.brief.total_tokens() + expected.pictures.total_tokens(),
-            cost_micro_usd,
-        };
+        let amounts = expected(brief, picture, render.variants).map_err(Halt::from)?;
         let reservation = match limits::reserve(tx, job.id, counted(job, &render), amounts).await? {
             Reserved::Active(id) => id.into(),
             Reserved::Reached(waiting) => return Err(Stop::limited(&waiting)),
@@ -97,7 +93,7 @@ impl Work for Renders<'_> {
         };
         let (template, template_version) = templates::get(tx, job.org_id, "render_brief", "en").await?;
         renders::update_status(tx, job.org_id, render.id, "running", None).await?;
-        Ok(Plan { render, reservation, amounts, template, template_version, brief_prices, picture_prices })
+        Ok(Plan { render, reservation, amounts: amounts.into(), template, template_version, briefs, pictures })
     }
 
     async fn work(&self, held: &Held, plan: &Plan, deadline: Instant) -> Result<Done, Stop> {
@@ -105,10 +101,10 @@ impl Work for Renders<'_> {
         let audit_keys = AuditKeys::fetch(&self.0.secrets).await?;
         let photo = fetch_photo(self.0, held, plan).await.map_err(Halt::from)?;
         let hand = InHand { state: self.0, held, plan, deadline };
-        let mut brief = None;
-        let finished = match pictures::as_asked(hand, &photo, &mut brief).await {
+        let mut attempt = Attempt::default();
+        let finished = match pictures::as_asked(hand, &photo, &mut attempt).await {
             Err(Halt::Failed(failure)) if failure.retry == Retry::Quota => {
-                fallback::serve(hand, &photo, brief, failure).await?
+                fallback::serve(hand, &photo, attempt, failure).await?
             }
             other => other?,
         };
@@ -182,7 +178,7 @@ impl Work for Renders<'_> {
             decision: json!({
                 "why": told(|brief| &brief.decision).map(|text| seal("decision", text)).transpose()?,
                 "prompt": told(|brief| &brief.prompt).map(|text| seal("decision", text)).transpose()?,
-                "brief_model": brief.as_ref().map(|_| &self.0.claude_model), "model": model, "served_by": served_by,
+                "brief_model": told(|brief| &brief.model), "model": model, "served_by": served_by,
                 "instead_because": instead,
             }),
             output: json!({
@@ -209,11 +205,11 @@ impl Work for Renders<'_> {
         let document = envelope.document("render", more);
         outbox_rows::insert_document(tx, job.org_id, render.id, "agent_outputs", &document).await?;
         if *served_by == "model" {
-            cache::put(tx, job.org_id, actor, &fallback::key(plan, photo), &fallback::kept(made), now).await?;
+            cache::put(tx, job.org_id, actor, &fallback::key(plan, photo, model), &fallback::kept(made), now).await?;
         }
         let result = json!({
             "request_id": render.id, "results": results, "cost_micro_usd": cost_micro_usd, "estimated": estimated,
-            "served_by": served_by, "instead_because": instead,
+            "model": model, "served_by": served_by, "instead_because": instead,
         });
         let used = Used { reservation_id: plan.reservation.get(), requests: variants };
         Ok(Finish { end: End::Succeeded { result, tokens }, used: Some(used) })

@@ -14,7 +14,7 @@ use shared::{
     store::{StoreError, idempotency},
 };
 
-use crate::{approvals, mail, state::State};
+use crate::{approvals, mail, models, state::State};
 
 /// How much one run takes on; the next goes on from there.
 const PAGE: i32 = 500;
@@ -34,6 +34,7 @@ pub(crate) async fn tick(state: &State, tick: &Tick) -> Result<Value, Error> {
     schedule.part("jobs_released", async |_| release_jobs(state).await).await;
     schedule.part_keeping(DELIVERIES, "jobs_woken", async |deadline| wake_jobs(state, deadline).await).await;
     schedule.part("approvals_aged", async |_| approvals::age(state).await).await;
+    schedule.part("models_ending", async |_| models::notice(state).await).await;
     // What is mailed says what happened just now, an approval that is overdue included.
     schedule.part_keeping(DOCUMENTS, "mails_delivered", async |deadline| mail::deliver(state, deadline).await).await;
     let deliver = async |deadline| outbox::deliver_all(&state.db, &state.documents, deadline).await;

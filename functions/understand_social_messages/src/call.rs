@@ -7,11 +7,14 @@ use shared::{
     ai::{
         AiError, Metered,
         call::{self, Begun, Call, Failed, Wanted},
+        models::Choice,
     },
     limits::{Counted, Waiting},
     secrets::Secret,
+    store::models::Model,
     worker::Stop,
 };
+use uuid::Uuid;
 
 use crate::{
     job::{AGENT, Held, Paid},
@@ -23,10 +26,12 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// A call is not begun with less time than this.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// What the model is asked.
+/// What a model is asked.
 pub(crate) struct Question<'a> {
     /// As `provider_calls.purpose` names it.
     pub(crate) purpose: &'static str,
+    /// The models that may be asked.
+    pub(crate) models: &'a Choice,
     pub(crate) system: &'a str,
     pub(crate) prompt: &'a str,
     pub(crate) schema: &'a Value,
@@ -76,7 +81,8 @@ pub(crate) enum Asked<T> {
     Barred(&'static str),
 }
 
-/// Asks once. An answer under `before` was used: its reservation is settled before another is made.
+/// Asks once, the next model where the provider does not know the one before. An answer under `before` was used: its reservation is settled
+/// before another is made.
 ///
 /// # Errors
 /// [`Stop`] if the job is not this worker's any more, was cancelled, or the database does not answer.
@@ -88,7 +94,27 @@ pub(crate) async fn ask<T>(
     deadline: Instant,
     read: impl Fn(Value, Metered) -> Result<T, Unusable>,
 ) -> Result<Asked<T>, Stop> {
-    let (job, now) = (&held.job, (state.clock)());
+    let mut used = before.map(|before| before.reservation_id);
+    let mut asked = Asked::Barred("model_price_unknown");
+    for model in &question.models.models {
+        asked = ask_one(state, held, question, model, used.take(), deadline, &read).await?;
+        if !matches!(asked, Asked::Unusable(Unusable::Unanswered(AiError::UnknownModel))) {
+            break;
+        }
+    }
+    Ok(asked)
+}
+
+async fn ask_one<T>(
+    state: &State,
+    held: &Held,
+    question: &Question<'_>,
+    model: &Model,
+    used: Option<Uuid>,
+    deadline: Instant,
+    read: &impl Fn(Value, Metered) -> Result<T, Unusable>,
+) -> Result<Asked<T>, Stop> {
+    let job = &held.job;
     let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(MARGIN);
     if left < SHORTEST {
         return Ok(Asked::Barred("time_out"));
@@ -97,35 +123,29 @@ pub(crate) async fn ask<T>(
         // The system asks, and a message is of no project.
         counted: Counted { agent: AGENT, user_id: None, project_id: None },
         purpose: question.purpose,
-        model: &state.model,
+        model,
         characters: question.system.chars().count() + question.prompt.chars().count(),
         max_tokens: question.max_tokens,
-        used: before.map(|before| before.reservation_id),
+        used,
     };
-    let (call_id, reservation_id, reserved, prices) = match call::begin(&state.db, held, wanted, now).await? {
-        Begun::Reserved { call_id, reservation_id, reserved, prices } => (call_id, reservation_id, reserved, prices),
+    let (call_id, reservation_id, reserved) = match call::begin(&state.db, held, wanted).await? {
+        Begun::Reserved { call_id, reservation_id, reserved } => (call_id, reservation_id, reserved),
         Begun::NoPrice => return Ok(Asked::Barred("model_price_unknown")),
         Begun::Reached(waiting) => return Ok(Asked::Reached(waiting)),
         Begun::TooLarge { .. } => return Ok(Asked::Barred("limit_too_small")),
     };
-    let call = Call {
-        id: call_id,
-        org_id: job.org_id,
-        provider: "anthropic",
-        prices: &prices,
-        reserved,
-        secret: Secret::AnthropicApiKey,
-        left,
-    };
+    let call = Call { id: call_id, org_id: job.org_id, model, reserved, secret: Secret::AnthropicApiKey, left };
     let made = call::make(&state.db, &state.secrets, &call, async |key| {
         let Question { system, prompt, schema, max_tokens, .. } = question;
-        let answered = state.claude.answer(key, &state.model, system, prompt, schema, *max_tokens).await?;
+        let answered = state.claude.answer(key, &model.model, system, prompt, schema, *max_tokens).await?;
         let metered = answered.metered;
         answered.try_map(|value| read(value, metered))
     })
     .await?;
     Ok(match (made.answer, made.unpriced) {
-        (Ok(answer), None) => Asked::Answered(answer, Paid { reservation_id, call_id, charge: made.charge }),
+        (Ok(answer), None) => {
+            Asked::Answered(answer, Paid { model: model.model.clone(), reservation_id, call_id, charge: made.charge })
+        }
         (Ok(_), Some(_)) => Asked::Barred("model_price_unknown"),
         (Err(unusable), _) => Asked::Unusable(unusable),
     })

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use shared::{
-    ai::Charge,
+    ai::{Charge, models::Choice},
     store::social_ai::{ToDraft, Unscored},
     worker,
 };
@@ -10,6 +10,10 @@ use uuid::Uuid;
 
 /// The agent whose limits count, as `agent_limits.agent` names it.
 pub(crate) const AGENT: &str = "social_assistant";
+/// What models are chosen for, as `model_roles.purpose` names it.
+pub(crate) const SENTIMENT: &str = "social_sentiment";
+/// See [`SENTIMENT`].
+pub(crate) const DRAFT: &str = "social_draft";
 /// The kill switch.
 pub(crate) const SWITCH: &str = "social.enabled";
 
@@ -30,14 +34,16 @@ pub(crate) enum Plan {
     /// Nothing any more, for the reason that this code names.
     Nothing(String),
     /// Messages are to be scored.
-    Score { agent_id: Uuid, system: String, messages: Vec<Unscored> },
+    Score { agent_id: Uuid, system: String, messages: Vec<Unscored>, models: Choice },
     /// An answer is to be drafted.
-    Draft { thread_id: Uuid, message_id: Uuid, system: String, wanted: ToDraft },
+    Draft { thread_id: Uuid, message_id: Uuid, system: String, wanted: ToDraft, models: Choice },
 }
 
 /// What pays for an answer that was used.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Paid {
+    /// The model that answered.
+    pub(crate) model: String,
     /// The reservation that is to be settled with it.
     pub(crate) reservation_id: Uuid,
     pub(crate) call_id: Uuid,

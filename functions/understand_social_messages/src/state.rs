@@ -16,7 +16,6 @@ use shared::{
 #[derive(Debug)]
 pub struct State {
     pub(crate) claude: Claude,
-    pub(crate) model: String,
     pub(crate) clock: Clock,
     pub(crate) db: Database,
     pub(crate) queue: Queue,
@@ -32,7 +31,6 @@ impl State {
         let parts = Parts::from_process()?;
         Ok(Self {
             claude: parts.claude(Duration::from_secs(40))?,
-            model: parts.model("SOCIAL_MODEL", "claude-haiku-5-5"),
             clock: parts.clock,
             db: parts.db()?,
             queue: parts.queue(SOCIAL_AI.variable)?,

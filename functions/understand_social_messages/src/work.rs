@@ -8,7 +8,11 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use shared::{
-    ai::{AiError, Charge},
+    ai::{
+        AiError, Charge,
+        call::expected,
+        models::{Choice, Models},
+    },
     audit,
     db::{Database, ServiceTx},
     envelope::{Envelope, Resource},
@@ -27,7 +31,7 @@ use uuid::Uuid;
 use crate::{
     call::{self, Asked, Question, Unusable},
     draft::{self, Drafted},
-    job::{AGENT, Held, Paid, Payload, Plan, SWITCH},
+    job::{AGENT, DRAFT, Held, Paid, Payload, Plan, SENTIMENT, SWITCH},
     rules, sentiment,
     state::State,
 };
@@ -44,8 +48,8 @@ const DRAFT_TOKENS: u32 = 1024;
 pub(crate) enum Done {
     Nothing(String),
     Scored {
-        /// By the message's place: its score, and whether the model gave it.
-        scores: Vec<(f64, bool)>,
+        /// By the message's place: its score, and the model that gave it, or none.
+        scores: Vec<(f64, Option<String>)>,
         /// Why rules gave some.
         instead: Option<&'static str>,
         paid: Vec<Paid>,
@@ -89,14 +93,17 @@ impl Work for Understanding<'_> {
     }
 
     async fn prepare(&self, tx: &mut ServiceTx, held: &Held) -> Result<Plan, Stop> {
-        let org_id = held.job.org_id;
+        let (org_id, now) = (held.job.org_id, self.now());
         if held.job.job_type == "social_sentiment" {
             return Ok(match social_ai::unscored(tx, BATCH).await? {
                 None => Plan::Nothing("sentiment_off".to_owned()),
                 Some((_, messages)) if messages.is_empty() => Plan::Nothing("all_scored".to_owned()),
                 Some((agent_id, messages)) => {
                     let (system, _) = templates::get(tx, org_id, "social_sentiment", "en").await?;
-                    Plan::Score { agent_id, system, messages }
+                    // Whether there is a price for it; what the call reserves is known when its prompt is.
+                    let least = expected(system.chars().count(), SCORES_TOKENS);
+                    let models = Models::read(tx, AGENT, now).await?.choose(SENTIMENT, None, |_| least);
+                    Plan::Score { agent_id, system, messages, models }
                 }
             });
         }
@@ -110,7 +117,9 @@ impl Work for Understanding<'_> {
             }
             Ok(wanted) => {
                 let (system, _) = templates::get(tx, org_id, "social_draft", "en").await?;
-                Plan::Draft { thread_id, message_id, system, wanted }
+                let least = expected(system.chars().count(), DRAFT_TOKENS);
+                let models = Models::read(tx, AGENT, now).await?.choose(DRAFT, None, |_| least);
+                Plan::Draft { thread_id, message_id, system, wanted, models }
             }
         })
     }
@@ -118,8 +127,10 @@ impl Work for Understanding<'_> {
     async fn work(&self, held: &Held, plan: &Plan, deadline: Instant) -> Result<Done, Stop> {
         match plan {
             Plan::Nothing(outcome) => Ok(Done::Nothing(outcome.clone())),
-            Plan::Score { system, messages, .. } => score(self.0, held, system, messages, deadline).await,
-            Plan::Draft { system, wanted, .. } => draft(self.0, held, system, wanted, deadline).await,
+            Plan::Score { system, messages, models, .. } => {
+                score(self.0, held, system, messages, models, deadline).await
+            }
+            Plan::Draft { system, wanted, models, .. } => draft(self.0, held, system, wanted, models, deadline).await,
         }
     }
 
@@ -131,16 +142,16 @@ impl Work for Understanding<'_> {
                 let charge = paid.iter().map(|paid| paid.charge).sum();
                 let scored = Scored { agent_id: *agent_id, messages, scores, instead: *instead, charge, paid };
                 let end = self.keep_scores(tx, held, &scored).await?;
-                Ok(Finish { end, used: open.map(used) })
+                Ok(Finish { end, used: open.as_ref().map(used) })
             }
             (Plan::Draft { thread_id, message_id, wanted, .. }, Done::Drafted { text, language, paid }) => {
                 let said = (text.as_str(), language.as_deref());
-                let end = self.keep_draft(tx, held, (*thread_id, *message_id), wanted, said, *paid);
-                Ok(Finish { end: end.await?, used: Some(used(*paid)) })
+                let end = self.keep_draft(tx, held, (*thread_id, *message_id), wanted, said, paid);
+                Ok(Finish { end: end.await?, used: Some(used(paid)) })
             }
             (_, Done::Undrafted { outcome, paid }) => {
-                let tokens = paid.map_or(0, |paid| paid.charge.tokens);
-                Ok(Finish { end: ended(json!({ "outcome": outcome }), tokens), used: paid.map(used) })
+                let tokens = paid.as_ref().map_or(0, |paid| paid.charge.tokens);
+                Ok(Finish { end: ended(json!({ "outcome": outcome }), tokens), used: paid.as_ref().map(used) })
             }
             (_, Done::Nothing(outcome)) => Ok(Finish { end: ended(json!({ "outcome": outcome }), 0), used: None }),
             _ => Err(Stop::failed("plan_mixed_up", "What was done is not what was planned.")),
@@ -152,7 +163,8 @@ impl Work for Understanding<'_> {
         match (done, end) {
             (Done::Scored { scores, .. }, _) => {
                 for (by, model) in [("model", true), ("rules", false)] {
-                    let count = u32::try_from(scores.iter().filter(|(_, by)| *by == model).count()).unwrap_or(u32::MAX);
+                    let count = u32::try_from(scores.iter().filter(|(_, by)| by.is_some() == model).count())
+                        .unwrap_or(u32::MAX);
                     metric(now, "SocialMessagesScored", Unit::Count, f64::from(count), &[("served_by", by)]);
                 }
             }
@@ -172,7 +184,7 @@ impl Work for Understanding<'_> {
 struct Scored<'a> {
     agent_id: Uuid,
     messages: &'a [Unscored],
-    scores: &'a [(f64, bool)],
+    scores: &'a [(f64, Option<String>)],
     instead: Option<&'static str>,
     charge: Charge,
     paid: &'a [Paid],
@@ -182,20 +194,20 @@ impl Understanding<'_> {
     /// The agent's scores, and one entry for all of them. The job goes on where there are more messages than one batch has.
     async fn keep_scores(&self, tx: &mut ServiceTx, held: &Held, scored: &Scored<'_>) -> Result<End, Stop> {
         let (job, now) = (&held.job, self.now());
-        let model = self.0.model.as_str();
+        let model = scored.paid.last().map(|paid| paid.model.as_str());
         let rows: Vec<Score<'_>> = scored
             .messages
             .iter()
             .zip(scored.scores)
-            .map(|(message, (score, by_model))| Score {
+            .map(|(message, (score, by))| Score {
                 id: message.id,
                 at: message.at,
                 score: *score,
-                model: if *by_model { model } else { rules::MODEL },
+                model: by.as_deref().unwrap_or(rules::MODEL),
             })
             .collect();
         let written = social_ai::score(tx, scored.agent_id, &rows).await?;
-        let by_model = scored.scores.iter().filter(|(_, by_model)| *by_model).count();
+        let by_model = scored.scores.iter().filter(|(_, by)| by.is_some()).count();
         let by_rules = scored.scores.len() - by_model;
         let Charge { tokens, cost_micro_usd, estimated } = scored.charge;
         let batch = Uuid::now_v7();
@@ -210,7 +222,7 @@ impl Understanding<'_> {
             resource: Resource { kind: "social_sentiment", id: batch.to_string() },
             project_id: None,
             input: json!({ "messages": scored.messages.len() }),
-            decision: json!({ "by_model": by_model, "by_rules": by_rules, "model": (by_model > 0).then_some(model), "instead_because": scored.instead }),
+            decision: json!({ "by_model": by_model, "by_rules": by_rules, "model": model, "instead_because": scored.instead }),
             output: json!({ "written": written, "tokens": tokens, "cost_micro_usd": cost_micro_usd, "estimated": estimated }),
             subjects: Vec::new(),
             assets: Vec::new(),
@@ -240,12 +252,12 @@ impl Understanding<'_> {
         (thread_id, message_id): (Uuid, Uuid),
         wanted: &ToDraft,
         (text, language): (&str, Option<&str>),
-        paid: Paid,
+        paid: &Paid,
     ) -> Result<End, Stop> {
         let Charge { tokens, cost_micro_usd, estimated } = paid.charge;
         let ids = (wanted.agent_id, thread_id, message_id);
         let (reply_id, approval_id) =
-            match social_ai::keep_draft(tx, ids, (wanted.kind.as_str(), text, self.0.model.as_str())).await? {
+            match social_ai::keep_draft(tx, ids, (wanted.kind.as_str(), text, paid.model.as_str())).await? {
                 Kept::Proposed { reply_id, approval_id } => (reply_id, approval_id),
                 Kept::Refused(outcome) => return Ok(ended(json!({ "outcome": outcome }), tokens)),
             };
@@ -256,7 +268,7 @@ impl Understanding<'_> {
             resource: Resource { kind: "social_replies", id: reply_id.to_string() },
             project_id: None,
             input: json!({ "thread_id": thread_id, "message_id": message_id, "messages": wanted.messages.len() }),
-            decision: json!({ "model": self.0.model, "language": language }),
+            decision: json!({ "model": paid.model, "language": language }),
             output: json!({ "approval_id": approval_id, "tokens": tokens, "cost_micro_usd": cost_micro_usd, "estimated": estimated }),
             subjects: Vec::new(),
             assets: Vec::new(),
@@ -285,7 +297,7 @@ fn ended(result: Value, tokens: i64) -> End {
     End::Succeeded { result, tokens }
 }
 
-fn used(paid: Paid) -> Used {
+fn used(paid: &Paid) -> Used {
     Used { reservation_id: paid.reservation_id, requests: 1 }
 }
 
@@ -295,11 +307,12 @@ async fn score(
     held: &Held,
     system: &str,
     messages: &[Unscored],
+    models: &Choice,
     deadline: Instant,
 ) -> Result<Done, Stop> {
     let schema = sentiment::schema();
-    let mut found: BTreeMap<usize, f64> = BTreeMap::new();
-    let (mut instead, mut open, mut paid) = (held.exhausted.then_some("attempts_exhausted"), None, Vec::new());
+    let mut found: BTreeMap<usize, (f64, String)> = BTreeMap::new();
+    let (mut instead, mut open, mut paid) = (held.exhausted.then_some("attempts_exhausted"), None, Vec::<Paid>::new());
     let tries = if held.exhausted { 0 } else { TRIES };
     for _ in 0..tries {
         let left: Vec<usize> = (0..messages.len()).filter(|at| !found.contains_key(at)).collect();
@@ -308,7 +321,8 @@ async fn score(
         }
         let prompt = sentiment::prompt(left.iter().map(|at| (*at, messages[*at].text.as_str())));
         let question = Question {
-            purpose: "social_sentiment",
+            purpose: SENTIMENT,
+            models,
             system,
             prompt: &prompt,
             schema: &schema,
@@ -319,8 +333,8 @@ async fn score(
         });
         match asked.await? {
             Asked::Answered(scores, answered) => {
-                found.extend(scores);
-                paid.push(answered);
+                found.extend(scores.into_iter().map(|(at, score)| (at, (score, answered.model.clone()))));
+                paid.push(answered.clone());
                 open = Some(answered);
                 instead = Some("answer_incomplete");
             }
@@ -335,14 +349,15 @@ async fn score(
             }
         }
     }
-    let scores: Vec<(f64, bool)> = messages
+    let missing = found.len() < messages.len();
+    let scores: Vec<(f64, Option<String>)> = messages
         .iter()
         .enumerate()
         .map(|(at, message)| {
-            found.get(&at).map_or_else(|| (rules::score(&message.text), false), |score| (*score, true))
+            found.remove(&at).map_or_else(|| (rules::score(&message.text), None), |(score, model)| (score, Some(model)))
         })
         .collect();
-    let instead = instead.filter(|_| found.len() < messages.len());
+    let instead = instead.filter(|_| missing);
     if let Some(code) = instead {
         tracing::warn!(job.id = %held.job.id, code, "rules score messages in the model's place");
     }
@@ -350,7 +365,14 @@ async fn score(
 }
 
 /// Drafts by the model; once more, if what it says cannot be shown.
-async fn draft(state: &State, held: &Held, system: &str, wanted: &ToDraft, deadline: Instant) -> Result<Done, Stop> {
+async fn draft(
+    state: &State,
+    held: &Held,
+    system: &str,
+    wanted: &ToDraft,
+    models: &Choice,
+    deadline: Instant,
+) -> Result<Done, Stop> {
     let schema = draft::schema();
     let first = draft::prompt(wanted);
     let mut prompt = first.clone();
@@ -358,7 +380,7 @@ async fn draft(state: &State, held: &Held, system: &str, wanted: &ToDraft, deadl
     loop {
         tries += 1;
         let question =
-            Question { purpose: "social_draft", system, prompt: &prompt, schema: &schema, max_tokens: DRAFT_TOKENS };
+            Question { purpose: DRAFT, models, system, prompt: &prompt, schema: &schema, max_tokens: DRAFT_TOKENS };
         let asked = call::ask(state, held, &question, None, deadline, |answer, metered| {
             draft::read(answer, wanted, system).map_err(|code| Unusable::Unfit(code, metered))
         });

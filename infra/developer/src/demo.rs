@@ -37,7 +37,7 @@ const OWNER: (&str, &str) = ("01900000-0000-7000-8000-000000000101", "olga@ateli
 const STRANGER: (&str, &str) = ("01900000-0000-7000-8000-000000000203", "dan@brick-and-beam.example");
 
 /// The model that is asked for.
-const MODEL: &str = "gemini-2.5-flash-image";
+const MODEL: &str = "gemini-3.1-flash-image";
 /// What a render's audit trail must not show as it is: a wish, and where the request came from.
 const PERSONAL: [&str; 2] = ["oak panelling", "127.0.0.1"];
 

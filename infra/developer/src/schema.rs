@@ -104,6 +104,8 @@ const DOMAINS: [(&str, &[&str]); 15] = [
             "agent_usage",
             "usage_reservations",
             "provider_calls",
+            "models",
+            "model_roles",
             "model_prices",
             "ai_cache",
             "prompt_templates",

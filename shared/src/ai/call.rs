@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use serde_json::json;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use crate::{
     secrets::{Secret, SecretError, SecretValue, Secrets},
     store::{
         StoreError,
-        prices::{self, ModelPrice},
+        models::{self, Model},
         provider_calls::{self, CallEnd, NewCall},
     },
     telemetry::{Unit, metric},
@@ -28,8 +28,8 @@ pub struct Wanted<'a> {
     pub counted: Counted<'a>,
     /// As `provider_calls.purpose` names it.
     pub purpose: &'static str,
-    /// The model.
-    pub model: &'a str,
+    /// The model, with its prices.
+    pub model: &'a Model,
     /// The characters of everything that it is given.
     pub characters: usize,
     /// The most tokens an answer may take.
@@ -49,8 +49,6 @@ pub enum Begun {
         reservation_id: Uuid,
         /// What was reserved.
         reserved: Charge,
-        /// What the model costs.
-        prices: Vec<ModelPrice>,
     },
     /// The model has no price, so that it is not called.
     NoPrice,
@@ -67,19 +65,16 @@ pub enum Begun {
 ///
 /// # Errors
 /// [`Stop`] if the job is not this worker's any more, was cancelled, or the database does not answer.
-pub async fn begin<P>(db: &Database, held: &Held<P>, wanted: Wanted<'_>, now: DateTime<Utc>) -> Result<Begun, Stop> {
+pub async fn begin<P>(db: &Database, held: &Held<P>, wanted: Wanted<'_>) -> Result<Begun, Stop> {
     let job = &held.job;
-    // Two characters are a token at least: on the high side, since what is not used is given back.
-    let input = u64::try_from(wanted.characters).unwrap_or(u64::MAX) / 2;
-    let expected = Usage { input, output: u64::from(wanted.max_tokens), ..Usage::default() };
+    let expected = expected(wanted.characters, wanted.max_tokens);
     db.service(job.org_id, async |tx| {
         // A worker whose lease is over would give back what another one holds.
         held.go_on(tx).await?;
         if let Some(used) = wanted.used {
             limits::settle(tx, used, 1).await?;
         }
-        let prices = prices::list(tx, "anthropic", wanted.model, now).await?;
-        let Ok(reserved) = Charge::reserved(&expected, &prices) else { return Ok(Begun::NoPrice) };
+        let Ok(reserved) = Charge::reserved(&expected, &wanted.model.prices) else { return Ok(Begun::NoPrice) };
         limits::refund_job(tx, job.id).await?;
         let amounts = Amounts { requests: 1, tokens: reserved.tokens, cost_micro_usd: reserved.cost_micro_usd };
         let reservation_id = match limits::reserve(tx, job.id, wanted.counted, amounts).await? {
@@ -95,14 +90,21 @@ pub async fn begin<P>(db: &Database, held: &Held<P>, wanted: Wanted<'_>, now: Da
             reservation_id,
             attempt: job.attempt,
             purpose: wanted.purpose,
-            provider: "anthropic",
-            model: wanted.model,
+            provider: &wanted.model.provider,
+            model: &wanted.model.model,
             reserved,
         };
         provider_calls::insert(tx, new).await?;
-        Ok(Begun::Reserved { call_id, reservation_id, reserved, prices })
+        Ok(Begun::Reserved { call_id, reservation_id, reserved })
     })
     .await
+}
+
+/// What a call for text is expected to use. Two characters are a token at least: on the high side, since what is not used is given back.
+#[must_use]
+pub fn expected(characters: usize, max_tokens: u32) -> Usage {
+    let input = u64::try_from(characters).unwrap_or(u64::MAX) / 2;
+    Usage { input, output: u64::from(max_tokens), ..Usage::default() }
 }
 
 /// What a call is made with.
@@ -112,10 +114,8 @@ pub struct Call<'a> {
     pub id: Uuid,
     /// The organisation it is made for.
     pub org_id: Uuid,
-    /// `anthropic` or `gemini`.
-    pub provider: &'static str,
-    /// What it costs.
-    pub prices: &'a [ModelPrice],
+    /// The model, with its prices.
+    pub model: &'a Model,
     /// What was reserved for it.
     pub reserved: Charge,
     /// The key.
@@ -167,16 +167,22 @@ pub async fn make<T, E: Failed>(
         Ok(answered) => answered,
         Err(_) => Err(AiError::Unanswered { timed_out: true }.into()),
     };
+    let Model { provider, model, prices, .. } = call.model;
     let metered = match &answered {
         Ok(answered) => Some(answered.metered),
         Err(failed) => failed.metered(),
     };
-    let charge = metered.map_or_else(Charge::default, |metered| Charge::settled(&metered, call.reserved, call.prices));
-    let unpriced = metered.and_then(|metered| cost_micro_usd(&metered.usage, call.prices).err());
+    let charge = metered.map_or_else(Charge::default, |metered| Charge::settled(&metered, call.reserved, prices));
+    let unpriced = metered.and_then(|metered| cost_micro_usd(&metered.usage, prices).err());
     if charge.estimated {
         let unreported = metered.and_then(|metered| metered.unreported);
-        tracing::warn!(call.id = %call.id, provider = call.provider, unreported, "a call is charged as it was reserved");
-        metric(Utc::now(), "CostsEstimated", Unit::Count, 1.0, &[("provider", call.provider)]);
+        tracing::warn!(call.id = %call.id, provider, unreported, "a call is charged as it was reserved");
+        metric(Utc::now(), "CostsEstimated", Unit::Count, 1.0, &[("provider", provider)]);
+    }
+    let unknown = answered.as_ref().is_err_and(|failed| failed.code() == AiError::UnknownModel.code());
+    if unknown {
+        tracing::error!(call.id = %call.id, provider, model, "the provider knows no such model; others go before it for an hour");
+        metric(Utc::now(), "ModelsUnknown", Unit::Count, 1.0, &[("provider", provider)]);
     }
     let end = CallEnd {
         outcome: match (&answered, &unpriced) {
@@ -189,7 +195,13 @@ pub async fn make<T, E: Failed>(
         charge,
         provider_request_id: answered.as_ref().ok().and_then(|answered| answered.provider_request_id.as_deref()),
     };
-    db.service(call.org_id, async |tx| provider_calls::update_end(tx, call.id, &end).await).await?;
+    db.service(call.org_id, async |tx| {
+        if unknown {
+            models::miss(tx, provider, model).await?;
+        }
+        provider_calls::update_end(tx, call.id, &end).await
+    })
+    .await?;
     Ok(Made { answer: answered.map(|answered| answered.value), charge, unpriced })
 }
 

@@ -3,12 +3,13 @@
 //! A provider's error bodies never appear in an error's text: they may quote the prompt.
 
 pub mod call;
+pub mod models;
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::store::prices::ModelPrice;
+use crate::store::models::ModelPrice;
 pub use crate::store::provider_calls::Charge;
 
 /// Tokens of one answer, each counted once.
@@ -108,7 +109,7 @@ pub struct UnknownPrice {
 /// What `usage` costs in micro-USD at `prices`, rounded up.
 ///
 /// The tier is chosen by the prompt's tokens and holds for the whole request, output included. `prices` are those of one
-/// model; see [`crate::store::prices::list`].
+/// model; see [`crate::store::models::list`].
 ///
 /// # Errors
 /// [`UnknownPrice`] for the first unit that was used and has none.

@@ -11,6 +11,7 @@ use super::wire::{Counts, Exchange, LazyHttp, count};
 use crate::{
     ai::{AiError, Answered, Metered, Picture, Usage},
     secrets::SecretValue,
+    store::models::Model,
 };
 
 /// A client of `POST /v1beta/models/{model}:generateContent`.
@@ -27,14 +28,15 @@ impl Gemini {
         Self { http: LazyHttp::new(timeout), base_url: base_url.as_str().trim_end_matches('/').to_owned() }
     }
 
-    /// Has `model` make a picture of `picture` as `prompt` says, in a documented `aspect_ratio` such as `4:3`.
+    /// Has `model` make a picture of `picture` as `prompt` says, in a documented `aspect_ratio` such as `4:3` and the size that is set for
+    /// the model: newer ones take both, older ones only the ratio.
     ///
     /// # Errors
     /// [`AiError`]; a blocked prompt and an answer without a picture come with status 200 and are errors all the same.
     pub async fn render(
         &self,
         key: &SecretValue,
-        model: &str,
+        model: &Model,
         prompt: &str,
         picture: &Picture,
         aspect_ratio: &str,
@@ -43,6 +45,10 @@ impl Gemini {
         let mut secret = HeaderValue::from_str(key.expose()).map_err(|_| AiError::BadKey)?;
         secret.set_sensitive(true);
         headers.insert("x-goog-api-key", secret);
+        let mut image_config = json!({ "aspectRatio": aspect_ratio });
+        if let Some(size) = &model.image_size {
+            image_config["imageSize"] = json!(size);
+        }
         let body = json!({
             "contents": [{ "role": "user", "parts": [
                 { "text": prompt },
@@ -50,18 +56,18 @@ impl Gemini {
             ] }],
             "generationConfig": {
                 "responseModalities": ["TEXT", "IMAGE"],
-                "imageConfig": { "aspectRatio": aspect_ratio },
+                "imageConfig": image_config,
             },
         });
-        let url = format!("{}/v1beta/models/{model}:generateContent", self.base_url);
+        let url = format!("{}/v1beta/models/{}:generateContent", self.base_url, model.model);
         let exchange = self.http.post(&url, headers, &body).await?;
-        if exchange.status == 200 { read(model, &exchange.body) } else { Err(refused(&exchange)) }
+        if exchange.status == 200 { read(model.thinks, &exchange.body) } else { Err(refused(&exchange)) }
     }
 }
 
 /// In the documented order: a blocked prompt, no candidates, why it stopped, and only then the parts.
-fn read(model: &str, body: &Value) -> Result<Answered<Picture>, AiError> {
-    let metered = meter(model, body);
+fn read(thinks: bool, body: &Value) -> Result<Answered<Picture>, AiError> {
+    let metered = meter(thinks, body);
     if let Some(reason) = body["promptFeedback"]["blockReason"].as_str() {
         return Err(AiError::Blocked { reason: reason.to_owned(), metered });
     }
@@ -80,14 +86,33 @@ fn read(model: &str, body: &Value) -> Result<Answered<Picture>, AiError> {
         _ => {}
     }
     // Text and pictures interleave, and a part marked as a thought may hold an interim picture.
-    let part = parts(body)
-        .find(|part| part["thought"] != true && part["inlineData"].is_object())
+    let (mime, data) = parts(body)
+        .filter(|part| part["thought"] != true)
+        .find_map(inline)
         .ok_or_else(|| AiError::NoImage { finish_reason: finish_reason.to_owned(), metered })?;
-    let mime = part["inlineData"]["mimeType"].as_str().unwrap_or("application/octet-stream").to_owned();
-    let data = part["inlineData"]["data"].as_str().unwrap_or_default();
     let bytes = STANDARD.decode(data).map_err(|_| AiError::Malformed { metered })?;
     let provider_request_id = body["responseId"].as_str().map(str::to_owned);
-    Ok(Answered { value: Picture { mime, bytes }, metered, provider_request_id })
+    Ok(Answered { value: Picture { mime: mime.to_owned(), bytes }, metered, provider_request_id })
+}
+
+/// The type and the data of the picture in a part. Gateways make a `data:` URL within text of it.
+fn inline(part: &Value) -> Option<(&str, &str)> {
+    let inline = &part["inlineData"];
+    if inline.is_object() {
+        let mime = inline["mimeType"].as_str().unwrap_or("application/octet-stream");
+        return Some((mime, inline["data"].as_str().unwrap_or_default()));
+    }
+    let text = part["text"].as_str()?;
+    let (_, url) = text.split_once("data:image/")?;
+    let (kind, data) = url.split_once(";base64,")?;
+    let mime = match kind {
+        "png" => "image/png",
+        "jpeg" | "jpg" => "image/jpeg",
+        "webp" => "image/webp",
+        _ => return None,
+    };
+    let end = data.find(|c: char| !c.is_ascii_alphanumeric() && !"+/=".contains(c)).unwrap_or(data.len());
+    Some((mime, &data[..end]))
 }
 
 /// Parts of the first candidate.
@@ -107,7 +132,7 @@ fn number(value: &Value) -> Option<u64> {
 ///
 /// Counts that are zero do not come at all, so an absent one is zero only where nothing speaks against it: the answer's own total, its
 /// content, or a model that thinks.
-fn meter(model: &str, body: &Value) -> Metered {
+fn meter(thinks: bool, body: &Value) -> Metered {
     let usage = &body["usageMetadata"];
     let mut counts = Counts::new(usage, number);
     let prompt = counts.required("promptTokenCount");
@@ -123,11 +148,11 @@ fn meter(model: &str, body: &Value) -> Metered {
             _ if content && answered == 0 => Some("candidatesTokenCount"),
             Some(total) => (total > prompt + tools + thoughts + answered).then_some("totalTokenCount"),
             None if answered == 0 => Some("candidatesTokenCount"),
-            None if thoughts == 0 && thinks(model) => Some("thoughtsTokenCount"),
+            None if thoughts == 0 && thinks => Some("thoughtsTokenCount"),
             None => None,
         }
     });
-    let pictures = picture_tokens(usage, answered, parts(body).any(|part| part["inlineData"].is_object()));
+    let pictures = picture_tokens(usage, answered, parts(body).any(|part| inline(part).is_some()));
     let usage = Usage {
         input: prompt.saturating_sub(cached) + tools,
         output: answered.saturating_sub(pictures) + thoughts,
@@ -136,11 +161,6 @@ fn meter(model: &str, body: &Value) -> Metered {
         ..Usage::default()
     };
     Metered { usage, unreported }
-}
-
-/// The older models do not think, and a model that is not known may.
-fn thinks(model: &str) -> bool {
-    !model.starts_with("gemini-2")
 }
 
 /// How many of the tokens that were `answered` are those of pictures: as the details say, and all of them where they do not, since
@@ -191,7 +211,9 @@ fn duration(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    const FLASH: &str = "gemini-2.5-flash-image";
+    /// Of a model that does not think, and of one that may.
+    const PLAIN: bool = false;
+    const THINKING: bool = true;
 
     #[test]
     fn a_thought_is_not_the_picture() {
@@ -204,19 +226,50 @@ mod tests {
             "usageMetadata": { "promptTokenCount": "270", "candidatesTokenCount": 1303, "thoughtsTokenCount": 7,
                 "candidatesTokensDetails": [{ "modality": "IMAGE", "tokenCount": 1290 }] },
         });
-        let answered = read(FLASH, &body).unwrap();
+        let answered = read(PLAIN, &body).unwrap();
         assert_eq!(answered.value.bytes, [1, 2, 3]);
         let usage = Usage { input: 270, output: 20, image_output: 1290, ..Usage::default() };
         assert_eq!(answered.metered, Metered { usage, unreported: None });
     }
 
     #[test]
+    fn a_data_url_within_text_is_the_picture_and_paid_for_as_one() {
+        let body = |text: &str, thought: bool| {
+            json!({
+                "candidates": [{ "finishReason": "STOP", "content": { "parts": [{ "text": text, "thought": thought }] } }],
+                "usageMetadata": { "promptTokenCount": 270, "candidatesTokenCount": 1303 },
+            })
+        };
+        for (text, mime) in [
+            ("Here: ![room](data:image/png;base64,AQID) as asked.", "image/png"),
+            ("data:image/jpeg;base64,AQID", "image/jpeg"),
+        ] {
+            let answered = read(PLAIN, &body(text, false)).unwrap();
+            assert_eq!((answered.value.mime.as_str(), answered.value.bytes.as_slice()), (mime, &[1, 2, 3][..]));
+            let usage = Usage { input: 270, image_output: 1303, ..Usage::default() };
+            assert_eq!(answered.metered, Metered { usage, unreported: None });
+        }
+        for none in [
+            "No data: image/png;base64,AQID",
+            "data:image/svg+xml;base64,AQID",
+            "data:text/html;base64,AQID",
+            "data:image/png",
+        ] {
+            assert_eq!(read(PLAIN, &body(none, false)).unwrap_err().code(), "answer_without_image", "{none}");
+        }
+        let interim = read(PLAIN, &body("data:image/png;base64,AQID", true)).unwrap_err();
+        assert_eq!(interim.code(), "answer_without_image");
+        let broken = read(PLAIN, &body("data:image/png;base64,AQI", false)).unwrap_err();
+        assert_eq!(broken.code(), "answer_malformed");
+    }
+
+    #[test]
     fn blocked_prompts_and_answers_without_a_picture_are_told_apart() {
-        let blocked = read(FLASH, &json!({ "promptFeedback": { "blockReason": "SAFETY" } })).unwrap_err();
+        let blocked = read(PLAIN, &json!({ "promptFeedback": { "blockReason": "SAFETY" } })).unwrap_err();
         assert_eq!(blocked, AiError::Blocked { reason: "SAFETY".to_owned(), metered: Metered::UNKNOWN });
-        let none = read(FLASH, &json!({ "candidates": [{ "finishReason": "NO_IMAGE" }] })).unwrap_err();
+        let none = read(PLAIN, &json!({ "candidates": [{ "finishReason": "NO_IMAGE" }] })).unwrap_err();
         assert_eq!(none.code(), "answer_without_image");
-        let safety = read(FLASH, &json!({ "candidates": [{ "finishReason": "IMAGE_SAFETY" }] })).unwrap_err();
+        let safety = read(PLAIN, &json!({ "candidates": [{ "finishReason": "IMAGE_SAFETY" }] })).unwrap_err();
         assert_eq!(safety.code(), "prompt_blocked");
     }
 
@@ -234,7 +287,7 @@ mod tests {
             let usage =
                 json!({ "promptTokenCount": 300, "candidatesTokenCount": 1303, "candidatesTokensDetails": details });
             let parts = Usage { input: 300, output: text, image_output: pictures, ..Usage::default() };
-            assert_eq!(meter(FLASH, &picture(usage)), Metered { usage: parts, unreported: None }, "{details}");
+            assert_eq!(meter(PLAIN, &picture(usage)), Metered { usage: parts, unreported: None }, "{details}");
         };
         check(json!([{ "modality": "IMAGE", "tokenCount": 1290 }]), 1290, 13);
         check(
@@ -259,25 +312,25 @@ mod tests {
 
     #[test]
     fn an_absent_count_is_zero_only_where_nothing_speaks_against_it() {
-        let check = |model: &str, body: Value, unreported: Option<&str>| {
-            assert_eq!(meter(model, &body).unreported, unreported, "{model} {body}");
+        let check = |thinks: bool, body: Value, unreported: Option<&str>| {
+            assert_eq!(meter(thinks, &body).unreported, unreported, "{thinks} {body}");
         };
         let totals = json!({ "promptTokenCount": 300, "candidatesTokenCount": 1290 });
-        check(FLASH, picture(totals.clone()), None);
-        check("gemini-3-pro-image", picture(totals.clone()), Some("thoughtsTokenCount"));
+        check(PLAIN, picture(totals.clone()), None);
+        check(THINKING, picture(totals.clone()), Some("thoughtsTokenCount"));
         let with = |total: u64| {
             let mut usage = totals.clone();
             usage["totalTokenCount"] = json!(total);
             picture(usage)
         };
-        check("gemini-3-pro-image", with(1590), None);
-        check(FLASH, with(1591), Some("totalTokenCount"));
+        check(THINKING, with(1590), None);
+        check(PLAIN, with(1591), Some("totalTokenCount"));
         let blocked = |usage: Value| json!({ "promptFeedback": { "blockReason": "SAFETY" }, "usageMetadata": usage });
-        check(FLASH, blocked(json!({ "promptTokenCount": 300, "totalTokenCount": 300 })), None);
-        check(FLASH, blocked(json!({ "promptTokenCount": 300 })), Some("candidatesTokenCount"));
-        check(FLASH, picture(json!({ "promptTokenCount": 300, "totalTokenCount": 300 })), Some("candidatesTokenCount"));
+        check(PLAIN, blocked(json!({ "promptTokenCount": 300, "totalTokenCount": 300 })), None);
+        check(PLAIN, blocked(json!({ "promptTokenCount": 300 })), Some("candidatesTokenCount"));
+        check(PLAIN, picture(json!({ "promptTokenCount": 300, "totalTokenCount": 300 })), Some("candidatesTokenCount"));
         check(
-            FLASH,
+            PLAIN,
             picture(json!({ "promptTokenCount": u64::MAX, "candidatesTokenCount": 1290 })),
             Some("promptTokenCount"),
         );

@@ -43,7 +43,7 @@ insert into public.projects (id, org_id, title, description, client_id, status, 
 select id, org, 'Project ' || g, repeat('A flat by the lake. ', 5), pg_temp.id(3, r, 1 + floor(50 * b)::integer),
        case when c < 0.2 then 'shared' when c < 0.6 then 'active' else 'done' end, at from came;
 insert into public.render_requests (id, org_id, user_id, project_id, job_id, input_file_path, model, status, created_at, completed_at)
-select id, org, pg_temp.id(2, r, 22 + floor(19 * b)::integer), id, id, 'project-media/' || org || '/' || g || '.jpg', 'gemini-2.5-flash-image',
+select id, org, pg_temp.id(2, r, 22 + floor(19 * b)::integer), id, id, 'project-media/' || org || '/' || g || '.jpg', 'gemini-3.1-flash-image',
        'completed', at, at from came;
 insert into public.submissions (id, org_id, client_id, template_id, status, submitted_at, created_by, created_at)
 select id, org, pg_temp.id(3, r, 1 + floor(50 * b)::integer), pg_temp.id(4, r, 0),

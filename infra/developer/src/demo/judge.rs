@@ -270,8 +270,8 @@ mod tests {
                 "render-completed",
                 render_completed,
                 json!({
-                    "pictures": 1, "width": 1024, "height": 768, "mime": "image/png", "model": "gemini-2.5-flash-image",
-                    "served_by": "model", "tokens": 1866, "cost": 38_875,
+                    "pictures": 1, "width": 1024, "height": 768, "mime": "image/png", "model": "gemini-3.1-flash-image",
+                    "served_by": "model", "tokens": 1756, "cost": 67_619,
                 }),
             ),
             (
@@ -285,7 +285,7 @@ mod tests {
             (
                 "render-cost",
                 render_cost,
-                json!({ "calls": 2, "usage_times_price": 38_875, "told": 38_875, "billed": 38_875 }),
+                json!({ "calls": 2, "usage_times_price": 67_619, "told": 67_619, "billed": 67_619 }),
             ),
             ("usage-settled", usage_settled, json!({ "used": 1, "reserved": 0, "open": 0 })),
             (
