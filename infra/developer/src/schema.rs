@@ -102,6 +102,7 @@ const DOMAINS: [(&str, &[&str]); 15] = [
         &[
             "agent_limits",
             "agent_usage",
+            "limit_windows",
             "usage_reservations",
             "provider_calls",
             "models",
