@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use integration_tests::{
     Answer, TestApp,
-    people::{LAKESIDE, LIVING, NORD, OLGA, Person, SVEN},
+    people::{DORA, LAKESIDE, LIVING, NORD, OLGA, Person, SVEN},
     render_body, small_photo,
 };
 use reqwest::Method;
@@ -96,6 +96,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
              update jobs set status = 'failed', last_error = '{{}}', finished_at = now() where id = '{}';
              update render_requests set status = 'failed' where id = '{id}';
              insert into lead_capacity (org_id, user_id, max_open) values ('{NORD}', '{}', 1000);
+             insert into lead_capacity (org_id, user_id, available) values ('{NORD}', '{}', false);
              insert into leads (id, org_id, client_name) values ('{LEAD}', '{NORD}', 'Lead');
              insert into social_accounts (id, org_id, platform, platform_id, username, scopes)
              values ('{ACCOUNT}', '{NORD}', 'instagram', '1', 'nord', '{{instagram_business_basic,instagram_business_manage_messages}}');
@@ -108,6 +109,7 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
              update organizations set stripe_customer_id = '{customer}' where id = '{NORD}'",
             render["job"]["id"].as_str().unwrap(),
             SVEN.id,
+            DORA.id,
             OLGA.id
         ))
         .await;
@@ -212,6 +214,12 @@ pub(crate) async fn world() -> (TestApp, Vec<Ask>) {
             "/v1/leads/assignments/dry-run".to_owned(),
             Some(json!({ "days": 3 })),
             json!({ "days": 4 }),
+        ),
+        ask(
+            "/v1/leads/assignments/move",
+            "/v1/leads/assignments/move".to_owned(),
+            Some(json!({ "user_id": DORA.id })),
+            json!({ "user_id": SVEN.id }),
         ),
         ask(
             "/v1/leads/assignments/settings",

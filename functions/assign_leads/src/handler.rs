@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     job::{SWITCH, WAIT},
-    request::{DryRunBody, SettingsBody, lead_id},
+    request::{DryRunBody, MoveBody, SettingsBody, lead_id},
     schedule,
     state::State,
     work::Assignments,
@@ -26,6 +26,11 @@ use crate::{
 
 /// How many leads a dry run looks at, the oldest first: with fifty people and a hundred thousand leads that takes some ten seconds.
 const DRY_RUN: i32 = 500;
+
+/// How many leads of an absent person one request moves, as many as a person takes at most.
+const MOVED: i32 = 1000;
+/// How many of their jobs are sent for at once; the sweep finds the others within a minute.
+const WOKEN: usize = 25;
 
 /// Answers whatever woke the function.
 ///
@@ -50,9 +55,10 @@ async fn route(state: &State, request: &HttpRequest) -> Result<HttpResponse, Api
         ("POST", ["v1", "leads", "assignments", "dry-run"]) => dry_run(state, request).await?.into_response(),
         ("GET", ["v1", "leads", "assignments", "report"]) => report(state, request).await?.into_response(),
         ("POST", ["v1", "leads", "assignments", "settings"]) => configure(state, request).await?.into_response(),
+        ("POST", ["v1", "leads", "assignments", "move"]) => move_leads(state, request).await?.into_response(),
         ("POST", ["v1", "leads", lead, "assign"]) => assign(state, request, lead_id(lead)?).await?.into_response(),
         ("GET", ["v1", "leads", lead, "assignment"]) => show(state, request, lead_id(lead)?).await?.into_response(),
-        (_, ["v1", "leads", "assignments", "dry-run" | "settings"] | ["v1", "leads", _, "assign"]) => {
+        (_, ["v1", "leads", "assignments", "dry-run" | "settings" | "move"] | ["v1", "leads", _, "assign"]) => {
             Err(ApiError::method_not_allowed("POST"))
         }
         (_, ["v1", "leads", "assignments", "report"] | ["v1", "leads", _, "assignment"]) => {
@@ -189,8 +195,48 @@ async fn configure(state: &State, request: &HttpRequest) -> Result<Reply<Value>,
         match answer["refused"]["code"].as_str() {
             None => Ok(answer),
             Some("outcomes_too_few") => Err(ApiError::conflict("outcomes_too_few", detail)),
+            Some("work_hours_invalid") => Err(ApiError::unprocessable("work_hours_invalid", detail)),
             Some(_) => Err(ApiError::conflict("scores_too_weak", detail)),
         }
     });
     Ok(Reply::ok(answer.await?))
+}
+
+/// `POST /v1/leads/assignments/move`: finds somebody else for each open lead of a person who is absent, as for any lead. Asking again is
+/// harmless: leads that are on their way are left alone. A replayed key moves nothing, and says how many are left.
+async fn move_leads(state: &State, request: &HttpRequest) -> Result<Reply<Value>, ApiError> {
+    let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;
+    let MoveBody { user_id } = http::json(request)?;
+    let keyed = http::idempotency(request, "POST /v1/leads/assignments/move")?;
+    let moved = state.db.caller(&caller, async |tx| {
+        let member = access::enter(tx, "leads:manage").await?;
+        if !settings::enabled(tx, SWITCH).await? {
+            return Err(ApiError::unavailable(
+                "lead_assignment_paused",
+                "The assignment of leads is paused by an operator; nothing was changed.",
+                300,
+            ));
+        }
+        let again = match &keyed {
+            Some(keyed) => idempotency::remember(tx, member, keyed, user_id).await?.is_some(),
+            None => false,
+        };
+        let moving = leads::move_from(tx, user_id, if again { 0 } else { MOVED }).await?;
+        match moving.refused.as_deref() {
+            None => Ok((member.org_id, moving)),
+            Some("person_not_found") => Err(ApiError::not_found("person")),
+            Some(_) => Err(ApiError::conflict(
+                "person_not_absent",
+                "This person is available: their leads stay with them. Set lead_capacity.available to false first.",
+            )),
+        }
+    });
+    let (org_id, moving) = moved.await?;
+    for job_id in moving.queued.iter().take(WOKEN) {
+        if !state.queue.wake(*job_id, org_id).await {
+            break;
+        }
+    }
+    let jobs = moving.queued.iter().map(|id| json!({ "id": id, "href": format!("/v1/jobs/{id}") }));
+    Ok(Reply::ok(json!({ "queued": moving.queued.len(), "left": moving.left, "jobs": jobs.collect::<Vec<_>>() })))
 }

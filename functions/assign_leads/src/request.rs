@@ -1,6 +1,6 @@
 //! What clients send, and what it becomes. No I/O.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use shared::http::ApiError;
@@ -39,6 +39,9 @@ pub(crate) struct SettingsBody {
     min_outcomes: Option<i64>,
     ai_bound: Option<i64>,
     patience_hours: Option<i64>,
+    work_days: Option<Vec<i64>>,
+    work_from: Option<String>,
+    work_until: Option<String>,
 }
 
 /// Tells null from absent.
@@ -75,14 +78,40 @@ impl SettingsBody {
                 Some(value) => wanted.insert(name.to_owned(), json!(value)),
             };
         }
+        if let Some(days) = &self.work_days {
+            if !(1..=7).contains(&days.len()) || days.iter().any(|day| !(1..=7).contains(day)) {
+                return Err(invalid("work_days", "one to seven days of the week, 1 for Monday to 7 for Sunday"));
+            }
+            wanted.insert("work_days".to_owned(), json!(days));
+        }
+        for (name, time) in [("work_from", &self.work_from), ("work_until", &self.work_until)] {
+            let Some(time) = time else { continue };
+            // Midnight at a day's end is an hour that clocks do not show.
+            if !(name == "work_until" && time == "24:00") && !is_time_of_day(time) {
+                return Err(invalid(name, "a time of day such as 08:00"));
+            }
+            wanted.insert(name.to_owned(), json!(time));
+        }
         if wanted.is_empty() {
             return Err(ApiError::unprocessable(
                 "settings_empty",
-                "Name what to set: enabled, min_auc, max_brier, min_outcomes, ai_bound or patience_hours.",
+                "Name what to set: enabled, min_auc, max_brier, min_outcomes, ai_bound, patience_hours, work_days, work_from or work_until.",
             ));
         }
         Ok(Value::Object(wanted))
     }
+}
+
+/// Whether this is a time of day in hours and minutes, as `08:00`.
+fn is_time_of_day(text: &str) -> bool {
+    text.len() == 5 && NaiveTime::parse_from_str(text, "%H:%M").is_ok()
+}
+
+/// Whose leads are to be moved.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MoveBody {
+    pub(crate) user_id: Uuid,
 }
 
 fn invalid(name: &str, wanted: &str) -> ApiError {
@@ -100,8 +129,28 @@ mod tests {
     }
 
     #[test]
+    fn a_shift_may_end_at_midnight() {
+        let wanted = json!({ "work_days": [1, 7], "work_from": "00:00", "work_until": "24:00" });
+        let body: SettingsBody = serde_json::from_value(wanted.clone()).unwrap();
+        assert_eq!(body.parse().unwrap(), wanted);
+    }
+
+    #[test]
     fn what_no_setting_can_be_is_refused() {
-        for wrong in [json!({}), json!({ "min_auc": 1.1 }), json!({ "ai_bound": 51 }), json!({ "patience_hours": 0 })] {
+        for wrong in [
+            json!({}),
+            json!({ "min_auc": 1.1 }),
+            json!({ "ai_bound": 51 }),
+            json!({ "patience_hours": 0 }),
+            json!({ "work_days": [] }),
+            json!({ "work_days": [0] }),
+            json!({ "work_days": [8] }),
+            json!({ "work_days": [1, 2, 3, 4, 5, 6, 7, 7] }),
+            json!({ "work_from": "24:00" }),
+            json!({ "work_from": "8:00" }),
+            json!({ "work_until": "24:01" }),
+            json!({ "work_until": "17:00:30" }),
+        ] {
             let body: SettingsBody = serde_json::from_value(wrong.clone()).unwrap();
             assert!(body.parse().is_err(), "{wrong}");
         }

@@ -16,6 +16,8 @@ pub(crate) struct InsightView {
     period: String,
     period_start: DateTime<Utc>,
     period_end: Value,
+    /// Whose day, week or month it is. Null in insights from before organisations had a zone: UTC.
+    time_zone: Value,
     audience: AudienceView,
     headline: Option<String>,
     bullets: Value,
@@ -56,6 +58,7 @@ impl From<Insight> for InsightView {
         let mut part = |name: &str| insight.figures.get_mut(name).map(Value::take).unwrap_or_default();
         Self {
             period_end: part("period_end"),
+            time_zone: part("time_zone"),
             figures: part("figures"),
             series: part("series"),
             breakdowns: part("breakdowns"),

@@ -332,7 +332,7 @@ pub async fn list_latest(
              from public.ai_insights
             where org_id = $1 and table_name = $2 and audience = $3 and user_id is not distinct from $4
               and figures_digest is not null
-            order by period, period_start desc, computed_at desc, created_at desc"#,
+            order by period, computed_at desc, period_start desc, created_at desc"#,
         org_id,
         table,
         audience.permission,

@@ -235,6 +235,30 @@ pub async fn configure(tx: &mut CallerTx, wanted: &Value) -> Result<Value, Store
     Ok(told.unwrap_or_default())
 }
 
+/// What became of the wish to move an absent person's leads.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Moving {
+    /// `person_not_found` or `person_not_absent`: then nothing was queued.
+    pub refused: Option<String>,
+    /// The jobs that find somebody else for a lead each, the most promising first.
+    pub queued: Vec<Uuid>,
+    /// How many of the person's open leads no job is at work on yet.
+    pub left: i64,
+}
+
+/// Queues the assignment of the open leads of a person who is absent, `most` of them, each to whoever suits it best.
+///
+/// # Errors
+/// [`StoreError::Forbidden`], [`StoreError::Database`].
+pub async fn move_from(tx: &mut CallerTx, user_id: Uuid, most: i32) -> Result<Moving, StoreError> {
+    let told = sqlx::query_scalar!("select app.move_leads_of($1, $2)", user_id, most)
+        .fetch_one(tx.conn()?)
+        .await
+        .map_err(named("leads:manage"))?;
+    decode(told.unwrap_or_default())
+}
+
 /// Who would have been given the leads that came since then, `most` of them. Writes nothing.
 ///
 /// # Errors

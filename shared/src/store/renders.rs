@@ -345,16 +345,7 @@ pub async fn charge(
     renders: i64,
     charge: Charge,
 ) -> Result<(), StoreError> {
-    sqlx::query!(
-        "insert into public.render_counters as c (org_id, actor_id, period_start, renders)
-         values ($1, $2, date_trunc('month', now(), 'UTC')::date, $3)
-         on conflict (org_id, actor_id, period_start) do update set renders = c.renders + excluded.renders",
-        render.org_id,
-        actor_id,
-        renders
-    )
-    .execute(tx.conn()?)
-    .await?;
+    sqlx::query_scalar!("select app.count_renders($1, $2)", actor_id, renders).fetch_one(tx.conn()?).await?;
     sqlx::query!(
         "insert into public.billing_events (org_id, kind, quantity, cost_micro_usd, estimated, source_table, source_id)
          values ($1, 'render', $2, $3, $4, 'render_requests', $5)",

@@ -181,6 +181,10 @@ async fn leads(app: &TestApp) {
         .await;
     app.stack.look_after_leads().await.unwrap();
     tick(app).await;
+    // Away: what she has is to be somebody else's, and nobody else takes any.
+    app.db.run("update lead_capacity set available = false").await;
+    app.post("/v1/leads/assignments/move", &owner, &json!({ "user_id": DORA.id })).await.expect(200);
+    app.stack.leads.drained().await;
 }
 
 async fn insights(app: &TestApp) {
