@@ -70,6 +70,7 @@ mod vectors;
 mod waits;
 mod worker;
 mod workflows;
+mod zones;
 
 /// The oldest and the newest Postgres.
 const SERVERS: [integration_tests::Server; 2] =

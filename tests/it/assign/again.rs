@@ -13,7 +13,12 @@ use super::{a_minute, ask, come, lead, one, set, takes, whole};
 
 /// Atelier Nord has its leads assigned by themselves, without a floor and without a model.
 async fn by_itself(db: &TestDatabase) {
-    set(db, "enabled, min_auc, max_brier, ai_bound, patience_hours", "true, null, null, 0, 24").await;
+    set(
+        db,
+        "enabled, min_auc, max_brier, ai_bound, patience_hours, work_days, work_from, work_until",
+        "true, null, null, 0, 24, '{1,2,3,4,5,6,7}', '00:00', '24:00'",
+    )
+    .await;
 }
 
 async fn holder(db: &TestDatabase, number: u128) -> Value {
@@ -131,15 +136,19 @@ async fn a_lead_is_given_to_another_when_whoever_has_it_leaves_has_too_many_or_l
         json!(DORA.id)
     );
     assert_eq!(app.db.count(&format!("select count(*) from leads where assigned_to = '{}'", SVEN.id)).await, 2);
-    // Away for a day, or given a lead by hand who takes none: what they have stays.
-    app.db.run(&format!("update lead_capacity set available = false where user_id = '{}'", SVEN.id)).await;
+    // Given a lead by hand who takes none: what they have stays.
     come(&app.db, 8, 1).await;
     app.db.run(&format!("update leads set assigned_to = '{}' where id = '{}'", OLGA.id, lead(8))).await;
     a_minute(&app).await;
     assert_eq!(app.db.count(&format!("select count(*) from leads where assigned_to = '{}'", SVEN.id)).await, 2);
     assert_eq!(holder(&app.db, 8).await, json!(OLGA.id));
     // Left: it is free at once, and somebody's a minute later.
-    app.db.run(&format!("update lead_capacity set available = true, max_open = 3 where user_id = '{}'; delete from org_members where user_id = '{}'", SVEN.id, DORA.id)).await;
+    app.db
+        .run(&format!(
+            "update lead_capacity set max_open = 3 where user_id = '{}'; delete from org_members where user_id = '{}'",
+            SVEN.id, DORA.id
+        ))
+        .await;
     assert_eq!(app.db.count("select count(*) from leads where assigned_to is null").await, 1);
     a_minute(&app).await;
     assert_eq!(app.db.count(&format!("select count(*) from leads where assigned_to = '{}'", SVEN.id)).await, 3);
@@ -158,9 +167,66 @@ async fn a_lead_is_given_to_another_when_whoever_has_it_leaves_has_too_many_or_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_open_leads_of_an_absent_person_go_to_others_at_once_by_the_schedule_and_by_hand() {
+    let app = TestApp::start().await;
+    let (olga, moving) = (app.token(&OLGA), "/v1/leads/assignments/move");
+    let of =
+        async |person: Uuid| app.db.count(&format!("select count(*) from leads where assigned_to = '{person}'")).await;
+    let away = async |person: Uuid, available: bool| {
+        app.db.run(&format!("update lead_capacity set available = {available} where user_id = '{person}'")).await;
+    };
+    set(&app.db, "enabled, ai_bound", "false, 0").await;
+    takes(&app.db, &SVEN, 9).await;
+    takes(&app.db, &DORA, 2).await;
+    come(&app.db, 1, 4).await;
+    app.db
+        .run(&format!(
+            "update leads set assigned_to = '{}'; update leads set status = 'won', closed_at = now() where id = '{}'",
+            SVEN.id,
+            lead(4)
+        ))
+        .await;
+    // By hand, of those who are absent, by those who manage leads.
+    let body = json!({ "user_id": SVEN.id });
+    app.post(moving, &olga, &body).await.expect_error(409, "person_not_absent");
+    app.post(moving, &olga, &json!({ "user_id": OLGA.id })).await.expect_error(404, "person_not_found");
+    away(SVEN.id, false).await;
+    app.post(moving, &app.token(&SVEN), &body).await.expect_error(403, "permission_missing");
+    let moved = app.post(moving, &olga, &body).await.expect(200);
+    assert_eq!(
+        (&moved["queued"], &moved["left"], moved["jobs"].as_array().map(Vec::len)),
+        (&json!(3), &json!(0), Some(3)),
+        "{moved}"
+    );
+    assert_eq!(app.post(moving, &olga, &body).await.expect(200)["queued"], 0);
+    app.stack.leads.drained().await;
+    // As many as the others take; the third waits, and what has ended is nobody's to move.
+    assert_eq!((of(DORA.id).await, of(SVEN.id).await), (2, 2), "{}", app.logs());
+    let ended = "select count(*) from lead_assignments where reason ->> 'why' = 'absent'";
+    assert_eq!(app.db.count(ended).await, 2);
+    assert_eq!(app.db.count("select count(*) from jobs where status = 'queued' and wait_reason is not null").await, 1);
+    // By the schedule, without any patience.
+    away(SVEN.id, true).await;
+    app.db
+        .run("delete from jobs; update lead_assignment_settings set enabled = true, min_auc = null, max_brier = null")
+        .await;
+    a_minute(&app).await;
+    assert_eq!(of(DORA.id).await, 2);
+    away(DORA.id, false).await;
+    a_minute(&app).await;
+    assert_eq!((of(DORA.id).await, of(SVEN.id).await), (0, 4), "{}", app.logs());
+    assert_eq!(app.db.count("select count(*) from lead_assignments where end_reason = 'absent'").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_let_a_lead_lie_is_found_again_once_nobody_has_it_and_no_model_is_paid_while_it_waits() {
     let app = TestApp::start().await;
-    set(&app.db, "enabled, min_auc, max_brier, ai_bound, patience_hours", "true, null, null, 10, 24").await;
+    set(
+        &app.db,
+        "enabled, min_auc, max_brier, ai_bound, patience_hours, work_days, work_from, work_until",
+        "true, null, null, 10, 24, '{1,2,3,4,5,6,7}', '00:00', '24:00'",
+    )
+    .await;
     takes(&app.db, &SVEN, 10).await;
     takes(&app.db, &DORA, 9).await;
     come(&app.db, 1, 1).await;

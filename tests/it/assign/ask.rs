@@ -81,9 +81,13 @@ async fn an_agent_may_ask_where_its_role_and_its_token_allow() {
     // Of the lead only what agents own has changed.
     let changed = one(&app.db, "select metadata -> 'changed' from audit_log where action = 'leads.update'").await;
     assert_eq!(changed, json!(["assigned_at", "assigned_to"]));
-    for path in ["report", "dry-run", "settings"] {
+    for path in ["report", "dry-run", "settings", "move"] {
         let method = if path == "report" { Method::GET } else { Method::POST };
-        let body = (path == "settings").then(|| json!({ "enabled": true }));
+        let body = match path {
+            "settings" => Some(json!({ "enabled": true })),
+            "move" => Some(json!({ "user_id": SVEN.id })),
+            _ => None,
+        };
         let answer = app.send(method, &format!("/v1/leads/assignments/{path}"), &renata, body.as_ref()).await;
         answer.expect_error(403, "permission_missing");
     }

@@ -11,7 +11,13 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::{lead, takes};
+use super::{lead, set, takes};
+
+/// Has Atelier Nord work through nights and weekends, so that patience counts hours of the clock.
+async fn clock_hours(db: &TestDatabase) {
+    let columns = "patience_hours, work_days, work_from, work_until";
+    set(db, columns, "48, '{1,2,3,4,5,6,7}', '00:00', '24:00'").await;
+}
 
 /// How many blocks a query reads.
 async fn blocks(db: &TestDatabase, query: &str) -> i64 {
@@ -29,6 +35,7 @@ async fn four_times_as_many_open_leads_take_four_times_the_work() {
     for server in crate::SERVERS {
         let db = TestDatabase::new(server).await;
         takes(&db, &SVEN, 100).await;
+        clock_hours(&db).await;
         // Let lie, with notes that are as old.
         let come = async |from: i32, to: i32| {
             db.run(&format!(
@@ -86,6 +93,7 @@ async fn what_is_said_of_a_lead_is_the_same_of_it_alone_and_among_all_and_as_the
     for seed in 0..12 {
         let mut random = StdRng::seed_from_u64(seed);
         let db = TestDatabase::new(Server::Postgres18).await;
+        clock_hours(&db).await;
         // Olga takes none, and whoever has left has none.
         let people = [SVEN, DORA, ADAM];
         let mut capacities = BTreeMap::new();

@@ -104,7 +104,7 @@ async fn the_report_says_what_scores_were_worth_and_weak_ones_switch_nothing_on(
         .post(settings, &olga, &json!({ "enabled": true, "min_auc": 0.5, "max_brier": 0.5, "ai_bound": 0 }))
         .await
         .expect(200);
-    assert_eq!((&set["settings"]["enabled"], &set["settings"]["patience_hours"]), (&json!(true), &json!(48)), "{set}");
+    assert_eq!((&set["settings"]["enabled"], &set["settings"]["patience_hours"]), (&json!(true), &json!(18)), "{set}");
     assert_eq!(report().await["settings"]["ai_bound"], 0);
     assert_eq!(app.db.count("select count(*) from audit_log where action like 'lead_assignment_settings.%'").await, 1);
 
