@@ -87,7 +87,8 @@ impl SettingsBody {
         for (name, time) in [("work_from", &self.work_from), ("work_until", &self.work_until)] {
             let Some(time) = time else { continue };
             // Midnight at a day's end is an hour that clocks do not show.
-            if !(name == "work_until" && time == "24:00") && !is_time_of_day(time) {
+            let is_end_of_day = name == "work_until" && time == "24:00";
+            if !is_end_of_day && !is_time_of_day(time) {
                 return Err(invalid(name, "a time of day such as 08:00"));
             }
             wanted.insert(name.to_owned(), json!(time));
