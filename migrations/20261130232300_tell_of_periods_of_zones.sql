@@ -1,6 +1,7 @@
 -- Tell of the days, weeks and months of the organisation's zone in insights, and let its nights begin there.
 --
--- Locks:   none.
+-- Locks:   insight_settings exclusively, for the moment that adding a column with a constant default takes, and against writes while an
+--          index of its few rows is built; organizations for the moment that making a trigger takes.
 -- Rollout: expand. Every organisation is in UTC when this runs, whose insights stay as they are but for the zone that their figures name.
 -- Undo:    create or replace app.insight_figures as 20261130064000 has it and the functions of the night as 20261129040400; drop
 --          app.insight_zone, app.last_period, app.insight_night and the new app.missing_insights.
@@ -9,6 +10,12 @@ set local role spine_owner;
 
 comment on column public.insight_settings.made_until is
     'The last day, in the organisation''s zone, on which nothing of the night was missing any more.';
+
+alter table public.insight_settings add column rest_until timestamptz not null default '-infinity';
+comment on column public.insight_settings.rest_until is 'When the day ends whose night was closed: nothing is looked for before.';
+create index insight_settings_rest_until_idx on public.insight_settings (rest_until) where nightly;
+drop index public.insight_settings_made_until_idx;
+grant update (rest_until) on public.insight_settings to spine_definer;
 
 -- Whose days a table's figures are of: the organisation's, but for what is stored by the day of another.
 create function app.insight_zone(p_table text, p_zone text) returns text
@@ -167,7 +174,7 @@ $$;
 
 -- Nightly insights that are not there yet, ids and names only. An organisation has its minute of the hour that an operator set, by its
 -- id, so that they do not all come at once; each gets a share of the page. They are for everybody who sees the whole table: what one
--- person sees of it is computed when they ask. The first condition is for the index: no zone is a day ahead of UTC.
+-- person sees of it is computed when they ask.
 create or replace function app.due_insights(p_now timestamptz, p_most integer)
     returns table (org_id uuid, table_name text, period text, audience text)
     language sql stable security definer set search_path = '' as $$
@@ -177,7 +184,7 @@ create or replace function app.due_insights(p_now timestamptz, p_most integer)
               from public.insight_settings s
               join public.organizations o on o.id = s.org_id
              cross join lateral app.missing_insights(s.org_id, o.time_zone, s.tables, s.periods, p_now) m
-             where s.nightly and s.made_until <= (p_now at time zone 'UTC')::date
+             where s.nightly and s.rest_until <= p_now
                and s.made_until < app.insight_night(s.org_id, o.time_zone, p_now)) d
      order by d.place, d.org_id limit least(p_most, 1000)
 $$;
@@ -186,14 +193,40 @@ $$;
 create or replace function app.close_insight_nights(p_now timestamptz) returns integer
     language sql volatile security definer set search_path = '' as $$
     with closed as (
-        update public.insight_settings s set made_until = app.insight_night(s.org_id, o.time_zone, p_now)
+        update public.insight_settings s set made_until = app.insight_night(s.org_id, o.time_zone, p_now),
+               rest_until = app.day_start(app.insight_night(s.org_id, o.time_zone, p_now) + 1, o.time_zone)
           from public.organizations o
-         where o.id = s.org_id and s.nightly and s.made_until <= (p_now at time zone 'UTC')::date
+         where o.id = s.org_id and s.nightly and s.rest_until <= p_now
            and s.made_until < app.insight_night(s.org_id, o.time_zone, p_now)
            and not exists (select from app.missing_insights(s.org_id, o.time_zone, s.tables, s.periods, p_now))
         returning 1
     )
     select count(*)::integer from closed
 $$;
+
+-- What is wanted from now on is due today.
+create or replace function app.reopen_insight_night() returns trigger language plpgsql set search_path = '' as $$
+begin
+    new.made_until := '-infinity';
+    new.rest_until := '-infinity';
+    return new;
+end
+$$;
+
+-- In another zone the day ends at another moment.
+create function app.wake_insight_night() returns trigger language plpgsql security definer set search_path = '' as $$
+begin
+    update public.insight_settings s set rest_until = '-infinity' where s.org_id = new.id;
+    return null;
+end
+$$;
+comment on function app.wake_insight_night() is 'Has the night looked for by the days of an organisation''s new time zone.';
+grant execute on function app.wake_insight_night() to spine_owner;
+
+reset role;
+set local role spine_owner;
+
+create trigger organizations_zone_nights after update of time_zone on public.organizations
+    for each row when (new.time_zone is distinct from old.time_zone) execute function app.wake_insight_night();
 
 reset role;
