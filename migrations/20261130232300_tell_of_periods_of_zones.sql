@@ -192,13 +192,18 @@ $$;
 -- Closes nights in which nothing is missing any more. How many.
 create or replace function app.close_insight_nights(p_now timestamptz) returns integer
     language sql volatile security definer set search_path = '' as $$
-    with closed as (
-        update public.insight_settings s set made_until = app.insight_night(s.org_id, o.time_zone, p_now),
-               rest_until = app.day_start(app.insight_night(s.org_id, o.time_zone, p_now) + 1, o.time_zone)
-          from public.organizations o
-         where o.id = s.org_id and s.nightly and s.rest_until <= p_now
-           and s.made_until < app.insight_night(s.org_id, o.time_zone, p_now)
-           and not exists (select from app.missing_insights(s.org_id, o.time_zone, s.tables, s.periods, p_now))
+    -- The zone as a value of its own: joined, all organisations would be read where many nights have begun.
+    with begun as materialized (
+        select n.org_id, n.zone, app.insight_night(n.org_id, n.zone, p_now) as night, n.tables, n.periods, n.made_until
+          from (select s.org_id, s.tables, s.periods, s.made_until,
+                       (select o.time_zone from public.organizations o where o.id = s.org_id) as zone
+                  from public.insight_settings s where s.nightly and s.rest_until <= p_now offset 0) n
+    ),
+    closed as (
+        update public.insight_settings s set made_until = b.night, rest_until = app.day_start(b.night + 1, b.zone)
+          from begun b
+         where s.org_id = b.org_id and b.made_until < b.night
+           and not exists (select from app.missing_insights(b.org_id, b.zone, b.tables, b.periods, p_now))
         returning 1
     )
     select count(*)::integer from closed
