@@ -254,10 +254,8 @@ fn a_change_is_told_with_its_sign_and_size_from_every_earlier_value() {
     let value = prop_oneof![Just(0_i64), -30_i64..30, -1_000_000_i64..1_000_000];
     let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |(points in proptest::collection::vec(value, 2..12))| {
-        let told: Value = runtime.block_on(async {
-            sqlx::query_scalar("select app.insight_trend('x', 'amount', 'sek', $1::bigint[]::numeric[], false)")
-                .bind(&points).fetch_one(&mut *admin.borrow_mut()).await.unwrap()
-        });
+        let query = sqlx::query_scalar("select app.insight_trend('x', 'amount', 'sek', $1::bigint[]::numeric[], false)");
+        let told: Value = runtime.block_on(query.bind(&points).fetch_one(&mut *admin.borrow_mut())).unwrap();
         let of = |name: &str| {
             let id = format!("x.{name}");
             told.as_array().unwrap().iter().find(|figure| figure["id"] == *id).cloned()

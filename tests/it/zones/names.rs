@@ -53,10 +53,9 @@ async fn a_zone_is_a_name_of_the_tz_database_with_a_slash_or_utc() {
             let refusal = db.change(&admin, &moved(zone)).await.unwrap_err();
             assert_eq!((refusal.state.as_str(), refusal.code.as_str()), ("PT422", "time_zone_unknown"), "{zone}");
         }
-        let made = format!(
-            "insert into organizations (id, name, slug, time_zone) values (gen_random_uuid(), 'n', 'new-one', 'CEST')"
-        );
-        let refusal = db.change(&Actor::role("postgres"), &made).await.unwrap_err();
+        let made =
+            "insert into organizations (id, name, slug, time_zone) values (gen_random_uuid(), 'n', 'new-one', 'CEST')";
+        let refusal = db.change(&Actor::role("postgres"), made).await.unwrap_err();
         assert_eq!(refusal.code, "time_zone_unknown");
         assert_eq!(one(&db, &format!("select time_zone from organizations where id = '{NORD}'")).await, "UTC");
     }

@@ -139,10 +139,10 @@ async fn however_often_a_zone_is_changed_windows_follow_each_other_and_no_day_is
 async fn what_was_used_of_a_window_stays_used_when_the_zone_is_another_and_another_again() {
     for server in crate::SERVERS {
         let db = TestDatabase::new(server).await;
-        db.run(&format!(
+        db.run(
             "delete from agent_limits;
              insert into agent_limits (org_id, agent, scope, period, max_requests) select id, 'analyst', 'agent', 'day', 3 from organizations"
-        ))
+        )
         .await;
         // As the functions that claim do, which are the definer's.
         db.run(
