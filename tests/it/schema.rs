@@ -21,7 +21,7 @@ async fn the_page_is_the_same_however_often_it_is_written() {
         "### render_requests",
         "| `render_requests_org_id_job_id_fkey` | foreign key | `(org_id, job_id)` → [jobs](#jobs) `(org_id, id)` deferrable initially deferred |",
         "    jobs ||--o{ render_requests : \"job_id\"",
-        "- authenticated: select (id, name, slug, plan, branding, created_at, updated_at), update (name, slug, branding)",
+        "- authenticated: select (id, name, slug, plan, branding, created_at, updated_at, time_zone), update (name, slug, branding, time_zone)",
     ] {
         assert!(page.lines().any(|own| own == line), "{line}");
     }
