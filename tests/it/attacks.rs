@@ -456,6 +456,8 @@ async fn no_token_hash_or_key_is_anybodys_to_read() {
             "jobs.lease_token",
             "jobs.payload",
             "jobs.unique_key",
+            // How many a picture takes.
+            "models.picture_tokens",
             // To open a page of Stripe's for them, inside a function.
             "organizations.stripe_customer_id",
             "plan_prices.stripe_price_id",
