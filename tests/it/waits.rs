@@ -291,11 +291,11 @@ async fn processing_a_render_again_asks_its_limit_again() {
 async fn a_try_that_a_limit_held_in_the_middle_goes_on_too_and_counts() {
     let app = TestApp::start().await;
     let token = app.token(&DORA);
-    // Room for one call, and not for another after one that was paid for in vain.
+    // Room for one call, and for no other after one that was paid for in vain, by the cheaper model either.
     app.db
         .run(&format!(
             "delete from agent_limits;
-             insert into agent_limits (org_id, agent, scope, period, max_cost_micro_usd) values ('{NORD}', 'renderer', 'agent', 'day', 70000)"
+             insert into agent_limits (org_id, agent, scope, period, max_cost_micro_usd) values ('{NORD}', 'renderer', 'agent', 'day', 90000)"
         ))
         .await;
     app.stack.fault("gemini", "wrong-shape", Calls::Number(1)).unwrap();

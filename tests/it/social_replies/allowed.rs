@@ -52,6 +52,8 @@ async fn each_window_is_open_to_its_last_moment_and_what_cannot_be_answered_is_r
     let message = shop.written(Way::InstagramMessage).await;
     let comment = shop.written(Way::InstagramComment).await;
     let video = shop.written(Way::TikTokComment).await;
+    // In the first week of a month that is another month.
+    app.db.run("select app.ensure_social_month(now() - interval '7 days')").await;
     let replica = "set session_replication_role = replica;";
     for (change, thread, kind, text, outcome) in [
         (
