@@ -202,7 +202,7 @@ async fn configure(state: &State, request: &HttpRequest) -> Result<Reply<Value>,
     Ok(Reply::ok(answer.await?))
 }
 
-/// `POST /v1/leads/assignments/move`: finds somebody else for each open lead of a person who is absent, as for any lead. Asking again is
+/// `POST /v1/leads/assignments/move`: finds another person for each open lead of one who is absent, as for any lead. Asking again is
 /// harmless: leads that are on their way are left alone. A replayed key moves nothing, and says how many are left.
 async fn move_leads(state: &State, request: &HttpRequest) -> Result<Reply<Value>, ApiError> {
     let caller = state.auth.authenticate(&request.headers, (state.clock)()).await?;

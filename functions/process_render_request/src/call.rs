@@ -84,7 +84,7 @@ pub(crate) async fn paid<T>(
     }
 }
 
-/// Counts what was spent and reserves `amounts` anew, since an answer that cannot be used is paid for, and another model costs
+/// Counts what was spent and reserves `amounts` again, since an answer that cannot be used is paid for, and another model costs
 /// something else: no call exceeds a cap.
 pub(crate) async fn reserve_again(hand: InHand<'_>, amounts: Amounts) -> Result<(), Halt> {
     let InHand { state, held, plan, .. } = hand;

@@ -1,4 +1,4 @@
-//! Models whose end is near: an operator is told of each once, in time to set another.
+//! Models whose end is near: each is reported once to the operator, in time to set another.
 
 use chrono::Utc;
 use shared::{
@@ -8,7 +8,7 @@ use shared::{
 
 use crate::state::State;
 
-/// Tells of the models in use that end within thirty days and were not told of yet. How many.
+/// Reports the models in use that end within thirty days and were not reported yet. How many.
 pub(crate) async fn notice(state: &State) -> Result<usize, StoreError> {
     let told = state.db.directory(async |tx| {
         let ending = models::notice_ending(tx).await?;

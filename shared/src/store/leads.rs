@@ -241,13 +241,13 @@ pub async fn configure(tx: &mut CallerTx, wanted: &Value) -> Result<Value, Store
 pub struct Moving {
     /// `person_not_found` or `person_not_absent`: then nothing was queued.
     pub refused: Option<String>,
-    /// The jobs that find somebody else for a lead each, the most promising first.
+    /// The jobs that find another person for a lead each, the most promising first.
     pub queued: Vec<Uuid>,
     /// How many of the person's open leads no job is at work on yet.
     pub left: i64,
 }
 
-/// Queues the assignment of the open leads of a person who is absent, `most` of them, each to whoever suits it best.
+/// Queues the assignment of the open leads of a person who is absent, `most` of them, each to the person who suits it best.
 ///
 /// # Errors
 /// [`StoreError::Forbidden`], [`StoreError::Database`].

@@ -100,7 +100,7 @@ pub struct Ending {
     pub retires_at: DateTime<Utc>,
 }
 
-/// Models in use that end within thirty days and were not told of yet: each once for each end.
+/// Models in use that end within thirty days and were not reported yet: each once for each end.
 ///
 /// # Errors
 /// [`StoreError::Database`].
