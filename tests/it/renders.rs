@@ -165,13 +165,15 @@ async fn a_blocked_prompt_fails_with_its_name_and_costs_the_tenant_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_photo_that_is_none_fails_and_says_what_to_change() {
+async fn a_photo_that_is_cut_off_fails_and_says_what_to_change() {
     let app = TestApp::start().await;
     let token = app.token(&DORA);
-    let upload = app.upload(&token, b"this is no photo").await;
+    let photo = small_photo();
+    let upload = app.upload(&token, &photo[..photo.len() * 3 / 4]).await;
     let render = app.post("/v1/render-requests", &token, &render_body(LAKESIDE, upload)).await.expect(202);
     let shown = app.finished(&token, render["id"].as_str().unwrap()).await;
-    assert_eq!(shown["error"]["code"], "photo_not_a_picture");
+    assert_eq!(shown["error"]["code"], "photo_damaged");
+    assert_eq!(shown["error"]["detail"], "The photo is damaged or was cut off; upload it again.");
     assert_eq!(app.db.count("select count(*) from provider_calls").await, 0);
 }
 
