@@ -299,6 +299,15 @@ impl OrgObjects<'_> {
         Ok(found.bytes().await?)
     }
 
+    /// The object's first `length` bytes, which must be there.
+    ///
+    /// # Errors
+    /// [`ObjectError::NotFound`], or that storage did not answer.
+    pub async fn get_start(&self, path: &ObjectPath, length: u64) -> Result<Bytes, ObjectError> {
+        let key = self.own(path)?;
+        self.objects.call(path.bucket, async |s3| s3.get_range(&key, 0..length).await).await
+    }
+
     /// Stores `bytes`, replacing what was there.
     ///
     /// # Errors

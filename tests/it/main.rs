@@ -29,6 +29,7 @@ mod ladder;
 mod launcher;
 mod limits;
 mod lint;
+mod marks;
 mod migrations;
 mod models;
 mod modules;

@@ -14,7 +14,7 @@ use crate::{
     job::{Brief, Finished, InHand, Made, Plan, wishes},
     outcome::{Failure, Halt, Retry},
     photo::{self, Photo},
-    pictures::{Attempt, hold_for, keep, make_pictures},
+    pictures::{Attempt, NewPicture, hold_for, keep, make_pictures},
 };
 
 /// How long a render may wait for a provider's quota before it is given up.
@@ -145,7 +145,11 @@ async fn from_cache(hand: InHand<'_>, photo: &Photo, model: &Model) -> Result<Op
             Err(error) => return Err(Failure::from_storage(error).into()),
         };
         let Ok(checked) = photo::check_render(&bytes, photo.width, photo.height) else { return Ok(None) };
-        made.push(keep(hand, variant, checked, bytes, None).await?);
+        let edges_kept = photo.outline.kept_in(&checked.outline);
+        made.push(
+            keep(hand, NewPicture { variant, checked, bytes, edges_kept, credentials_removed: false, bill: None })
+                .await?,
+        );
     }
     Ok((made.len() == usize::from(plan.render.variants.unsigned_abs())).then_some((made, found.fresh)))
 }

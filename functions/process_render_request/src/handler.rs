@@ -25,14 +25,17 @@ use shared::{
 use uuid::Uuid;
 
 use crate::{
+    header::{Header, MAX_BYTES, PhotoError},
     job::{AGENT, BRIEF, MAX_ATTEMPTS, PICTURE, SWITCH, expected},
     outcome::{expected_brief, expected_pictures, storage_unavailable},
-    photo::MAX_BYTES,
     request::{NewRenderBody, NewRenderRequest, NewUpload, NewUploadBody, id},
     state::State,
     view::{AdmittedView, RenderView, UploadView},
     work::Renders,
 };
+
+/// How much of a photo is read before it is admitted: most headers are shorter than the first, and some carry a preview.
+const HEADER_BYTES: [u64; 2] = [128 * 1024, 4 * 1024 * 1024];
 
 /// Answers whatever woke the function.
 ///
@@ -235,11 +238,9 @@ async fn find_input(
         other => storage_unavailable(other),
     })?;
     if size > MAX_BYTES as u64 {
-        return Err(ApiError::unprocessable(
-            "photo_too_large",
-            format!("The photo may hold at most {MAX_BYTES} bytes."),
-        ));
+        return Err(unusable(&PhotoError::TooLarge));
     }
+    check_header(state, member, &path, size).await?;
     Ok((member, path.to_string(), models))
 }
 
@@ -257,6 +258,29 @@ fn wanted_model<'a>(models: &'a Models, wanted: &NewRenderRequest) -> Result<&'a
 
 fn no_model(detail: impl Into<Cow<'static, str>>) -> ApiError {
     ApiError::unavailable("model_price_unknown", detail, 3600)
+}
+
+/// Refuses a photo that cannot be used by its first bytes, so that nothing is queued or reserved for it. What they do not tell, the worker
+/// finds.
+async fn check_header(state: &State, member: Member, path: &ObjectPath, size: u64) -> Result<(), ApiError> {
+    let objects = state.objects.for_org(member.org_id);
+    if size == 0 {
+        return Err(unusable(&PhotoError::Empty));
+    }
+    for length in HEADER_BYTES {
+        let start = objects.get_start(path, size.min(length)).await.map_err(storage_unavailable)?;
+        match Header::read(&start) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) if size <= length => return Err(unusable(&PhotoError::Damaged)),
+            Ok(None) => {}
+            Err(error) => return Err(unusable(&error)),
+        }
+    }
+    Ok(())
+}
+
+fn unusable(error: &PhotoError) -> ApiError {
+    ApiError::unprocessable(error.code(), error.to_string())
 }
 
 /// The kill switch.

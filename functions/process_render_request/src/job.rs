@@ -142,6 +142,10 @@ pub(crate) struct Made {
     pub(crate) height: u32,
     pub(crate) bytes: usize,
     pub(crate) sha256: [u8; 32],
+    /// The share of the photo's long straight edges that it has too; `None` if the photo has hardly any.
+    pub(crate) edges_kept: Option<f32>,
+    /// Whether the model's Content Credentials were taken out.
+    pub(crate) credentials_removed: bool,
     /// `None` for one that was made before.
     pub(crate) bill: Option<Bill>,
 }

@@ -7,9 +7,14 @@
 )]
 
 mod call;
+mod colour;
+mod container;
 mod fallback;
+mod geometry;
 mod handler;
+mod header;
 mod job;
+mod jpeg;
 pub mod mark;
 mod outcome;
 pub mod photo;

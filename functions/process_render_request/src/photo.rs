@@ -1,24 +1,32 @@
 //! Photos as people send them, and pictures as models return them: judged by content, bounded before they are decoded, and
-//! rid of what they tell about whoever took them. Pure: bytes in, bytes out.
+//! rid of what they tell about the person who took them. Pure: bytes in, bytes out.
 
 use std::io::Cursor;
 
-use bytes::Bytes;
 use image::{
-    DynamicImage, GenericImageView, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage, Rgba, RgbaImage,
-    codecs::jpeg::JpegEncoder, imageops::FilterType,
+    DynamicImage, GenericImageView, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage, Rgba,
+    codecs::jpeg::JpegEncoder, imageops::FilterType, metadata::Orientation,
 };
-use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
 use sha2::{Digest, Sha256};
 
-/// The most a photo may hold, in bytes.
-pub const MAX_BYTES: usize = 20 * 1024 * 1024;
-/// The most pixels a picture may have: what decoding costs is theirs, not the file's size.
-const MAX_PIXELS: u64 = 40_000_000;
-const MIN_SIDE: u32 = 64;
+use crate::{
+    colour,
+    container::{exif_orientation, png_chunks, segments, webp_chunks},
+    header::{Header, MIN_SIDE},
+    jpeg,
+};
+pub use crate::{
+    geometry::Outline,
+    header::{MAX_BYTES, PhotoError},
+};
+
 /// The longest side of what is sent to a model.
 const SENT_SIDE: u32 = 2048;
 const SENT_QUALITY: u8 = 90;
+/// The least that is decoded of a render to compare it with its photo.
+const COMPARED_SIDE: u32 = 512;
+/// The most that a decoder of PNG or WebP may take, in bytes: eight for each pixel.
+const MAX_DECODED: u64 = 640 * 1024 * 1024;
 /// How far a render's shape may be from the photo's: providers offer a fixed set of shapes.
 const SHAPE_TOLERANCE: f64 = 0.12;
 /// Shapes that every image model documents.
@@ -33,48 +41,6 @@ const ASPECT_RATIOS: [(&str, f64); 8] = [
     ("21:9", 21.0 / 9.0),
 ];
 
-/// Why a photo cannot be used; each says what to change.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PhotoError {
-    /// Nothing in it.
-    #[error("The photo is empty; upload it again.")]
-    Empty,
-    /// Too many bytes.
-    #[error("The photo holds more than 20 MB; export it smaller.")]
-    TooLarge,
-    /// No picture that is known here.
-    #[error("The file is no JPEG, PNG or WebP picture, whatever its name says.")]
-    NotAPicture,
-    /// A picture, of a kind that is not taken.
-    #[error("The photo is {0}, which is not accepted; export it as JPEG.")]
-    Kind(&'static str),
-    /// Too many pixels.
-    #[error("The photo has {0} megapixels; export it with at most 40.")]
-    TooManyPixels(u64),
-    /// Too few.
-    #[error("The photo is {0} by {1} pixels; both sides need at least 64.")]
-    TooSmall(u32, u32),
-    /// It ends early or is damaged.
-    #[error("The photo is damaged or was cut off; upload it again.")]
-    Damaged,
-}
-
-impl PhotoError {
-    /// Stable code.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Empty => "photo_empty",
-            Self::TooLarge => "photo_too_large",
-            Self::NotAPicture => "photo_not_a_picture",
-            Self::Kind(_) => "photo_type_unsupported",
-            Self::TooManyPixels(_) => "photo_too_many_pixels",
-            Self::TooSmall(..) => "photo_too_small",
-            Self::Damaged => "photo_damaged",
-        }
-    }
-}
-
 /// A photo fit to be sent to a model: upright, 8-bit RGB, as JPEG, with no word of camera or place.
 #[derive(Debug, Clone)]
 pub struct Photo {
@@ -88,6 +54,8 @@ pub struct Photo {
     pub sha256: [u8; 32],
     /// The documented shape nearest to it, as in `4:3`.
     pub aspect_ratio: &'static str,
+    /// What its render is compared with.
+    pub outline: Outline,
 }
 
 impl Photo {
@@ -96,20 +64,17 @@ impl Photo {
     /// # Errors
     /// [`PhotoError`], for whatever bytes.
     pub fn check(bytes: &[u8]) -> Result<Self, PhotoError> {
-        let upright = decode(bytes)?;
-        let (width, height) = upright.dimensions();
-        if width.min(height) < MIN_SIDE {
-            return Err(PhotoError::TooSmall(width, height));
-        }
-        let sent = if width.max(height) > SENT_SIDE {
+        let (_, upright) = decode(bytes, SENT_SIDE)?;
+        let sent = if upright.width().max(upright.height()) > SENT_SIDE {
             upright.resize(SENT_SIDE, SENT_SIDE, FilterType::Triangle)
         } else {
             upright
         };
         // Encoding anew is what removes position, camera and thumbnail: nothing is carried over but pixels.
+        let sent = on_white(&sent);
         let mut encoded = Vec::new();
         JpegEncoder::new_with_quality(&mut encoded, SENT_QUALITY)
-            .encode_image(&on_white(&sent))
+            .encode_image(&sent)
             .map_err(|_| PhotoError::Damaged)?;
         let (width, height) = sent.dimensions();
         // A very long strip is one only until it is made smaller.
@@ -122,6 +87,7 @@ impl Photo {
             height,
             sha256: sha256(bytes),
             aspect_ratio: nearest_aspect_ratio(width, height),
+            outline: Outline::of(&DynamicImage::ImageRgb8(sent)),
         })
     }
 }
@@ -150,112 +116,96 @@ pub fn check(bytes: &[u8]) -> Result<Photo, PhotoError> {
     std::panic::catch_unwind(|| Photo::check(bytes)).unwrap_or(Err(PhotoError::Damaged))
 }
 
-/// Decodes within bounds, and turns it the way it was held.
-fn decode(bytes: &[u8]) -> Result<DynamicImage, PhotoError> {
-    if bytes.is_empty() {
-        return Err(PhotoError::Empty);
-    }
+/// The pixels of a file, upright and in sRGB, with the header that says how many it has. Larger ones may come smaller, with a longer side
+/// of `at_least` pixels or more.
+fn decode(bytes: &[u8], at_least: u32) -> Result<(Header, DynamicImage), PhotoError> {
     if bytes.len() > MAX_BYTES {
         return Err(PhotoError::TooLarge);
     }
-    let format = kind(bytes)?;
+    let mut header = Header::read(bytes)?.ok_or(PhotoError::Damaged)?;
+    let mut picture = match header.format {
+        ImageFormat::Jpeg => decode_jpeg(bytes, at_least)?,
+        other => decode_by_library(bytes, other, at_least)?,
+    };
+    let orientation = orientation(bytes, header.format);
+    picture.apply_orientation(orientation);
+    if matches!(
+        orientation,
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+    ) {
+        (header.width, header.height) = (header.height, header.width);
+    }
+    Ok((header, picture))
+}
+
+/// How a picture is to be turned. One that does not say so, or nonsense, is taken as it is stored.
+fn orientation(bytes: &[u8], format: ImageFormat) -> Orientation {
+    let exif = match format {
+        ImageFormat::Jpeg => segments(bytes)
+            .filter(|segment| segment.marker == 0xe1)
+            .find_map(|segment| segment.payload.strip_prefix(b"Exif\0\0"))
+            .and_then(exif_orientation),
+        ImageFormat::Png => {
+            png_chunks(bytes).find(|chunk| chunk.kind == *b"eXIf").and_then(|chunk| exif_orientation(chunk.data))
+        }
+        _ => webp_chunks(bytes).find(|chunk| chunk.kind == *b"EXIF").and_then(|chunk| exif_orientation(chunk.data)),
+    };
+    exif.and_then(Orientation::from_exif).unwrap_or(Orientation::NoTransforms)
+}
+
+fn decode_jpeg(bytes: &[u8], at_least: u32) -> Result<DynamicImage, PhotoError> {
+    let jpeg::Decoded { width, height, channels, pixels } = jpeg::decode(bytes, at_least)?;
+    let profile = colour::jpeg_profile(bytes);
+    let picture = match channels {
+        1 => GrayImage::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8),
+        3 => RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8),
+        _ => {
+            return colour::of_inks(pixels, width, height, profile.as_deref())
+                .map(DynamicImage::ImageRgb8)
+                .ok_or(PhotoError::Damaged);
+        }
+    };
+    let picture = picture.ok_or(PhotoError::Damaged)?;
+    let converted = profile.and_then(|profile| colour::by_profile(&picture, &profile));
+    Ok(converted.unwrap_or(picture))
+}
+
+/// PNG and WebP, which are decoded whole, and made smaller before anything else is done with them.
+fn decode_by_library(bytes: &[u8], format: ImageFormat, at_least: u32) -> Result<DynamicImage, PhotoError> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
-    limits.max_alloc = Some(512 * 1024 * 1024);
+    limits.max_alloc = Some(MAX_DECODED);
     reader.limits(limits);
-    if format == ImageFormat::Jpeg {
-        check_jpeg(bytes)?;
-    }
     let mut decoder = reader.into_decoder().map_err(|_| PhotoError::Damaged)?;
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels > MAX_PIXELS {
-        return Err(PhotoError::TooManyPixels(pixels / 1_000_000));
-    }
-    // A photo whose orientation cannot be read is taken as it is stored.
-    let orientation = decoder.orientation().ok();
     let profile = decoder.icc_profile().ok().flatten();
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|_| PhotoError::Damaged)?;
-    if let Some(orientation) = orientation {
-        picture.apply_orientation(orientation);
-    }
-    Ok(match profile.and_then(|profile| in_srgb(&picture, &profile)) {
-        Some(converted) => converted,
-        None => picture,
-    })
+    let picture = DynamicImage::from_decoder(decoder).map_err(|_| PhotoError::Damaged)?;
+    let picture = shrunk(picture, at_least);
+    let converted = match profile {
+        Some(profile) => colour::by_profile(&picture, &profile),
+        None if format == ImageFormat::Png => colour::by_gamma(&picture, bytes),
+        None => None,
+    };
+    Ok(converted.unwrap_or(picture))
 }
 
-/// The picture in sRGB: the profile that says otherwise is not sent along. `None` if the profile is none for RGB, or unreadable:
-/// then the colours are taken as they stand.
-fn in_srgb(picture: &DynamicImage, profile: &[u8]) -> Option<DynamicImage> {
-    if !picture.color().has_color() {
-        return None;
+/// The mean of each square of pixels, as large as leaves the longer side `at_least` pixels; in eight bits, on white.
+fn shrunk(picture: DynamicImage, at_least: u32) -> DynamicImage {
+    let square = picture.width().max(picture.height()) / at_least.max(1);
+    if square < 2 {
+        return picture;
     }
-    let profile = ColorProfile::new_from_slice(profile).ok().filter(|read| read.color_space == DataColorSpace::Rgb)?;
-    let source = picture.to_rgba8();
-    let srgb = ColorProfile::new_srgb();
-    let transform =
-        profile.create_transform_8bit(Layout::Rgba, &srgb, Layout::Rgba, TransformOptions::default()).ok()?;
-    let mut converted = vec![0; source.len()];
-    transform.transform(&source, &mut converted).ok()?;
-    let converted = DynamicImage::ImageRgba8(RgbaImage::from_raw(source.width(), source.height(), converted)?);
-    Some(if picture.color().has_alpha() { converted } else { DynamicImage::ImageRgb8(converted.to_rgb8()) })
-}
-
-/// Follows a JPEG to its end marker, segments by their lengths and scans up to the marker that ends each: decoders fill up what is
-/// missing with grey, and guess at colours that nobody told them.
-fn check_jpeg(bytes: &[u8]) -> Result<(), PhotoError> {
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    let (mut inks, mut adobe) = (false, false);
-    loop {
-        let [0xff, marker, after @ ..] = rest else { return Err(PhotoError::Damaged) };
-        rest = match marker {
-            0xd9 if inks && !adobe => {
-                return Err(PhotoError::Kind("a CMYK file that does not say how its inks are stored"));
+    let small = RgbImage::from_fn(picture.width() / square, picture.height() / square, |x, y| {
+        let mut sum = [0_u32; 3];
+        for (x, y) in (0..square).flat_map(|down| (0..square).map(move |right| (x * square + right, y * square + down)))
+        {
+            let Rgba([red, green, blue, alpha]) = picture.get_pixel(x, y);
+            for (sum, channel) in sum.iter_mut().zip([red, green, blue]) {
+                *sum += (u32::from(channel) * u32::from(alpha) + 255 * (255 - u32::from(alpha))) / 255;
             }
-            0xd9 => return Ok(()),
-            // Any number of fill bytes may come before a marker.
-            0xff => &rest[1..],
-            0x01 | 0xd0..=0xd7 => after,
-            _ => {
-                let [high, low, segment @ ..] = after else { return Err(PhotoError::Damaged) };
-                let length = usize::from(u16::from_be_bytes([*high, *low]));
-                match marker {
-                    0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
-                        if segment.first() != Some(&8) {
-                            return Err(PhotoError::Kind("a JPEG of more than eight bits a colour"));
-                        }
-                        inks = segment.get(5) == Some(&4);
-                    }
-                    0xee => adobe |= segment.starts_with(b"Adobe"),
-                    _ => {}
-                }
-                let behind = after.get(length.max(2)..).ok_or(PhotoError::Damaged)?;
-                if *marker == 0xda { behind_scan(behind) } else { behind }
-            }
-        };
-    }
-}
-
-/// What follows the coded data of a scan, in which 0xff is followed by zero or a restart marker.
-fn behind_scan(data: &[u8]) -> &[u8] {
-    let end = data.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xd0..=0xd7));
-    end.and_then(|end| data.get(end..)).unwrap_or_default()
-}
-
-/// What the first bytes say it is.
-fn kind(bytes: &[u8]) -> Result<ImageFormat, PhotoError> {
-    match bytes {
-        [0xff, 0xd8, 0xff, ..] => Ok(ImageFormat::Jpeg),
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Ok(ImageFormat::Png),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(ImageFormat::WebP),
-        [_, _, _, _, b'f', b't', b'y', b'p', b'a', b'v', b'i', ..] => Err(PhotoError::Kind("AVIF")),
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] => Err(PhotoError::Kind("HEIC")),
-        [b'G', b'I', b'F', b'8', ..] => Err(PhotoError::Kind("a GIF")),
-        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Err(PhotoError::Kind("a TIFF or camera raw file")),
-        [b'B', b'M', ..] => Err(PhotoError::Kind("a BMP")),
-        _ => Err(PhotoError::NotAPicture),
-    }
+        }
+        Rgb(sum.map(|sum| u8::try_from(sum / (square * square)).unwrap_or(255)))
+    });
+    DynamicImage::ImageRgb8(small)
 }
 
 /// The documented shape nearest to this one, by ratio rather than difference: 2:1 is as far from 1:1 as 1:2.
@@ -289,41 +239,58 @@ impl RenderError {
 }
 
 /// A model's picture that is one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedRender {
-    /// `image/png` or `image/jpeg`, by content.
+    /// `image/png`, `image/jpeg` or `image/webp`, by content.
     pub mime: &'static str,
-    /// `png` or `jpg`.
+    /// `png`, `jpg` or `webp`.
     pub extension: &'static str,
     /// Pixels.
     pub width: u32,
     /// Pixels.
     pub height: u32,
+    /// The picture as a PNG that is stored upright, if EXIF said that it is not.
+    pub upright: Option<Vec<u8>>,
+    /// What is compared with the photo.
+    pub outline: Outline,
 }
 
-/// Checks that what came back is a whole picture, of the documented shape nearest to a photo of `width` by `height`.
+/// Checks that what came back is a whole picture, of the documented shape nearest to a photo of `width` by `height`. All is said of the
+/// picture as it is shown: upright.
 ///
 /// # Errors
 /// [`RenderError`].
 pub fn check_render(bytes: &[u8], width: u32, height: u32) -> Result<CheckedRender, RenderError> {
-    let (mime, extension) = match kind(bytes) {
-        Ok(ImageFormat::Png) => ("image/png", "png"),
-        Ok(ImageFormat::Jpeg) => ("image/jpeg", "jpg"),
-        _ => return Err(RenderError::NotAPicture),
-    };
-    let picture = decode(bytes).map_err(|_| RenderError::NotAPicture)?;
-    let (made_width, made_height) = picture.dimensions();
-    let made = f64::from(made_width) / f64::from(made_height.max(1));
+    std::panic::catch_unwind(|| look_at_render(bytes, width, height)).unwrap_or(Err(RenderError::NotAPicture))
+}
+
+fn look_at_render(bytes: &[u8], width: u32, height: u32) -> Result<CheckedRender, RenderError> {
+    let header = Header::read(bytes).ok().flatten().ok_or(RenderError::NotAPicture)?;
+    let turned = orientation(bytes, header.format) != Orientation::NoTransforms;
+    let at_least = if turned { u32::MAX } else { COMPARED_SIDE };
+    let (header, picture) = decode(bytes, at_least).map_err(|_| RenderError::NotAPicture)?;
+    let made = f64::from(header.width) / f64::from(header.height.max(1));
     let name = nearest_aspect_ratio(width, height);
     let asked = ASPECT_RATIOS.iter().find(|(other, _)| *other == name).map_or(1.0, |(_, ratio)| *ratio);
     let photo = f64::from(width) / f64::from(height.max(1));
     // The shape asked for, or the photo's own: models keep either.
-    if made_width.min(made_height) < MIN_SIDE
-        || (made / asked).ln().abs().min((made / photo).ln().abs()) > SHAPE_TOLERANCE
-    {
-        return Err(RenderError::Shape(made_width, made_height));
+    if (made / asked).ln().abs().min((made / photo).ln().abs()) > SHAPE_TOLERANCE {
+        return Err(RenderError::Shape(header.width, header.height));
     }
-    Ok(CheckedRender { mime, extension, width: made_width, height: made_height })
+    let mut upright = None;
+    if turned {
+        let mut png = Cursor::new(Vec::new());
+        picture.write_to(&mut png, ImageFormat::Png).map_err(|_| RenderError::NotAPicture)?;
+        upright = Some(png.into_inner());
+    }
+    let (mime, extension) = match header.format {
+        ImageFormat::Png => ("image/png", "png"),
+        _ if turned => ("image/png", "png"),
+        ImageFormat::Jpeg => ("image/jpeg", "jpg"),
+        _ => ("image/webp", "webp"),
+    };
+    let outline = Outline::of(&picture);
+    Ok(CheckedRender { mime, extension, width: header.width, height: header.height, upright, outline })
 }
 
 /// SHA-256.
@@ -332,16 +299,15 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-pub(crate) fn is_png(bytes: &Bytes) -> bool {
-    kind(bytes) == Ok(ImageFormat::Png)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::mark::{DIGITAL_SOURCE_TYPE, mark_ai_generated, read_mark};
+    use crate::{
+        header,
+        mark::{DIGITAL_SOURCE_TYPE, has_credentials, mark_ai_generated, read_mark},
+    };
 
     /// A picture whose corners tell which way is up: red is top left.
     fn corners(width: u32, height: u32) -> DynamicImage {
@@ -414,8 +380,169 @@ mod tests {
         let mut bytes = encode(&corners(64, 64), ImageFormat::Png);
         bytes[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
         bytes[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
-        let code = Photo::check(&bytes).unwrap_err().code();
-        assert!(matches!(code, "photo_too_many_pixels" | "photo_damaged"), "{code}");
+        assert_eq!(Photo::check(&bytes).unwrap_err(), PhotoError::TooManyPixels(3600));
+    }
+
+    #[test]
+    fn the_first_bytes_are_enough_to_refuse_a_photo() {
+        let jpeg = jpeg_with_orientation(&corners(160, 120), 6);
+        assert_eq!(Header::read(&jpeg[..30]), Ok(None));
+        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP] {
+            let bytes = encode(&corners(160, 120), format);
+            let header = Header { format, width: 160, height: 120 };
+            assert_eq!(Header::read(&bytes[..bytes.len() * 4 / 5]), Ok(Some(header)));
+            assert_eq!(Header::read(&bytes[..13]), Ok(None), "{format:?}");
+        }
+        assert_eq!(Header::read(&encode(&corners(160, 63), ImageFormat::WebP)), Err(PhotoError::TooSmall(160, 63)));
+    }
+
+    #[test]
+    fn a_large_picture_is_sent_smaller_and_shows_the_same() {
+        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP] {
+            let photo = Photo::check(&encode(&corners(4400, 3300), format)).unwrap();
+            assert_eq!((photo.width, photo.height), (2048, 1536));
+            let sent = image::load_from_memory(&photo.bytes).unwrap().to_rgb8();
+            for (x, y, expected) in [(500, 400, [220, 20, 20]), (1500, 400, [20, 220, 20]), (500, 1100, [20, 20, 220])]
+            {
+                let Rgb(pixel) = *sent.get_pixel(x, y);
+                assert!(
+                    pixel.into_iter().zip(expected).all(|(is, wanted): (u8, u8)| is.abs_diff(wanted) < 10),
+                    "{pixel:?}"
+                );
+            }
+        }
+    }
+
+    /// EXIF that says nothing but the orientation, as an entry of this type.
+    fn exif(orientation: u8, kind: u16, big: bool) -> Vec<u8> {
+        let two = |value: u16| if big { value.to_be_bytes() } else { value.to_le_bytes() };
+        let four = |value: u32| if big { value.to_be_bytes() } else { value.to_le_bytes() };
+        let mut bytes = if big { b"MM\0\x2a".to_vec() } else { b"II\x2a\0".to_vec() };
+        bytes.extend(four(8));
+        bytes.extend(two(1));
+        bytes.extend(two(0x0112));
+        bytes.extend(two(kind));
+        bytes.extend(four(1));
+        let mut value = match kind {
+            1 | 6 => vec![orientation],
+            3 | 8 => two(orientation.into()).to_vec(),
+            _ => four(orientation.into()).to_vec(),
+        };
+        value.resize(4, 0);
+        bytes.extend(value);
+        bytes.extend(four(0));
+        bytes
+    }
+
+    /// The file with this EXIF block, where its format has it.
+    fn with_exif(bytes: &[u8], exif: &[u8]) -> Vec<u8> {
+        match header::kind(bytes).unwrap() {
+            ImageFormat::Jpeg => {
+                let block = [b"Exif\0\0", exif].concat();
+                let length = u16::try_from(block.len() + 2).unwrap().to_be_bytes();
+                [&bytes[..2], &[0xff, 0xe1], &length, &block, &bytes[2..]].concat()
+            }
+            ImageFormat::Png => {
+                let chunk = [b"eXIf", exif].concat();
+                let length = u32::try_from(exif.len()).unwrap().to_be_bytes();
+                [&bytes[..33], &length, &chunk, &crc32fast::hash(&chunk).to_be_bytes(), &bytes[33..]].concat()
+            }
+            _ => {
+                let even = [exif, &vec![0; exif.len() % 2]].concat();
+                let length = u32::try_from(exif.len()).unwrap().to_le_bytes();
+                // Upright is 160 by 120; stored it is the other way round.
+                let head = [b"VP8X\x0a\0\0\0\x08\0\0\0".as_slice(), &[119, 0, 0, 159, 0, 0]].concat();
+                let body = [b"WEBP", head.as_slice(), &bytes[12..], b"EXIF", &length, &even].concat();
+                [b"RIFF", u32::try_from(body.len()).unwrap().to_le_bytes().as_slice(), &body].concat()
+            }
+        }
+    }
+
+    const FORMATS: [ImageFormat; 3] = [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP];
+
+    #[test]
+    fn orientation_is_read_from_every_integer_in_every_format() {
+        let stored = corners(160, 120).rotate270();
+        for format in FORMATS {
+            for (kind, big) in [1, 3, 4, 6, 8, 9].into_iter().flat_map(|kind| [(kind, true), (kind, false)]) {
+                for prefix in [b"".as_slice(), b"Exif\0\0"] {
+                    // In JPEG the prefix is always there.
+                    if format == ImageFormat::Jpeg && !prefix.is_empty() {
+                        continue;
+                    }
+                    let bytes = with_exif(&encode(&stored, format), &[prefix, &exif(6, kind, big)].concat());
+                    let photo = Photo::check(&bytes).unwrap();
+                    assert_eq!((photo.width, photo.height), (160, 120), "{format:?} {kind} {big} {prefix:?}");
+                    let upright = image::load_from_memory(&photo.bytes).unwrap().to_rgb8();
+                    let Rgb([red, green, blue]) = *upright.get_pixel(20, 20);
+                    assert!(red > 150 && green < 100 && blue < 100, "{format:?} {kind} {big}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_render_is_stored_upright_and_without_what_it_said_of_itself() {
+        let stored = corners(160, 120).rotate270();
+        for format in FORMATS {
+            let bytes = with_exif(&encode(&stored, format), &exif(6, 3, true));
+            let checked = check_render(&bytes, 1600, 1200).unwrap();
+            assert_eq!((checked.mime, checked.width, checked.height), ("image/png", 160, 120), "{format:?}");
+            let marked = mark_ai_generated(&checked.upright.unwrap()).unwrap().bytes;
+            assert_eq!(read_mark(&marked).as_deref(), Some(DIGITAL_SOURCE_TYPE));
+            let shown = image::load_from_memory(&marked).unwrap().to_rgb8();
+            assert_eq!(shown.dimensions(), (160, 120));
+            let Rgb([red, green, blue]) = *shown.get_pixel(20, 20);
+            assert!(red > 150 && green < 100 && blue < 100, "{format:?}");
+            // One that is upright is left as it is, in its format.
+            let checked = check_render(&encode(&corners(160, 120), format), 1600, 1200).unwrap();
+            assert_eq!((checked.mime, checked.upright), (format.to_mime_type(), None));
+        }
+    }
+
+    /// The file with Content Credentials, a comment and EXIF, as a model's picture may come.
+    fn with_credentials(bytes: &[u8]) -> Vec<u8> {
+        let jumbf = b"JP\0\x01\0\0\0\x01\0\0\0\x2ajumb\0\0\0\x1ejumdc2pa manifest";
+        let bytes = with_exif(bytes, &exif(1, 3, true));
+        match header::kind(&bytes).unwrap() {
+            ImageFormat::Jpeg => {
+                let length = u16::try_from(jumbf.len() + 2).unwrap().to_be_bytes();
+                let comment = b"\xff\xfe\0\x0bmade by x";
+                [&bytes[..2], &[0xff, 0xeb], &length, jumbf, comment, &bytes[2..]].concat()
+            }
+            ImageFormat::Png => {
+                let mut file = bytes[..33].to_vec();
+                for chunk in [[b"caBX", jumbf.as_slice()].concat(), b"tEXtComment\0made by x".to_vec()] {
+                    file.extend(u32::try_from(chunk.len() - 4).unwrap().to_be_bytes());
+                    file.extend(&chunk);
+                    file.extend(crc32fast::hash(&chunk).to_be_bytes());
+                }
+                [file.as_slice(), &bytes[33..]].concat()
+            }
+            _ => {
+                let length = u32::try_from(jumbf.len()).unwrap().to_le_bytes();
+                let body = [&bytes[8..], b"C2PA", &length, jumbf, &vec![0; jumbf.len() % 2]].concat();
+                [b"RIFF", u32::try_from(body.len()).unwrap().to_le_bytes().as_slice(), &body].concat()
+            }
+        }
+    }
+
+    #[test]
+    fn content_credentials_are_taken_out_and_that_is_said() {
+        for format in FORMATS {
+            let plain = encode(&corners(120, 160), format);
+            assert!(!mark_ai_generated(&plain).unwrap().credentials_removed);
+            let bytes = with_credentials(&plain);
+            assert!(has_credentials(&bytes) && !has_credentials(&plain));
+            let marked = mark_ai_generated(&bytes).unwrap();
+            assert!(marked.credentials_removed, "{format:?}");
+            assert!(!has_credentials(&marked.bytes), "{format:?}");
+            for told in ["c2pa", "made by x", "MM\0\u{2a}"] {
+                assert!(!marked.bytes.windows(told.len()).any(|part| part == told.as_bytes()), "{format:?} {told}");
+            }
+            assert_eq!(read_mark(&marked.bytes).as_deref(), Some(DIGITAL_SOURCE_TYPE));
+            assert_eq!(image::load_from_memory(&marked.bytes).unwrap(), image::load_from_memory(&plain).unwrap());
+        }
     }
 
     proptest! {
@@ -426,8 +553,17 @@ mod tests {
             bytes.truncate(cut.max(16).min(bytes.len()));
             let place = place % bytes.len();
             bytes[place] = byte;
-            let _ = Photo::check(&bytes);
+            let _ = check(&bytes);
             let _ = check_render(&bytes, 80, 64);
+            let _ = mark_ai_generated(&bytes);
+            let _ = read_mark(&bytes);
+        }
+
+        #[test]
+        fn no_exif_makes_it_panic(exif in prop::collection::vec(any::<u8>(), 0..60), big in any::<bool>(), raw in any::<bool>()) {
+            let head = if big { b"MM\0\x2a" } else { b"II\x2a\0" };
+            let bytes = if raw { exif } else { [head.as_slice(), &exif].concat() };
+            prop_assert!(exif_orientation(&bytes).is_none_or(|orientation| (1..=8).contains(&orientation)));
         }
     }
 
@@ -441,13 +577,12 @@ mod tests {
 
     #[test]
     fn a_marked_picture_says_so_and_is_still_the_picture() {
-        for format in [ImageFormat::Jpeg, ImageFormat::Png] {
+        for format in FORMATS {
             let bytes = encode(&corners(128, 96), format);
             assert_eq!(read_mark(&bytes), None);
-            let marked = mark_ai_generated(&bytes).unwrap();
+            let marked = mark_ai_generated(&bytes).unwrap().bytes;
             assert_eq!(read_mark(&marked).as_deref(), Some(DIGITAL_SOURCE_TYPE));
-            let twice = mark_ai_generated(&marked).unwrap();
-            assert_eq!(twice.len(), marked.len());
+            assert_eq!(mark_ai_generated(&marked).unwrap().bytes, marked);
             assert_eq!(image::load_from_memory(&marked).unwrap(), image::load_from_memory(&bytes).unwrap());
         }
     }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     call::{self, Ask},
     job::{BRIEF, Bill, Brief, Finished, InHand, Made, PICTURE, Paid, no_price, price, wishes},
-    mark::mark_ai_generated,
+    mark::{Marked, has_credentials, mark_ai_generated},
     outcome::{BRIEF_MAX_TOKENS, Failure, Halt, expected_brief, expected_pictures},
     photo::{self, CheckedRender, Photo},
 };
@@ -125,32 +125,50 @@ pub(crate) async fn make_pictures(
         let prompt =
             format!("{}\nAvoid: {}\nVariant {variant} of {}.", brief.prompt, brief.negative, hand.plan.render.variants);
         let ask = Ask { purpose: PICTURE, model, reserved, secret: Secret::GeminiApiKey };
-        let picture: Paid<(CheckedRender, Vec<u8>)> = call::paid(hand, &ask, async |key| {
+        let picture: Paid<(CheckedRender, Marked)> = call::paid(hand, &ask, async |key| {
             let answered = hand.state.gemini.render(key, model, &prompt, &input, photo.aspect_ratio).await?;
             let metered = answered.metered;
             // A picture that cannot be used was paid for all the same.
             answered.try_map(|picture| {
                 photo::check_render(&picture.bytes, photo.width, photo.height)
-                    .and_then(|checked| Ok((checked, mark_ai_generated(&picture.bytes)?)))
+                    .and_then(|checked| {
+                        let bytes = checked.upright.as_deref().unwrap_or(&picture.bytes);
+                        let mut marked = mark_ai_generated(bytes)?;
+                        marked.credentials_removed |= has_credentials(&picture.bytes);
+                        Ok((checked, marked))
+                    })
                     .map_err(|error| Failure { metered: Some(Box::new(metered)), ..Failure::from(error) })
             })
         })
         .await?;
-        let (checked, bytes) = picture.value;
-        made.push(keep(hand, variant, checked, bytes.into(), Some(picture.bill)).await?);
+        let (checked, marked) = picture.value;
+        let new = NewPicture {
+            variant,
+            edges_kept: photo.outline.kept_in(&checked.outline),
+            checked,
+            bytes: marked.bytes.into(),
+            credentials_removed: marked.credentials_removed,
+            bill: Some(picture.bill),
+        };
+        made.push(keep(hand, new).await?);
     }
     Ok(made)
 }
 
-/// Stores a picture under this request while there is time, with the `bill` for it. A bucket that is not there is storage's fault, and
-/// no photo is missing.
-pub(crate) async fn keep(
-    hand: InHand<'_>,
-    variant: i16,
-    checked: CheckedRender,
-    bytes: bytes::Bytes,
-    bill: Option<Bill>,
-) -> Result<Made, Halt> {
+/// A picture that is to be stored.
+pub(crate) struct NewPicture {
+    pub(crate) variant: i16,
+    pub(crate) checked: CheckedRender,
+    pub(crate) bytes: bytes::Bytes,
+    /// How much of the photo's geometry it keeps, as [`photo::Outline::kept_in`] measures it.
+    pub(crate) edges_kept: Option<f32>,
+    pub(crate) credentials_removed: bool,
+    pub(crate) bill: Option<Bill>,
+}
+
+/// Stores a picture under this request while there is time. A bucket that is not there is storage's fault, and no photo is missing.
+pub(crate) async fn keep(hand: InHand<'_>, new: NewPicture) -> Result<Made, Halt> {
+    let NewPicture { variant, checked, bytes, edges_kept, credentials_removed, bill } = new;
     let org_id = hand.held.job.org_id;
     let id = Uuid::now_v7();
     let path = ObjectPath::render(org_id, hand.plan.render.id, id, checked.extension);
@@ -169,6 +187,8 @@ pub(crate) async fn keep(
         height: checked.height,
         bytes: size,
         sha256,
+        edges_kept,
+        credentials_removed,
         bill,
     })
 }

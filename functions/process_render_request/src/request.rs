@@ -4,7 +4,7 @@ use serde::Deserialize;
 use shared::{http::ApiError, store::renders::Parameters};
 use uuid::Uuid;
 
-use crate::photo::MAX_BYTES;
+use crate::header::MAX_BYTES;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

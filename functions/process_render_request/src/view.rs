@@ -12,7 +12,7 @@ use shared::{
 };
 use uuid::Uuid;
 
-use crate::{outcome::storage_unavailable, photo::MAX_BYTES};
+use crate::{header::MAX_BYTES, outcome::storage_unavailable};
 
 /// Where and how to put a photo.
 #[derive(Debug, Serialize)]
@@ -107,9 +107,17 @@ struct ResultView {
     bytes: i64,
     model_used: String,
     served_by: String,
+    geometry: Option<GeometryView>,
     cost_micro_usd: i64,
     cost_tokens: i64,
     estimated: bool,
+}
+
+/// How much of the photo's room a result has kept.
+#[derive(Debug, Serialize)]
+struct GeometryView {
+    measure: &'static str,
+    value: f32,
 }
 
 impl RenderView {
@@ -131,6 +139,7 @@ impl RenderView {
                 bytes: result.bytes,
                 model_used: result.model_used,
                 served_by: result.served_by,
+                geometry: result.edges_kept.map(|value| GeometryView { measure: "edges_kept", value }),
                 cost_micro_usd: result.cost_micro_usd,
                 cost_tokens: result.cost_tokens,
                 estimated: result.estimated,

@@ -126,7 +126,10 @@ impl Work for Renders<'_> {
         let results: Vec<Value> = made
             .iter()
             .map(|made| {
-                json!({ "id": made.id, "path": made.path.to_string(), "width": made.width, "height": made.height })
+                json!({
+                    "id": made.id, "path": made.path.to_string(), "width": made.width, "height": made.height,
+                    "edges_kept": made.edges_kept, "credentials_removed": made.credentials_removed,
+                })
             })
             .collect();
 
@@ -147,6 +150,7 @@ impl Work for Renders<'_> {
                 height: i32::try_from(made.height).unwrap_or(i32::MAX),
                 bytes: i64::try_from(made.bytes).unwrap_or(i64::MAX),
                 sha256: made.sha256,
+                edges_kept: made.edges_kept,
                 charge,
                 model_used: model,
                 served_by,

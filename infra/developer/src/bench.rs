@@ -5,6 +5,7 @@
 
 mod isolation;
 mod leads;
+mod photos;
 mod social;
 mod social_lists;
 mod stripe;
@@ -76,6 +77,8 @@ pub(crate) enum Part {
     Isolation,
     /// Scoring a hundred thousand leads, and ranking people for them.
     Leads,
+    /// The largest photo of each format: memory and time of the worker.
+    Photos,
     /// The inbox at a million messages, and the intake of deliveries beside a Node receiver.
     Social,
     /// Events of Stripe's: how many a second, CPU, memory and round trips.
@@ -155,6 +158,7 @@ pub(crate) async fn run(part: Option<Part>, json: bool) -> Result<ExitCode> {
     match part {
         None => Box::pin(deployed(&home, &mut results)).await?,
         Some(Part::Stripe) => Box::pin(stripe::measure_alone(&home, &mut results)).await?,
+        Some(Part::Photos) => Box::pin(photos::measure_alone(&home, &mut results)).await?,
         Some(Part::Isolation | Part::Leads | Part::Social) => {}
     }
     if matches!(part, None | Some(Part::Social)) {
@@ -202,6 +206,7 @@ async fn deployed(home: &Home, results: &mut Results) -> Result<()> {
     let reserved = bench.reservations(results).await?;
     bench.jobs(results).await?;
     bench.ai_overhead(results, reserved).await?;
+    bench.photos(results).await?;
     bench.stripe(results).await
 }
 
@@ -597,12 +602,15 @@ fn request(method: Method, path: &str, token: Option<&str>, body: &Value) -> Res
 
 /// A photo in storage. Its upload id.
 async fn upload(stack: &Stack, token: &str) -> Result<Value> {
-    let photo = sandbox::photo::room_photo()?;
+    upload_of(stack, token, &sandbox::photo::room_photo()?).await
+}
+
+async fn upload_of(stack: &Stack, token: &str, photo: &[u8]) -> Result<Value> {
     let client = shared::http_client(Duration::from_secs(30))?;
     let wanted = json!({ "content_type": "image/jpeg", "bytes": photo.len() });
     let made = client.post(format!("{}/v1/uploads", stack.url)).bearer_auth(token).json(&wanted).send().await?;
     let upload: Value = made.error_for_status()?.json().await?;
-    client.put(upload["url"].as_str().context("no URL")?).body(photo).send().await?.error_for_status()?;
+    client.put(upload["url"].as_str().context("no URL")?).body(photo.to_vec()).send().await?.error_for_status()?;
     Ok(upload["upload_id"].clone())
 }
 

@@ -365,5 +365,6 @@ fn see_picture(before: &[u8], after: &[u8], told: &Value) -> Result<Value> {
         "photo_has_position": has_position(before), "has_position": has_position(after),
         "is_the_photo": photo::sha256(before) == photo::sha256(after),
         "mark": mark.as_deref().and_then(|mark| mark.rsplit('/').next()),
+        "edges_kept": told["geometry"]["value"],
     }))
 }

@@ -267,7 +267,7 @@ impl Sandbox {
 }
 
 fn serve(listener: TcpListener, router: Router) -> JoinHandle<()> {
-    let router = router.layer(axum::extract::DefaultBodyLimit::max(40 * 1024 * 1024));
+    let router = router.layer(axum::extract::DefaultBodyLimit::max(60 * 1024 * 1024));
     tokio::spawn(async move {
         let _ = axum::serve(listener, router).await;
     })

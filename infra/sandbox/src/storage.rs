@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderMap, Method, StatusCode, Uri, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
@@ -59,7 +59,7 @@ async fn answer(State(storage): State<Arc<Storage>>, parts: Parts, body: Bytes) 
     let path = storage.directory.join(object);
     let done = match parts.method {
         Method::PUT => store(&path, &body).await.map(|()| ([(header::ETAG, etag(&body))], ()).into_response()),
-        Method::GET | Method::HEAD => read(&path, &parts.method).await,
+        Method::GET | Method::HEAD => read(&path, &parts).await,
         // As S3 does, whether there is anything or not.
         Method::DELETE => match tokio::fs::remove_file(&path).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -88,7 +88,7 @@ async fn store(path: &Path, bytes: &[u8]) -> io::Result<()> {
     tokio::fs::rename(&aside, path).await
 }
 
-async fn read(path: &Path, method: &Method) -> io::Result<Response> {
+async fn read(path: &Path, parts: &Parts) -> io::Result<Response> {
     let modified: DateTime<Utc> = tokio::fs::metadata(path).await?.modified()?.into();
     let bytes = tokio::fs::read(path).await?;
     let kind = if bytes.starts_with(b"\x89PNG") { "image/png" } else { "image/jpeg" };
@@ -98,8 +98,28 @@ async fn read(path: &Path, method: &Method) -> io::Result<Response> {
         (header::ETAG, etag(&bytes)),
         (header::LAST_MODIFIED, modified.format("%a, %d %b %Y %H:%M:%S GMT").to_string()),
     ];
-    let body = if method == Method::HEAD { Body::empty() } else { Body::from(bytes) };
-    Ok((headers, body).into_response())
+    if parts.method == Method::HEAD {
+        return Ok((headers, Body::empty()).into_response());
+    }
+    let Some((from, to)) = range(text(&parts.headers, "range"), bytes.len()) else {
+        return Ok((headers, Body::from(bytes)).into_response());
+    };
+    let mut response = (headers, Body::from(bytes[from..=to].to_vec())).into_response();
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    let length = (to - from + 1).to_string();
+    for (name, value) in
+        [(header::CONTENT_LENGTH, length), (header::CONTENT_RANGE, format!("bytes {from}-{to}/{}", bytes.len()))]
+    {
+        response.headers_mut().insert(name, HeaderValue::from_str(&value).map_err(io::Error::other)?);
+    }
+    Ok(response)
+}
+
+/// The first and last byte that a `Range` header asks for, of so many.
+fn range(header: &str, bytes: usize) -> Option<(usize, usize)> {
+    let (from, to) = header.strip_prefix("bytes=")?.split_once('-')?;
+    let (from, to) = (from.parse::<usize>().ok()?, to.parse::<usize>().ok()?.min(bytes.checked_sub(1)?));
+    (from <= to).then_some((from, to))
 }
 
 /// What a request says of its own signature.

@@ -177,7 +177,7 @@ pub struct StoredResult {
     pub id: Uuid,
     /// `bucket/path`.
     pub output_file_path: String,
-    /// `image/png` or `image/jpeg`.
+    /// `image/png`, `image/jpeg` or `image/webp`.
     pub mime: String,
     /// Pixels.
     pub width: i32,
@@ -195,6 +195,8 @@ pub struct StoredResult {
     pub model_used: String,
     /// `model`, `cache`, …
     pub served_by: String,
+    /// The share of the photo's long straight edges that it has too, from 0 to 1. `None` for a photo with hardly any.
+    pub edges_kept: Option<f32>,
 }
 
 /// The request with its parameters, job and results, in one round trip; for whoever this transaction runs as.
@@ -269,7 +271,7 @@ pub struct NewResult<'a> {
     pub bucket: &'a str,
     /// Its path there.
     pub path: &'a str,
-    /// `image/png` or `image/jpeg`.
+    /// `image/png`, `image/jpeg` or `image/webp`.
     pub mime: &'a str,
     /// Pixels.
     pub width: i32,
@@ -279,6 +281,8 @@ pub struct NewResult<'a> {
     pub bytes: i64,
     /// SHA-256 of the file.
     pub sha256: [u8; 32],
+    /// The share of the photo's long straight edges that it has too, from 0 to 1.
+    pub edges_kept: Option<f32>,
     /// What its calls are charged with.
     pub charge: Charge,
     /// The model that made it.
@@ -296,8 +300,8 @@ pub async fn insert_result(tx: &mut ServiceTx, render: &Render, result: &NewResu
     sqlx::query!(
         "insert into public.render_results
              (id, org_id, request_id, variant, output_file_path, mime, width, height, bytes, cost_tokens, cost_micro_usd,
-              estimated, model_used, served_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+              estimated, model_used, served_by, edges_kept)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         result.id,
         render.org_id,
         render.id,
@@ -311,7 +315,8 @@ pub async fn insert_result(tx: &mut ServiceTx, render: &Render, result: &NewResu
         result.charge.cost_micro_usd,
         result.charge.estimated,
         result.model_used,
-        result.served_by
+        result.served_by,
+        result.edges_kept
     )
     .execute(tx.conn()?)
     .await?;

@@ -84,7 +84,9 @@ pub(super) fn render_picture(seen: &Value) -> Result<String> {
         "it has another size than was told: {seen}"
     );
     ensure!(mark == "compositeWithTrainedAlgorithmicMedia", "it is not marked as AI-generated: {seen}");
-    Ok(format!("{width}x{height} as told, upright, no position, marked {mark}"))
+    let kept = seen["edges_kept"].as_f64().context("how much of the room it keeps is not said")?;
+    ensure!(kept > 0.5, "it is another room: it keeps {kept} of the photo's long edges");
+    Ok(format!("{width}x{height} as told, upright, no position, marked {mark}, {kept} of the room's long edges kept"))
 }
 
 pub(super) fn render_cost(seen: &Value) -> Result<String> {
@@ -280,6 +282,7 @@ mod tests {
                 json!({
                     "width": 1024, "height": 768, "told_width": 1024, "told_height": 768, "photo_has_position": true,
                     "has_position": false, "is_the_photo": false, "mark": "compositeWithTrainedAlgorithmicMedia",
+                    "edges_kept": 0.97,
                 }),
             ),
             (
