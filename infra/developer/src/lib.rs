@@ -6,5 +6,6 @@
 )]
 
 pub mod lint;
+pub mod mutants;
 pub mod release;
 pub mod schema;

@@ -11,6 +11,7 @@ mod check;
 mod control;
 mod demo;
 mod expected;
+mod planted;
 mod platform;
 mod report;
 mod up;
@@ -147,6 +148,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Plants each bug of tests/mutants, and fails where the tests named for it notice nothing.
+    ///
+    /// Bugs in Rust are compiled into one copy of the checkout below target/mutants, and switched on one at a time. Bugs in SQL and in
+    /// files need no build of their own.
+    Mutants(planted::Wanted),
     /// Lints the migrations, and the schema that they make.
     Lint,
     /// Rewrites docs/schema.md from the schema that the migrations make.
@@ -186,6 +192,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Servers => check::servers().await,
         Command::Soak { args } => become_program(process::Command::new(platform::binaries()?.join("soak")).args(args)),
         Command::Prepare => check::prepare().await,
+        Command::Mutants(wanted) => planted::run(wanted).await,
         Command::Lint => check::lint().await,
         Command::Schema => check::schema().await,
         Command::Token { user, org } => {

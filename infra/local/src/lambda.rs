@@ -33,6 +33,9 @@ use uuid::Uuid;
 
 use crate::functions::Function;
 
+/// Names the planted bug that a build of `./spine mutants` has on.
+pub const MUTANT: &str = "SPINE_MUTANT";
+
 /// An invocation that gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum InvokeError {
@@ -241,6 +244,7 @@ impl Lambda {
         let child = Command::new(&self.binary)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(operator::env(MUTANT).map(|name| (MUTANT, name)))
             .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
             .env("AWS_LAMBDA_FUNCTION_NAME", self.function.name)
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")

@@ -143,19 +143,56 @@ pub enum Locale {
     CUtf8,
 }
 
-/// The template on a server of our own, in a locale: made by the first process that asks.
+/// Names the file of a statement that tests' databases are changed by: a planted bug of `./spine mutants`.
+pub const MUTATION: &str = "SPINE_TEST_MUTATION";
+
+/// The template on a server of our own, in a locale: made by the first process that asks. Where [`MUTATION`] is set, one with that bug.
 ///
 /// # Errors
 /// If a migration fails.
 pub async fn template(root: &Path, admin_url: &str, locale: Locale) -> Result<Template> {
+    let plain = migrated(root, admin_url, locale).await?;
+    match operator::env(MUTATION) {
+        Some(file) => mutated(admin_url, &plain, &fs::read_to_string(file)?).await,
+        None => Ok(plain),
+    }
+}
+
+/// What the names of the templates with a bug end with.
+#[must_use]
+pub fn mutated_suffix(statement: &str) -> String {
+    format!("_{}", hex::encode(&Sha256::digest(statement)[..6]))
+}
+
+async fn mutated(admin_url: &str, plain: &Template, statement: &str) -> Result<Template> {
+    let name = format!("{}{}", plain.name, mutated_suffix(statement));
+    let mut admin = database::connect(admin_url).await?;
+    // No test copies the template meanwhile.
+    lock(&mut admin, "copy").await?;
+    if !exists(&mut admin, &name).await? {
+        let aside = format!("{name}_aside");
+        database::drop(admin_url, &aside).await?;
+        let url = database::create(admin_url, &aside, Some(&plain.name)).await?;
+        let mut conn = database::connect(&url).await?;
+        conn.execute(AssertSqlSafe(statement.to_owned())).await?;
+        conn.close().await?;
+        admin.execute(AssertSqlSafe(format!("alter database \"{aside}\" rename to \"{name}\""))).await?;
+    }
+    admin.close().await?;
+    let functions_url = database::with_database(&plain.functions_url, &name)?;
+    Ok(Template { name, functions_url })
+}
+
+async fn exists(admin: &mut PgConnection, name: &str) -> Result<bool> {
+    let found = sqlx::query_scalar("select exists (select from pg_database where datname = $1)").bind(name);
+    Ok(found.fetch_one(admin).await?)
+}
+
+async fn migrated(root: &Path, admin_url: &str, locale: Locale) -> Result<Template> {
     let name = format!("spine_template_{}{}", if locale == Locale::C { "" } else { "utf8_" }, fingerprint(root)?);
     let mut admin = database::connect(admin_url).await?;
     lock(&mut admin, "make").await?;
-    let made: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
-        .bind(&name)
-        .fetch_one(&mut admin)
-        .await?;
-    if !made {
+    if !exists(&mut admin, &name).await? {
         // Given its name when it is whole: what is left of an attempt that was killed is never taken for it.
         let aside = format!("{name}_aside");
         database::drop(admin_url, &aside).await?;
