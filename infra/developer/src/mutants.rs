@@ -121,6 +121,33 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Mutant>> {
     Ok(mutants)
 }
 
+/// Whether each bug in Rust or in a file fits the checkout: what it replaces is there exactly once, and no part of what another replaces.
+///
+/// # Errors
+/// Names each that does not.
+pub fn check(root: &Path, mutants: &[Mutant]) -> Result<()> {
+    let mut misfits = Vec::new();
+    let mut in_rust: BTreeMap<&str, Vec<&Mutant>> = BTreeMap::new();
+    for mutant in mutants {
+        let (Place::Rust(file) | Place::File(file)) = &mutant.place else { continue };
+        let Ok(text) = fs::read_to_string(root.join(file)) else {
+            misfits.push(format!("mend the list: {} plants in {file}, which is no file", mutant.listed));
+            continue;
+        };
+        match mutant.find(&text) {
+            Err(misfit) => misfits.push(misfit.to_string()),
+            Ok(_) if matches!(mutant.place, Place::Rust(_)) => in_rust.entry(file).or_default().push(mutant),
+            Ok(_) => {}
+        }
+    }
+    for (file, mutants) in in_rust {
+        misfits
+            .extend(switched(&fs::read_to_string(root.join(file))?, &mutants).err().map(|misfit| misfit.to_string()));
+    }
+    ensure!(misfits.is_empty(), "{}", misfits.join("\n"));
+    Ok(())
+}
+
 impl Mutant {
     /// `text` with the bug.
     ///

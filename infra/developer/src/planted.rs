@@ -125,6 +125,7 @@ pub(crate) async fn plant(home: &Home, wanted: &Wanted, variables: &[(&'static s
     let chosen = wanted.choose(&all)?;
     let admin_url = variables.iter().find(|(name, _)| *name == "SPINE_TEST_DATABASE_URL");
     let admin_url = admin_url.map(|(_, value)| value.as_str()).context("no Postgres was started")?;
+    mutants::check(&home.root, &all)?;
     let statements = statements(&home.root, admin_url, &all).await?;
     let copy = Copy::make(&home.root, &all)?;
     let run: Vec<&Mutant> = chosen.iter().copied().filter(|mutant| !mutant.tests.is_empty()).collect();
@@ -174,19 +175,27 @@ async fn statements<'a>(root: &Path, admin_url: &str, all: &'a [Mutant]) -> Resu
     let name = format!("mutants_{:08x}", rand::random::<u32>());
     let url = testbed::copy(admin_url, &template, &name).await?;
     let mut conn = database::connect(&url).await?;
-    let mut statements = BTreeMap::new();
+    let (mut statements, mut misfits) = (BTreeMap::new(), Vec::new());
     for mutant in all {
         let Place::Sql(function) = &mutant.place else { continue };
-        let statement = mutant.plant(&definition(&mut conn, function).await.context(mutant.listed.clone())?)?;
-        conn.execute("begin").await?;
-        let tried = conn.execute(AssertSqlSafe(statement.clone())).await;
-        conn.execute("rollback").await?;
-        tried.with_context(|| format!("mend the list: {} plants what Postgres refuses", mutant.listed))?;
-        statements.insert(mutant.name.as_str(), statement);
+        match statement(&mut conn, mutant, function).await {
+            Ok(statement) => drop(statements.insert(mutant.name.as_str(), statement)),
+            Err(misfit) => misfits.push(format!("{misfit:#}")),
+        }
     }
     conn.close().await?;
     database::drop(admin_url, &name).await?;
+    ensure!(misfits.is_empty(), "{}", misfits.join("\n"));
     Ok(statements)
+}
+
+async fn statement(conn: &mut PgConnection, mutant: &Mutant, function: &str) -> Result<String> {
+    let statement = mutant.plant(&definition(conn, function).await.context(mutant.listed.clone())?)?;
+    conn.execute("begin").await?;
+    let tried = conn.execute(AssertSqlSafe(statement.clone())).await;
+    conn.execute("rollback").await?;
+    tried.with_context(|| format!("mend the list: {} plants what Postgres refuses", mutant.listed))?;
+    Ok(statement)
 }
 
 /// The current definition of a function, named as in `app.may` or, where there are several, `app.may(text)`.
@@ -226,8 +235,7 @@ impl Copy {
         for mutant in all {
             match &mutant.place {
                 Place::Rust(file) => in_rust.entry(file).or_default().push(mutant),
-                Place::File(file) => drop(mutant.plant(&read(root, file)?)?),
-                Place::Sql(_) => {}
+                Place::File(_) | Place::Sql(_) => {}
             }
         }
         for file in &files {
@@ -316,16 +324,21 @@ impl Build {
 fn build(source: &Path, target: Option<&Path>, args: &[&str], tests: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     let output = release::cargo()
         .args(args)
-        .args(["--locked", "--message-format", "json-render-diagnostics"])
+        .args(["--locked", "--keep-going", "--message-format", "json"])
         .current_dir(source)
         .envs(target.map(|target| ("CARGO_TARGET_DIR", target)))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("cargo cannot be run")?;
-    ensure!(output.status.success(), "{} does not build, and the reason is above", source.display());
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let Ok(message) = serde_json::from_str::<Value>(line) else { continue };
+        // What a switch looks like is nobody's to mend.
+        if let (Some("error"), Some(told)) =
+            (message["message"]["level"].as_str(), message["message"]["rendered"].as_str())
+        {
+            report::line(told);
+        }
         let Some(program) = message["executable"].as_str().filter(|_| message["profile"]["test"] == true) else {
             continue;
         };
@@ -336,6 +349,7 @@ fn build(source: &Path, target: Option<&Path>, args: &[&str], tests: &mut BTreeM
         };
         tests.insert(package.to_owned(), PathBuf::from(program));
     }
+    ensure!(output.status.success(), "{} does not build, and the reason is above", source.display());
     Ok(())
 }
 
