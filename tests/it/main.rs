@@ -33,6 +33,7 @@ mod marks;
 mod migrations;
 mod models;
 mod modules;
+mod mutants;
 mod mutations;
 mod names;
 mod notifications;

@@ -17,7 +17,10 @@ use local::{
 use operator::env;
 use sqlx::Connection;
 
-use crate::report::{self, Timed};
+use crate::{
+    planted::{self, Wanted},
+    report::{self, Timed},
+};
 
 /// How long each part of the tests took, in order.
 struct Stages {
@@ -149,6 +152,11 @@ async fn stages_of_test(stages: &mut Stages, full: bool) -> Result<()> {
         cargo_in(locale, what, &[["test", "--locked", "--workspace"].as_slice(), args].concat())?;
         stages.done(what);
     }
+    report::line("\n== planted bugs");
+    if !planted::plant(&home, &Wanted::of_test(full)?, &variables).await? {
+        bail!("a planted bug survived");
+    }
+    stages.done("planted bugs");
     Ok(())
 }
 

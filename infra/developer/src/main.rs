@@ -63,12 +63,14 @@ enum Command {
     },
     /// Runs everything that CI runs, or the tests that are named.
     ///
-    /// Without arguments: formatting, lints, template, schema, queries and all tests, on servers of its own; prints the seconds of each part.
+    /// Without arguments: formatting, lints, template, schema, queries, all tests and a sample of the planted bugs, on servers of its own;
+    /// prints the seconds of each part.
     ///
     /// With arguments: `cargo test` with these, as in `./spine test a_stale_lease`. A test named in full is built in its package alone.
     /// What a test needs, such as a server, is installed and started when it asks for it; `./spine servers` keeps servers running between.
     Test {
-        /// Every case of the slow tests, of which CI takes a sample; the first argument. SPINE_TEST_SEED, a number, draws another sample.
+        /// Every case of the slow tests and every planted bug, of which CI takes a sample; the first argument. SPINE_TEST_SEED, a number,
+        /// draws another sample.
         #[arg(long)]
         full: bool,
         /// Passed to `cargo test`.

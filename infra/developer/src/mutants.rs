@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use local::lambda::MUTANT;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
 
 /// Where the list is.
 pub const LIST: &str = "tests/mutants";
@@ -183,6 +184,17 @@ impl Mutant {
     fn condition(&self) -> String {
         format!("::std::env::var_os({MUTANT:?}).is_some_and(|named| named == {:?})", self.name)
     }
+}
+
+/// The current definition of a database function, named as in `app.may` or, where there are several, `app.may(text)`.
+///
+/// # Errors
+/// If there is none, or more than one.
+pub async fn definition(conn: &mut PgConnection, function: &str) -> Result<String> {
+    let found =
+        "select pg_get_functiondef(case when $1 like '%(%' then to_regprocedure($1)::oid else to_regproc($1)::oid end)";
+    let definition: Option<String> = sqlx::query_scalar(found).bind(function).fetch_one(conn).await?;
+    definition.with_context(|| format!("mend the list: there is no one function {function}"))
 }
 
 /// Where `wanted` stands in `text`, whatever space is between its words: formatting moves no bug.

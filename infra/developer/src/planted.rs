@@ -57,10 +57,12 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// What CI plants: everything in a full run, else a sample of what needs no build of its own.
-    pub(crate) fn in_ci(full: bool, seed: u64) -> Self {
+    /// What `./spine test` plants: everything in a full run, else a sample of what needs no build of its own, drawn as those of tests are.
+    pub(crate) fn of_test(full: bool) -> Result<Self> {
+        let seed = operator::env("SPINE_TEST_SEED").map_or(Ok(1), |seed| seed.parse());
+        let seed = seed.context("SPINE_TEST_SEED is a number")?;
         let sample = (!full).then_some(SAMPLE);
-        Self { sample, seed, names: Vec::new(), without_build: !full, list: false }
+        Ok(Self { sample, seed, names: Vec::new(), without_build: !full, list: false })
     }
 
     fn choose<'a>(&self, all: &'a [Mutant]) -> Result<Vec<&'a Mutant>> {
@@ -190,20 +192,12 @@ async fn statements<'a>(root: &Path, admin_url: &str, all: &'a [Mutant]) -> Resu
 }
 
 async fn statement(conn: &mut PgConnection, mutant: &Mutant, function: &str) -> Result<String> {
-    let statement = mutant.plant(&definition(conn, function).await.context(mutant.listed.clone())?)?;
+    let statement = mutant.plant(&mutants::definition(conn, function).await.context(mutant.listed.clone())?)?;
     conn.execute("begin").await?;
     let tried = conn.execute(AssertSqlSafe(statement.clone())).await;
     conn.execute("rollback").await?;
     tried.with_context(|| format!("mend the list: {} plants what Postgres refuses", mutant.listed))?;
     Ok(statement)
-}
-
-/// The current definition of a function, named as in `app.may` or, where there are several, `app.may(text)`.
-async fn definition(conn: &mut PgConnection, function: &str) -> Result<String> {
-    let found =
-        "select pg_get_functiondef(case when $1 like '%(%' then to_regprocedure($1)::oid else to_regproc($1)::oid end)";
-    let definition: Option<String> = sqlx::query_scalar(found).bind(function).fetch_one(conn).await?;
-    definition.with_context(|| format!("mend the list: there is no one function {function}"))
 }
 
 /// The checkout's files once more, with every bug in Rust behind its switch.
@@ -311,7 +305,12 @@ impl Build {
         };
         let mut tests = BTreeMap::new();
         // Programs and tests in one go, so that nothing is compiled twice.
-        build(source, target, &["build", "--workspace", "--exclude", "soak", "--bins", "--test", "it"], &mut tests)?;
+        build(
+            source,
+            target,
+            &["build", "--keep-going", "--workspace", "--exclude", "soak", "--bins", "--test", "it"],
+            &mut tests,
+        )?;
         let packages: BTreeSet<&str> =
             run.iter().flat_map(|mutant| &mutant.tests).filter_map(|test| Some(test.split_once('/')?.0)).collect();
         for package in packages {
@@ -324,7 +323,7 @@ impl Build {
 fn build(source: &Path, target: Option<&Path>, args: &[&str], tests: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     let output = release::cargo()
         .args(args)
-        .args(["--locked", "--keep-going", "--message-format", "json"])
+        .args(["--locked", "--message-format", "json"])
         .current_dir(source)
         .envs(target.map(|target| ("CARGO_TARGET_DIR", target)))
         .stdin(Stdio::null())
