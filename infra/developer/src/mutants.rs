@@ -1,5 +1,4 @@
-//! Planted bugs: the list of them in `tests/mutants`, and how each gets into a text. Its first page says how to read the list:
-//! [tests/mutants/README.md].
+//! Planted bugs: the list of them, and how each gets into a text. `tests/mutants/README.md` says what a line of the list means.
 //!
 //! The product has no switches: a bug is written into a copy of the sources, or into a database function as it stands in a template.
 
@@ -197,7 +196,7 @@ pub async fn definition(conn: &mut PgConnection, function: &str) -> Result<Strin
     definition.with_context(|| format!("mend the list: there is no one function {function}"))
 }
 
-/// Where `wanted` stands in `text`, whatever space is between its words: formatting moves no bug.
+/// Where `wanted` stands in `text`; any space between its words is as good as any other, so that formatting moves no bug.
 fn occurrences(text: &str, wanted: &str) -> Vec<Range<usize>> {
     let words: Vec<&str> = wanted.split_whitespace().collect();
     let Some(first) = words.first() else { return Vec::new() };

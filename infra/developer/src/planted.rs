@@ -334,11 +334,11 @@ fn build(source: &Path, target: Option<&Path>, args: &[&str], tests: &mut BTreeM
         .context("cargo cannot be run")?;
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let Ok(message) = serde_json::from_str::<Value>(line) else { continue };
-        // What a switch looks like is nobody's to mend.
-        if let (Some("error"), Some(told)) =
+        // Not the warnings: of what a switch looks like.
+        if let (Some("error"), Some(error)) =
             (message["message"]["level"].as_str(), message["message"]["rendered"].as_str())
         {
-            report::line(told);
+            report::line(error);
         }
         let Some(program) = message["executable"].as_str().filter(|_| message["profile"]["test"] == true) else {
             continue;
