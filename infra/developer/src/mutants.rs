@@ -42,6 +42,8 @@ pub struct Mutant {
     pub tests: Vec<String>,
     /// Why no test can notice it.
     pub survives: Option<String>,
+    /// Whether its tests take longer than a sample has time for.
+    pub is_slow: bool,
     /// The file and line of the list that it begins on.
     pub listed: String,
 }
@@ -88,6 +90,7 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Mutant>> {
                 replacement: String::new(),
                 tests: Vec::new(),
                 survives: None,
+                is_slow: false,
                 listed: at,
             });
             continue;
@@ -107,6 +110,7 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Mutant>> {
             "-" => add(&mut mutant.original),
             "+" => add(&mut mutant.replacement),
             "test" => mutant.tests.push(rest.to_owned()),
+            "slow" => mutant.is_slow = true,
             "survives" => mutant.survives = Some(rest.to_owned()),
             other => bail!("{at}: {other:?} begins no line of a bug"),
         }
@@ -310,6 +314,7 @@ mod tests {
         + pear <= ripe\n\
         test fruit::an_apple_is_an_apple\n\
         test shared/fruit::tests::a_pear_is_none\n\
+        slow\n\
         \n\
         [fruit_is_free]\n\
         sql app.price\n\
@@ -325,6 +330,7 @@ mod tests {
             replacement: replacement.to_owned(),
             tests: Vec::new(),
             survives: None,
+            is_slow: false,
             listed: "list:1".to_owned(),
         }
     }
@@ -345,6 +351,7 @@ mod tests {
                 replacement: "pear <= ripe".to_owned(),
                 tests: vec!["fruit::an_apple_is_an_apple".to_owned(), "shared/fruit::tests::a_pear_is_none".to_owned()],
                 survives: None,
+                is_slow: true,
                 listed: "fruit.txt:2".to_owned(),
             }
         );
@@ -352,7 +359,7 @@ mod tests {
             (free.place, free.survives),
             (Place::Sql("app.price".to_owned()), Some("Fruit is not sold.".to_owned()))
         );
-        assert_eq!(free.tests, Vec::<String>::new());
+        assert_eq!((free.tests, free.is_slow), (Vec::new(), false));
     }
 
     #[test]

@@ -77,8 +77,8 @@ impl Wanted {
             .filter(|mutant| !self.without_build || !matches!(mutant.place, Place::Rust(_)))
             .collect();
         if let Some(sample) = self.sample {
-            // A sample is of what can be run.
-            chosen.retain(|mutant| !mutant.tests.is_empty());
+            // A sample is of what can be run in its time.
+            chosen.retain(|mutant| !mutant.tests.is_empty() && !mutant.is_slow);
             chosen.shuffle(&mut StdRng::seed_from_u64(self.seed));
             chosen.truncate(sample);
             report::line(&format!("a sample of {}, drawn with --seed {}", chosen.len(), self.seed));
@@ -306,13 +306,13 @@ impl Build {
             (home.root.as_path(), None)
         };
         let mut tests = BTreeMap::new();
-        // Programs and tests in one go, so that nothing is compiled twice.
-        build(
-            source,
-            target,
-            &["build", "--keep-going", "--workspace", "--exclude", "soak", "--bins", "--test", "it"],
-            &mut tests,
-        )?;
+        // Programs and tests in one go, so that nothing is compiled twice. The ordinary ones as `./spine test` has built them.
+        let args: &[&str] = if is_of_copy {
+            &["build", "--keep-going", "--workspace", "--exclude", "soak", "--bins", "--test", "it"]
+        } else {
+            &["test", "--no-run", "--workspace", "--test", "it"]
+        };
+        build(source, target, args, &mut tests)?;
         let packages: BTreeSet<&str> =
             run.iter().flat_map(|mutant| &mutant.tests).filter_map(|test| Some(test.split_once('/')?.0)).collect();
         for package in packages {
