@@ -211,6 +211,48 @@ async fn one_hat_lends_the_other_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clients_own_person_has_no_consultants_rights_over_that_client() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    with_form(&db, true).await;
+    db.run(&format!(
+        "insert into clients (id, org_id, name) values ('{other}', '{NORD}', 'Other');
+         insert into org_consultants (org_id, user_id) values ('{NORD}', '{uma}');
+         insert into client_consultants (org_id, client_id, user_id) values ('{NORD}', '{LIVING}', '{uma}');
+         insert into client_accounting (org_id, client_id, customer_number) values ('{NORD}', '{LIVING}', '1'), ('{NORD}', '{other}', '2')",
+        other = id(5),
+        uma = UMA.id
+    ))
+    .await;
+    let uma = Actor::person(&UMA);
+    db.change(&uma, &submit()).await.unwrap();
+    let assign = format!(
+        "insert into public.client_templates (org_id, client_id, template_id) select '{NORD}', '{LIVING}', id from public.templates"
+    );
+    // As one of the client's consultants, and as one who manages the consultants of all clients.
+    for (role, others) in [("consultant", json!([])), ("manager", json!([{ "client_id": id(5) }]))] {
+        db.run(&format!("update org_consultants set role = '{role}' where user_id = '{}'", UMA.id)).await;
+        let consulted = db
+            .ask(&uma.clone().in_function(), "select unnest(app.my_consulted_client_ids()) as client_id")
+            .await
+            .unwrap();
+        assert_eq!(consulted, others, "{role}");
+        let seen = db.ask(&uma, "select client_id from public.client_accounting").await.unwrap();
+        assert_eq!(seen, others, "{role}");
+        // What they handed in themselves, and what somebody else of the client did.
+        for author in [UMA.id, CLEO.id] {
+            db.run(&format!("update submissions set created_by = '{author}'")).await;
+            assert_eq!(db.change(&uma, &approve()).await.unwrap_err().state, "42501", "{role}");
+        }
+        db.run("delete from client_templates").await;
+        assert_eq!(db.change(&uma, &assign).await.unwrap_err().state, "42501", "{role}");
+    }
+    // The client's person no more, they are its consultant.
+    db.run(&format!("delete from client_users where user_id = '{}'", UMA.id)).await;
+    assert_eq!(db.change(&uma, &assign).await, Ok(1));
+    assert_eq!(db.change(&uma, &approve()).await, Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_must_be_answered_is_and_what_was_decided_keeps_its_question() {
     let db = TestDatabase::new(Server::Postgres18).await;
     with_form(&db, false).await;
