@@ -196,6 +196,53 @@ mod tests {
         );
     }
 
+    /// A lead whose name, address and number share no word.
+    fn apart(note: &str) -> LookedAt {
+        let personal = ["Greta Öst", "kerstin.lund+nytt_88@firma.example", "+46 70-123 45 67"];
+        LookedAt { personal: personal.map(|value| Some(value.to_owned())).to_vec(), ..lead(note) }
+    }
+
+    #[test]
+    fn each_word_of_a_name_and_of_an_address_is_struck_by_itself() {
+        for word in ["Greta", "Öst", "kerstin", "lund", "nytt"] {
+            for written in
+                [word.to_owned(), word.to_uppercase(), format!("({word})"), format!("{word},"), format!("-{word}-")]
+            {
+                let told = prompt(&apart(&format!("Before {written} after")));
+                let notes = told.split("notes").nth(1).unwrap();
+                assert!(!notes.to_lowercase().contains(&word.to_lowercase()), "{written}: {told}");
+                assert!(
+                    notes.contains("Before ") && notes.contains(" after") && notes.contains("[name]"),
+                    "{written}: {told}"
+                );
+            }
+        }
+        // Only its own lead's, and no part of another word.
+        for other in ["Kerstin Lund", "nytt kök"] {
+            assert!(prompt(&lead(&format!("Before {other} after"))).contains(other), "{other}");
+        }
+        for whole in ["lunden", "nyttig", "firma", "88"] {
+            assert!(
+                prompt(&apart(&format!("Before {whole} after"))).contains(&format!("Before {whole} after")),
+                "{whole}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lead_without_one_of_its_personal_values_is_struck_of_the_others() {
+        let note = "Greta or kerstin, 070-123 45 67";
+        for missing in 0..3 {
+            let mut lead = apart(note);
+            lead.personal[missing] = None;
+            let told = prompt(&lead);
+            let notes = told.split("notes").nth(1).unwrap();
+            // A number so long is struck, whoever it is of.
+            let kept = [notes.contains("Greta"), notes.contains("kerstin"), notes.contains("123")];
+            assert_eq!(kept, [missing == 0, missing == 1, false], "{missing}: {told}");
+        }
+    }
+
     #[test]
     fn however_it_is_written_who_it_is_is_struck() {
         for note in [
