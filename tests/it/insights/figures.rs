@@ -85,6 +85,41 @@ async fn sums_are_told_in_the_unit_people_know_and_only_of_enough_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sum_rests_on_the_rows_that_have_a_value_and_not_on_those_that_have_none() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    let owner = Actor::person(&OLGA).in_function();
+    let id = uuid::Uuid::from_u128(1);
+    db.run(&format!(
+        "insert into jobs (id, org_id, job_type) values ('{id}', '{NORD}', 'render');
+         insert into usage_reservations (id, org_id, job_id, agent, requests, tokens, cost_micro_usd, windows, expires_at)
+         values ('{id}', '{NORD}', '{id}', 'renderer', 1, 1, 1, '[]', now())"
+    ))
+    .await;
+    // Of eight calls, so many have a cost and so many, the last ones, have tokens.
+    for costs in 0..=6 {
+        let tokens = 6 - costs;
+        db.run(&format!(
+            "delete from provider_calls;
+             insert into provider_calls (org_id, job_id, reservation_id, attempt, purpose, provider, model, started_at, cost_micro_usd, tokens)
+             select '{NORD}', '{id}', '{id}', n, 'test', 'anthropic', 'm', at,
+                    case when n <= {costs} then 1000000 end, case when n > 8 - {tokens} then 70 end
+               from generate_series(1, 8) n, lateral (select date_trunc('month', now(), 'UTC') - interval '2 days' as at) t"
+        ))
+        .await;
+        let told = figures(&db, &owner, "provider_calls", "month").await;
+        let value = |id: &str| figure(&told, id).as_f64();
+        assert_eq!(value("total.current"), Some(8.0), "{told}");
+        for (name, known, each) in [("cost", costs, 1.0), ("tokens", tokens, 70.0)] {
+            let sum = (known >= LEAST).then(|| known as f64 * each);
+            assert_eq!(value(&format!("{name}.current")), sum, "{known} of {name}: {told}");
+            let series = told["series"].as_array().unwrap().iter().find(|series| series["id"] == name);
+            let last = series.and_then(|series| series["points"].as_array()?.last()?.as_f64());
+            assert_eq!(last, sum, "{known} of {name}: {told}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_out_of_line_with_earlier_periods_is_told_and_what_chance_does_is_not() {
     let db = TestDatabase::new(Server::Postgres18).await;
     let owner = Actor::role("spine_caller");
