@@ -2,7 +2,7 @@
 
 use integration_tests::{
     TestApp,
-    people::{ADAM, DORA, LAKESIDE, Person},
+    people::{ADAM, DORA, LAKESIDE, LOFT, NORD, Person},
     render_body, small_photo,
 };
 use reqwest::Method;
@@ -51,6 +51,92 @@ async fn the_same_input_of_the_same_person_is_served_from_the_cache_and_of_nobod
         .run("update ai_cache set stale_until = now() - interval '1 hour', fresh_until = now() - interval '1 hour'")
         .await;
     assert_eq!(render(&app, &DORA, |_| {}).await["status"], "queued");
+}
+
+/// Wishes of every kind, each in words that are its own.
+const WISHES: [(&str, &str); 6] = [
+    ("style", "wabisabi"),
+    ("furnishings", "rattan"),
+    ("lighting", "candles"),
+    ("walls", "limewash"),
+    ("flooring", "terrazzo"),
+    ("exterior", "shingles"),
+];
+
+/// Wishes for all of it, with a change.
+async fn wish_for_all(app: &TestApp, person: &Person, change: impl Fn(&mut Value)) -> Value {
+    render(app, person, |body| {
+        body["parameters"] = json!(std::collections::BTreeMap::from(WISHES));
+        change(body);
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_field_that_makes_another_picture_is_a_part_of_what_models_are_asked_and_of_what_is_kept() {
+    let app = TestApp::start().await;
+    // What each of the two was asked last.
+    let prompts = || {
+        let sandbox = &app.stack.sandbox;
+        let (brief, picture) = (sandbox.anthropic.asked(), sandbox.gemini.asked());
+        let brief = brief.last().map(|asked| asked["messages"].to_string());
+        let picture = picture.last().map(|asked| asked["contents"].to_string());
+        (brief.unwrap_or_default(), picture.unwrap_or_default())
+    };
+    let served = |shown: &Value| shown["results"][0]["served_by"].as_str().map(str::to_owned);
+    assert_eq!(served(&wish_for_all(&app, &DORA, |_| {}).await).as_deref(), Some("model"), "{}", app.logs());
+    for (field, words) in WISHES {
+        assert!(prompts().0.contains(words), "{field} reaches no brief: {}", prompts().0);
+    }
+    app.stack.fault("gemini", "day-quota", Calls::Every).unwrap();
+    assert_eq!(served(&wish_for_all(&app, &DORA, |_| {}).await).as_deref(), Some("cache"));
+
+    for (field, words) in WISHES {
+        for other in [json!("quartzite"), Value::Null] {
+            let shown = wish_for_all(&app, &DORA, |body| body["parameters"][field] = other.clone()).await;
+            assert_eq!(served(&shown), None, "{field} as {other} is served what was made for {words}: {shown}");
+            assert_eq!(prompts().0.contains("quartzite"), !other.is_null(), "{field}: {}", prompts().0);
+            assert!(!prompts().0.contains(words), "{field}: {}", prompts().0);
+        }
+    }
+    for (field, other) in [
+        ("model", json!("gemini-3.1-flash-lite-image")),
+        ("model", json!("gemini-3-pro-image")),
+        ("variants", json!(2)),
+    ] {
+        let shown = wish_for_all(&app, &DORA, |body| body[field] = other.clone()).await;
+        assert_eq!(served(&shown), None, "{field} as {other}: {shown}");
+    }
+    let token = app.token(&DORA);
+    let mut picture = image::load_from_memory(&small_photo()).unwrap().into_rgb8();
+    picture.put_pixel(1, 1, image::Rgb([255, 0, 255]));
+    let mut photo = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut photo, image::ImageFormat::Png).unwrap();
+    let photo = app.upload(&token, photo.get_ref()).await;
+    let shown = wish_for_all(&app, &DORA, |body| body["upload_id"] = json!(photo)).await;
+    assert_eq!(served(&shown), None, "another photo: {shown}");
+    // Another person's, and another template's.
+    assert_eq!(served(&wish_for_all(&app, &ADAM, |_| {}).await), None);
+    app.db
+        .run(&format!(
+            "insert into prompt_templates (org_id, purpose, locale, body, version)
+             select '{NORD}', purpose, locale, body, version + 1 from prompt_templates where purpose = 'render_brief' and org_id is null"
+        ))
+        .await;
+    assert_eq!(served(&wish_for_all(&app, &DORA, |_| {}).await), None);
+    app.db.run(&format!("delete from prompt_templates where org_id = '{NORD}'")).await;
+    // Which project it is for makes no other picture.
+    let shown = wish_for_all(&app, &DORA, |body| body["project_id"] = json!(LOFT)).await;
+    assert_eq!(served(&shown).as_deref(), Some("cache"), "{shown}");
+
+    // Where there is no brief, the wishes reach the other model as they are.
+    app.stack.fault("gemini", "none", Calls::Every).unwrap();
+    app.stack.fault("anthropic", "spend-cap", Calls::Every).unwrap();
+    let shown = wish_for_all(&app, &DORA, |body| body["variants"] = json!(3)).await;
+    assert_eq!(served(&shown).as_deref(), Some("default_template"), "{shown}");
+    for (field, words) in WISHES {
+        assert!(prompts().1.contains(words), "{field} reaches no picture: {}", prompts().1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
