@@ -106,6 +106,42 @@ async fn a_reservation_whose_time_is_over_is_given_back_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_sweeps_at_once_one_gives_an_expired_reservation_back() {
+    let app = TestApp::start().await;
+    app.stack.renders.pause();
+    let token = app.token(&DORA);
+    for _ in 0..3 {
+        app.request_render(&token, LAKESIDE).await.expect(202);
+    }
+    let reserved = "select sum(reserved_requests)::bigint from agent_usage where scope = 'agent' and period = 'month'";
+    assert_eq!(app.db.count(reserved).await, 3);
+    // Two have ended. The third still counts, and hides nothing that was taken away twice.
+    app.db
+        .run(
+            "update usage_reservations set expires_at = now() - interval '1 second'
+              where id in (select id from usage_reservations order by id limit 2)",
+        )
+        .await;
+    // One sweep gives both back. Before it commits, another has seen that they are to be given back, and waits.
+    let mut first = app.db.login().await;
+    as_system(&mut first).await;
+    let gives = "select count(*) filter (where app.refund_usage(id, 'expired')) from usage_reservations where expires_at < now()";
+    let given: i64 = sqlx::query_scalar(gives).fetch_one(&mut first).await.unwrap();
+    assert_eq!(given, 2);
+    let commit = async {
+        let waits = "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+        app.db.until(waits).await;
+        first.execute("commit").await.unwrap();
+    };
+    let (second, ()) = tokio::join!(app.stack.sweep(), commit);
+    assert_eq!(second.unwrap()["reservations_expired"], 0);
+    assert_eq!(app.db.count(reserved).await, 1);
+    let counted = "select count(*) from agent_usage where reserved_requests <> 1";
+    assert_eq!(app.db.count(counted).await, 0);
+    assert_eq!(app.db.count("select count(*) from usage_reservations where state = 'expired'").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reservation_that_cannot_be_given_back_keeps_no_other_from_it() {
     let app = TestApp::start().await;
     app.db
