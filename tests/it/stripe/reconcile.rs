@@ -76,6 +76,46 @@ async fn drift(app: &TestApp) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reconciliation_reads_every_page_of_what_stripe_lists() {
+    let app = an_hour_ago().await;
+    let stripe = &app.stack.sandbox.stripe;
+    let (customer, _) = subscribed(&app, &OLGA).await;
+    // One more than a page has of each: invoices, and events that tell of them.
+    for amount in 1..=101 {
+        stripe.create_draft_invoice(&customer, amount).unwrap();
+    }
+    let lost = Delivery { lose: Some(std::sync::Arc::new(|_| true)), ..Delivery::default() };
+    delivered(&app, lost).await;
+    let invoices = "select count(*) from invoices where status = 'draft'";
+    assert_eq!(app.db.count(invoices).await, 0);
+    // A run over the last three hours, and not one a day from a month ago on.
+    let again = "delete from billing_reconciliations;
+                 insert into billing_reconciliations (since, until, started_at, finished_at)
+                 select at - interval '1 hour', at, at, at from (select now() - interval '3 hours' as at) t";
+    app.db.run(again).await;
+    let told = a_minute_passes(&app).await["compared"].clone();
+    let events = "select count(*) from webhook_events where event_type = 'invoice.created' and event_id like 'evt_%'";
+    assert_eq!((app.db.count(events).await, app.db.count(invoices).await), (102, 101), "{told}");
+    let (listed, missed, compared) = (told["listed"].as_i64(), told["missed"].as_i64(), told["compared"].as_i64());
+    // One subscription and its invoice are there besides.
+    assert!(missed >= Some(101) && listed > missed && compared == Some(103), "{told}");
+    assert_eq!(told["drifted"], 0, "{told}");
+
+    // Every row is another than Stripe's object, and no event tells of it.
+    app.db
+        .run(
+            "update stripe_objects set facts = facts || '{\"amount_due\": 7}', digest = 'x' where kind = 'invoice';
+             update invoices set amount = 7 where status = 'draft'",
+        )
+        .await;
+    app.db.run(again).await;
+    let told = a_minute_passes(&app).await["compared"].clone();
+    assert_eq!((&told["compared"], &told["drifted"], &told["missed"]), (&json!(103), &json!(102), &json!(0)), "{told}");
+    let sum = "select sum(amount)::bigint from invoices where status = 'draft'";
+    assert_eq!(app.db.count(sum).await, (1..=101).sum::<i64>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_fails_goes_on_from_where_it_began() {
     let app = an_hour_ago().await;
     subscribed(&app, &OLGA).await;
