@@ -7,6 +7,7 @@ use base64::{
 use integration_tests::{
     Server, TestApp, TestDatabase,
     acting::asked,
+    answer,
     people::{BRICK, CLEO, DORA, LAKESIDE, NORD, RENATA, RUFUS},
 };
 use reqwest::Method;
@@ -422,4 +423,24 @@ async fn a_header_chooses_among_ones_own_organisations_and_no_other() {
     assert_eq!(with_org(&dora, "not-an-id").await.0, 401);
     let nobody = auth.sign_in(&User { id: Uuid::new_v4(), email: "no@body.example".to_owned() }, Some(NORD)).unwrap();
     app.post("/v1/uploads", &nobody, &upload).await.expect_error(403, "organization_missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_of_one_person_is_another_in_each_of_their_organisations() {
+    let app = TestApp::start().await;
+    let cleo = app.stack.sandbox.auth.sign_in(&CLEO.user(), None).unwrap();
+    let upload = async |org: Uuid, bytes: u32| {
+        let request = app.client.post(format!("{}/v1/uploads", app.stack.url)).bearer_auth(&cleo);
+        let request = request.header("spine-org", org.to_string()).header("idempotency-key", "once");
+        answer(request.json(&json!({ "content_type": "image/jpeg", "bytes": bytes }))).await
+    };
+    let (nord, brick) = (upload(NORD, 10).await.expect(201), upload(BRICK, 20).await.expect(201));
+    for (org, made, bytes, others) in [(NORD, &nord, 10, 20), (BRICK, &brick, 20, 10)] {
+        assert!(made["url"].as_str().unwrap().contains(&format!("/project-media/{org}/uploads/")), "{made}");
+        assert_eq!(upload(org, bytes).await.expect(201)["upload_id"], made["upload_id"]);
+        upload(org, others).await.expect_error(422, "idempotency_key_reused");
+    }
+    assert_ne!(nord["upload_id"], brick["upload_id"]);
+    let keys = "select count(*) from idempotency_keys where key = 'once'";
+    assert_eq!(app.db.count(keys).await, 2);
 }
