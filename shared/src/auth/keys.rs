@@ -161,3 +161,151 @@ fn bits(number: &str) -> Option<u32> {
 fn max_age(cache_control: &str) -> Option<i64> {
     cache_control.split(',').find_map(|part| part.trim().strip_prefix("max-age=")?.parse().ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, Write},
+        net::TcpListener,
+        sync::{Arc, Mutex},
+    };
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// Publishes keys on this machine.
+    #[derive(Default)]
+    struct Issuer {
+        /// What it says of how long its keys may be kept, and the names of its keys; `None` while it is down.
+        says: Mutex<Option<(&'static str, Vec<&'static str>)>>,
+        asked: Mutex<usize>,
+    }
+
+    impl Issuer {
+        /// One that publishes a key named `a`, and a key set that knows of none yet.
+        fn new(cache_control: &'static str) -> (Arc<Self>, KeySet) {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}/keys", listener.local_addr().unwrap());
+            let issuer = Arc::new(Self { says: Mutex::new(Some((cache_control, vec!["a"]))), ..Self::default() });
+            let answering = Arc::downgrade(&issuer);
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let (Some(issuer), Ok(mut stream)) = (answering.upgrade(), stream) else { return };
+                    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                    while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                    *issuer.asked.lock().unwrap() += 1;
+                    let _ = stream.write_all(issuer.answer().as_bytes());
+                }
+            });
+            (issuer, KeySet::new(url))
+        }
+
+        fn answer(&self) -> String {
+            let Some((cache_control, keys)) = self.says.lock().unwrap().clone() else {
+                return "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned();
+            };
+            let n = URL_SAFE_NO_PAD.encode([0xff; 256]);
+            let keys = keys.iter().map(|kid| json!({ "kty": "RSA", "kid": kid, "n": n, "e": "AQAB" }));
+            let body = json!({ "keys": keys.collect::<Vec<_>>() }).to_string();
+            let length = body.len();
+            format!(
+                "HTTP/1.1 200 OK\r\ncache-control: {cache_control}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            )
+        }
+
+        fn publishes(&self, keys: &[&'static str]) {
+            *self.says.lock().unwrap() = Some(("max-age=60", keys.to_vec()));
+        }
+
+        fn is_down(&self) {
+            *self.says.lock().unwrap() = None;
+        }
+
+        fn asked(&self) -> usize {
+            *self.asked.lock().unwrap()
+        }
+    }
+
+    /// So many milliseconds after the key set was first fetched.
+    fn at(ms: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(1_800_000_000_000 + ms).unwrap()
+    }
+
+    async fn find(set: &KeySet, kid: &str, ms: i64) -> Result<(), AuthError> {
+        set.find(kid, at(ms)).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn keys_are_kept_as_long_as_their_issuer_says_within_bounds() {
+        for (cache_control, seconds) in [
+            ("max-age=0", 60),
+            ("max-age=59", 60),
+            ("max-age=61", 61),
+            ("public, max-age=300", 300),
+            ("max-age=599", 599),
+            ("max-age=601", 600),
+            ("no-store", 600),
+        ] {
+            let (issuer, set) = Issuer::new(cache_control);
+            for (ms, asked) in [(0, 1), (1, 1), (seconds * 1000 - 1, 1), (seconds * 1000, 2)] {
+                assert_eq!(find(&set, "a", ms).await, Ok(()), "{cache_control}: {ms}");
+                assert_eq!(issuer.asked(), asked, "{cache_control}: {ms}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn while_the_issuer_is_down_its_keys_hold_for_an_hour_and_no_longer() {
+        const HOUR: i64 = 3_600_000;
+        // Whether or not it was asked for them meanwhile.
+        for asked in [&[][..], &[60_000, 1_800_000, HOUR - 30_000]] {
+            let (issuer, set) = Issuer::new("max-age=60");
+            assert_eq!(find(&set, "a", 0).await, Ok(()));
+            issuer.is_down();
+            for ms in asked {
+                assert_eq!(find(&set, "a", *ms).await, Ok(()), "{ms}");
+                assert_eq!(find(&set, "unknown", *ms).await, Err(AuthError::KeysUnavailable), "{ms}");
+            }
+            for (ms, outcome) in [
+                (HOUR - 1, Ok(())),
+                (HOUR, Ok(())),
+                (HOUR + 1, Err(AuthError::KeysUnavailable)),
+                (24 * HOUR, Err(AuthError::KeysUnavailable)),
+            ] {
+                assert_eq!(find(&set, "a", ms).await, outcome, "{ms}");
+            }
+            // It is back, and its key with it.
+            issuer.publishes(&["a"]);
+            assert_eq!(find(&set, "a", 25 * HOUR).await, Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_withdrawn_key_holds_until_the_next_fetch_and_never_again() {
+        let (issuer, set) = Issuer::new("max-age=60");
+        assert_eq!(find(&set, "a", 0).await, Ok(()));
+        issuer.publishes(&["b"]);
+        assert_eq!(find(&set, "a", 59_999).await, Ok(()));
+        assert_eq!(find(&set, "a", 60_000).await, Err(AuthError::UnknownKey));
+        assert_eq!(find(&set, "b", 60_000).await, Ok(()));
+        issuer.is_down();
+        assert_eq!(find(&set, "a", 119_999).await, Err(AuthError::UnknownKey));
+        assert_eq!(find(&set, "a", 120_000).await, Err(AuthError::KeysUnavailable));
+        assert_eq!(find(&set, "b", 120_000).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_key_or_a_failure_makes_the_issuer_be_asked_again_after_thirty_seconds() {
+        let (issuer, set) = Issuer::new("max-age=600");
+        for (ms, asked) in [(0, 1), (1, 1), (29_999, 1), (30_000, 2), (59_999, 2), (60_000, 3)] {
+            assert_eq!(find(&set, "unknown", ms).await, Err(AuthError::UnknownKey), "{ms}");
+            assert_eq!(issuer.asked(), asked, "{ms}");
+        }
+        issuer.is_down();
+        for (ms, asked) in [(660_000, 4), (689_999, 4), (690_000, 5)] {
+            assert_eq!(find(&set, "a", ms).await, Ok(()), "{ms}");
+            assert_eq!(issuer.asked(), asked, "{ms}");
+        }
+    }
+}
