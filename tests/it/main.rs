@@ -18,6 +18,7 @@ mod crashes;
 mod database;
 mod docs;
 mod documents;
+mod edges;
 mod faults;
 mod features;
 mod fortnox;
