@@ -88,8 +88,17 @@ async fn each_field_that_makes_another_picture_is_a_part_of_what_models_are_aske
     for (field, words) in WISHES {
         assert!(prompts().0.contains(words), "{field} reaches no brief: {}", prompts().0);
     }
+    let two = wish_for_all(&app, &DORA, |body| {
+        body["parameters"]["style"] = json!("rococo");
+        body["variants"] = json!(2);
+    })
+    .await;
+    assert_eq!(two["results"].as_array().map(Vec::len), Some(2), "{two}");
     app.stack.fault("gemini", "day-quota", Calls::Every).unwrap();
     assert_eq!(served(&wish_for_all(&app, &DORA, |_| {}).await).as_deref(), Some("cache"));
+    // Of two pictures the first is not the one that is made alone.
+    let one = wish_for_all(&app, &DORA, |body| body["parameters"]["style"] = json!("rococo")).await;
+    assert_eq!(served(&one), None, "{one}");
 
     for (field, words) in WISHES {
         for other in [json!("quartzite"), Value::Null] {
