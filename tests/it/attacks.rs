@@ -238,7 +238,7 @@ async fn a_clients_own_person_has_no_consultants_rights_over_that_client() {
         assert_eq!(consulted, others, "{role}");
         let seen = db.ask(&uma, "select client_id from public.client_accounting").await.unwrap();
         assert_eq!(seen, others, "{role}");
-        // What they handed in themselves, and what somebody else of the client did.
+        // What they handed in themselves, and what another person did.
         for author in [UMA.id, CLEO.id] {
             db.run(&format!("update submissions set created_by = '{author}'")).await;
             assert_eq!(db.change(&uma, &approve()).await.unwrap_err().state, "42501", "{role}");

@@ -208,12 +208,12 @@ mod tests {
             for written in
                 [word.to_owned(), word.to_uppercase(), format!("({word})"), format!("{word},"), format!("-{word}-")]
             {
-                let told = prompt(&apart(&format!("Before {written} after")));
-                let notes = told.split("notes").nth(1).unwrap();
-                assert!(!notes.to_lowercase().contains(&word.to_lowercase()), "{written}: {told}");
+                let text = prompt(&apart(&format!("Before {written} after")));
+                let notes = text.split("notes").nth(1).unwrap();
+                assert!(!notes.to_lowercase().contains(&word.to_lowercase()), "{written}: {text}");
                 assert!(
                     notes.contains("Before ") && notes.contains(" after") && notes.contains("[name]"),
-                    "{written}: {told}"
+                    "{written}: {text}"
                 );
             }
         }
@@ -235,11 +235,11 @@ mod tests {
         for missing in 0..3 {
             let mut lead = apart(note);
             lead.personal[missing] = None;
-            let told = prompt(&lead);
-            let notes = told.split("notes").nth(1).unwrap();
+            let text = prompt(&lead);
+            let notes = text.split("notes").nth(1).unwrap();
             // A number so long is struck, whoever it is of.
             let kept = [notes.contains("Greta"), notes.contains("kerstin"), notes.contains("123")];
-            assert_eq!(kept, [missing == 0, missing == 1, false], "{missing}: {told}");
+            assert_eq!(kept, [missing == 0, missing == 1, false], "{missing}: {text}");
         }
     }
 

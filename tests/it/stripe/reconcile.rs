@@ -93,13 +93,14 @@ async fn a_reconciliation_reads_every_page_of_what_stripe_lists() {
                  insert into billing_reconciliations (since, until, started_at, finished_at)
                  select at - interval '1 hour', at, at, at from (select now() - interval '3 hours' as at) t";
     app.db.run(again).await;
-    let told = a_minute_passes(&app).await["compared"].clone();
+    let report = a_minute_passes(&app).await["compared"].clone();
     let events = "select count(*) from webhook_events where event_type = 'invoice.created' and event_id like 'evt_%'";
-    assert_eq!((app.db.count(events).await, app.db.count(invoices).await), (102, 101), "{told}");
-    let (listed, missed, compared) = (told["listed"].as_i64(), told["missed"].as_i64(), told["compared"].as_i64());
+    assert_eq!((app.db.count(events).await, app.db.count(invoices).await), (102, 101), "{report}");
+    let (listed, missed, compared) =
+        (report["listed"].as_i64(), report["missed"].as_i64(), report["compared"].as_i64());
     // One subscription and its invoice are there besides.
-    assert!(missed >= Some(101) && listed > missed && compared == Some(103), "{told}");
-    assert_eq!(told["drifted"], 0, "{told}");
+    assert!(missed >= Some(101) && listed > missed && compared == Some(103), "{report}");
+    assert_eq!(report["drifted"], 0, "{report}");
 
     // Every row is another than Stripe's object, and no event tells of it.
     app.db
@@ -109,8 +110,12 @@ async fn a_reconciliation_reads_every_page_of_what_stripe_lists() {
         )
         .await;
     app.db.run(again).await;
-    let told = a_minute_passes(&app).await["compared"].clone();
-    assert_eq!((&told["compared"], &told["drifted"], &told["missed"]), (&json!(103), &json!(102), &json!(0)), "{told}");
+    let report = a_minute_passes(&app).await["compared"].clone();
+    assert_eq!(
+        (&report["compared"], &report["drifted"], &report["missed"]),
+        (&json!(103), &json!(102), &json!(0)),
+        "{report}"
+    );
     let sum = "select sum(amount)::bigint from invoices where status = 'draft'";
     assert_eq!(app.db.count(sum).await, (1..=101).sum::<i64>());
 }
