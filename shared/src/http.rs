@@ -221,7 +221,7 @@ impl<T: Serialize> Reply<T> {
     #[must_use]
     pub fn retry_at(mut self, at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Self {
         if let Some(at) = at {
-            self.headers.insert(header::RETRY_AFTER, HeaderValue::from((at - now).num_seconds().max(1)));
+            self.headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds_until(at, now)));
         }
         self
     }
@@ -396,7 +396,7 @@ impl ApiError {
         until: DateTime<Utc>,
         now: DateTime<Utc>,
     ) -> Self {
-        let retry_after_s = Some((until - now).num_seconds().max(0) + 1);
+        let retry_after_s = Some(seconds_until(until, now));
         Self { retry_after_s, ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail) }
     }
 
@@ -568,6 +568,12 @@ impl From<AuthError> for ApiError {
             other => Self::new(StatusCode::UNAUTHORIZED, other.code(), other.to_string()),
         }
     }
+}
+
+/// The whole seconds after which a time has come, at least one: a client that waits for fewer comes too early.
+fn seconds_until(at: DateTime<Utc>, now: DateTime<Utc>) -> i64 {
+    let left = at - now;
+    (left.num_seconds() + i64::from(left.subsec_nanos() > 0)).max(1)
 }
 
 #[cfg(test)]
