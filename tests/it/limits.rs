@@ -66,6 +66,45 @@ async fn two_hundred_at_once_against_a_cap_of_fifty_admit_fifty_and_queue_the_re
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_limit_waits_until_its_window_ends_and_says_in_how_many_seconds() {
+    let app = TestApp::start().await;
+    app.stack.renders.pause();
+    let token = app.token(&DORA);
+    for period in ["minute", "hour", "day", "month"] {
+        app.db
+            .run(&format!(
+                "delete from agent_limits; delete from agent_usage;
+                 insert into agent_limits (org_id, agent, scope, period, max_requests) values ('{NORD}', 'renderer', 'agent', '{period}', 1)"
+            ))
+            .await;
+        let end = async || -> chrono::DateTime<chrono::Utc> {
+            let end = format!("select date_trunc('{period}', now(), 'UTC') + interval '1 {period}'");
+            sqlx::query_scalar(sqlx::AssertSqlSafe(end)).fetch_one(&mut app.db.admin().await).await.unwrap()
+        };
+        // Again, if a window ended in between.
+        loop {
+            let begun = (end().await, chrono::Utc::now());
+            app.request_render(&token, LAKESIDE).await.expect(202);
+            let answer = app.request_render(&token, LAKESIDE).await;
+            let ended = (end().await, chrono::Utc::now());
+            if begun.0 != ended.0 {
+                continue;
+            }
+            let seconds: i64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+            let waiting = answer.expect(202)["waiting"].clone();
+            let until: chrono::DateTime<chrono::Utc> = waiting["until"].as_str().unwrap().parse().unwrap();
+            assert_eq!(until, ended.0, "{period}: {waiting}");
+            let whole = |now: chrono::DateTime<chrono::Utc>| (until - now).num_seconds() + 1;
+            assert!((whole(ended.1)..=whole(begun.1)).contains(&seconds), "{period}: {seconds} to {until}");
+            let runs =
+                format!("select count(*) from jobs where status = 'queued' and run_after = '{}'", until.to_rfc3339());
+            assert!(app.db.count(&runs).await > 0, "{period}");
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_limit_held_back_is_rendered_when_the_window_opens() {
     for scope in ["user", "project", "agent"] {
         let app = TestApp::start().await;
