@@ -16,10 +16,14 @@ fn by(insight: &Value) -> (Option<&str>, Option<&str>) {
     (insight["served_by"].as_str(), insight["instead_because"].as_str())
 }
 
+/// Limits the analyst. The month goes on for a day at least, since a limit that opens within the hour is waited for.
 async fn cap(app: &TestApp, what: &str, period: &str, most: i64) {
     app.db
         .run(&format!(
             "delete from agent_limits;
+             insert into limit_windows (org_id, period, period_start, period_end, first_day)
+             select '{NORD}', 'month', w.period_start, w.period_end + interval '1 day', w.first_day
+               from app.limit_window('{NORD}', 'UTC', 'month', now()) w;
              insert into agent_limits (org_id, agent, scope, period, {what}) values ('{NORD}', 'analyst', 'agent', '{period}', {most})"
         ))
         .await;

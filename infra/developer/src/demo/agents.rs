@@ -36,6 +36,12 @@ fn lead_times(now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
     weekly.chain((1..=10).map(|n| month - TimeDelta::days(10) + TimeDelta::hours(n))).collect()
 }
 
+/// The month of limits goes on for a day at least, whatever the date: a limit that opens within the hour is waited for.
+const MONTH_GOES_ON: &str = "
+    insert into public.limit_windows (org_id, period, period_start, period_end, first_day)
+    select o.id, 'month', w.period_start, w.period_end + interval '1 day', w.first_day
+      from public.organizations o, app.limit_window(o.id, o.time_zone, 'month', now()) w where o.id = $1::uuid";
+
 impl Demo<'_> {
     pub(super) async fn tell_agents(&self, steps: &mut Steps) -> Result<()> {
         let token = self.sign_in(OWNER, ORG)?;
@@ -44,6 +50,7 @@ impl Demo<'_> {
         let people = "insert into public.lead_capacity (org_id, user_id, max_open, skills)
                       values ($1::uuid, $2::uuid, 20, '{kitchen}'), ($1::uuid, $3::uuid, 20, '{}')";
         sqlx::query(people).bind(ORG).bind(SALES).bind(ADMIN).execute(&mut admin).await?;
+        sqlx::query(MONTH_GOES_ON).bind(ORG).execute(&mut admin).await?;
         let now: DateTime<Utc> = sqlx::query_scalar("select now()").fetch_one(&mut admin).await?;
         sqlx::query(LEADS).bind(ORG).bind(lead_times(now)).execute(&mut admin).await?;
 
