@@ -240,3 +240,13 @@ async fn the_system_is_confined_to_the_organisation_in_its_context() {
         assert_eq!(titles, ["Lakeside apartment", "Workshop loft"]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_of_a_test_hashes_its_password_once() {
+    for server in SERVERS {
+        let db = TestDatabase::new(server).await;
+        let hashed = "select count(*) from pg_authid where rolname in ('postgres', 'spine_functions') and rolpassword like 'SCRAM-SHA-256$1:%'";
+        assert_eq!(db.count(hashed).await, 2, "{server:?}");
+        db.login().await;
+    }
+}

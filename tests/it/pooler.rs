@@ -20,8 +20,8 @@ use shared::{
 use uuid::Uuid;
 
 const CALLERS: usize = 50;
-/// How many transactions each caller begins.
-const TURNS: usize = 40;
+/// How many turns each caller has, of up to four transactions.
+const TURNS: usize = 20;
 
 fn caller(person: &Person) -> Caller {
     let Value::Object(claims) = person.claims() else { unreachable!() };
@@ -34,23 +34,33 @@ fn database(url: &str) -> Database {
     Database::from_env(&env, secrets).unwrap()
 }
 
+/// Begins a transaction, and again where its turn did not come in time: fifty wait for two connections, on a machine that may do other things
+/// too. So every turn is had, however long that takes.
+macro_rules! in_turn {
+    ($begin:expr) => {
+        loop {
+            match $begin.await {
+                Ok(tx) => break tx,
+                Err(DbError::Timeout) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+}
+
 /// Waits until no transaction is left open: a connection that was dropped is noticed by the pooler a moment later.
 async fn nothing_is_left_open(db: &TestDatabase) {
-    let open =
-        "select count(*) from pg_stat_activity where datname = current_database() and usename = 'spine_functions'
-                   and state <> 'idle'";
-    for _ in 0..200 {
-        if db.count(open).await == 0 {
-            return;
-        }
-    }
-    panic!("{} transactions were left open", db.count(open).await);
+    db.until(
+        "select count(*) = 0 from pg_stat_activity where datname = current_database() and usename = 'spine_functions'
+            and state <> 'idle'",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_callers_of_different_tenants_on_two_connections_never_meet() {
     let db = TestDatabase::new(Server::Postgres18).await;
-    let Some((pooler, _home)) = pooler(&db, 2).await else { return };
+    let (pooler, _home) = pooler(&db, 2).await;
     let people = [DORA, DAN, OLGA, OSCAR, ADAM];
     let projects = [(NORD, LAKESIDE), (BRICK, HARBOUR)];
     // A render of each tenant, made past every policy.
@@ -74,19 +84,13 @@ async fn fifty_callers_of_different_tenants_on_two_connections_never_meet() {
         running.spawn(async move {
             let mut random = StdRng::seed_from_u64(u64::try_from(number).unwrap());
             let caller = caller(&person);
-            let mut entered = 0;
             for _ in 0..TURNS {
                 // What goes wrong in the middle: nothing, an error of ours, a wait that is given up, an end that never comes.
                 let trouble = random.random_range(0..4);
                 let turn = async {
-                    let mut tx = match database.caller_tx(&caller).await {
-                        Ok(tx) => tx,
-                        // Fifty wait for two connections: on a slow machine a turn may not come in time, and is told so.
-                        Err(DbError::Timeout) => return false,
-                        Err(error) => panic!("{error}"),
-                    };
+                    let mut tx = in_turn!(database.caller_tx(&caller));
                     let member = access::enter(&mut tx, "renders:create").await.unwrap();
-                    // Whoever used the connection before, it is this caller's now.
+                    // Another caller had the connection before; now it is this one's.
                     assert_eq!((member.org_id, member.actor_id), (person.org, person.id));
                     match trouble {
                         0 => tx.commit().await.unwrap(),
@@ -96,38 +100,34 @@ async fn fifty_callers_of_different_tenants_on_two_connections_never_meet() {
                         }
                         _ => drop(tx),
                     }
-                    true
                 };
                 if trouble == 3 {
                     let patience = Duration::from_micros(random.random_range(0..8000));
                     let _ = tokio::time::timeout(patience, turn).await;
                 } else {
-                    entered += usize::from(turn.await);
+                    turn.await;
                 }
-                // The system, in one tenant, the other and none, right behind: of whoever came before nothing may be left.
+                // The system, in one tenant, the other and none, right behind: nothing may be left of callers before.
                 if trouble == 0 {
                     for (org, _) in projects {
-                        let Ok(mut tx) = database.service_tx(org).await else { continue };
+                        let mut tx = in_turn!(database.service_tx(org));
                         for (owner, render) in &made {
                             assert_eq!(renders::get(&mut tx, *render).await.is_ok(), *owner == org);
                         }
                         tx.commit().await.unwrap();
                     }
-                    let Ok(mut tx) = database.directory_tx().await else { continue };
+                    let mut tx = in_turn!(database.directory_tx());
                     for (_, render) in &made {
                         assert!(renders::get(&mut tx, *render).await.is_err());
                     }
                     tx.rollback().await.unwrap();
                 }
             }
-            entered
         });
     }
-    let mut entered = 0;
     while let Some(ended) = running.join_next().await {
-        entered += ended.unwrap();
+        ended.unwrap();
     }
-    assert!(entered > CALLERS * TURNS / 2, "{entered} turns went through");
     nothing_is_left_open(&db).await;
     let connections =
         "select count(*) from pg_stat_activity where datname = current_database() and usename = 'spine_functions'";
@@ -137,7 +137,7 @@ async fn fifty_callers_of_different_tenants_on_two_connections_never_meet() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_that_share_a_pool_of_two_see_and_make_only_their_own() {
     let db = TestDatabase::new(Server::Postgres18).await;
-    let Some((pooler, _home)) = pooler(&db, 2).await else { return };
+    let (pooler, _home) = pooler(&db, 2).await;
     let overrides = [("DATABASE_URL", pooler.url.as_str()), ("DATABASE_MODE", "transaction_pooler")];
     let app = TestApp::set_up(Setup { overrides: &overrides, db: Some(db), ..Setup::default() }).await;
     let (dora, dan) = (app.token(&DORA), app.token(&DAN));

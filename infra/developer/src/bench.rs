@@ -342,7 +342,7 @@ impl<'a> Bench<'a> {
         self.count_round_trips(results, "direct", &direct, 3.0).await?;
         match pooler::find(self.home) {
             Ok(program) => {
-                let pooler = PgBouncer::start(self.home, &program, &self.database_url, 2).await?;
+                let pooler = PgBouncer::start(self.home, &program, &self.database_url, None, 2).await?;
                 let overrides = [("DATABASE_URL", pooler.url.as_str()), ("DATABASE_MODE", "transaction_pooler")];
                 let pooled = self.stack(true, &overrides).await?;
                 self.count_round_trips(results, "pooled", &pooled, 4.0).await?;

@@ -57,12 +57,14 @@ impl Part {
     /// Starts it; what it needs is installed first.
     ///
     /// # Errors
-    /// If it does not start. Of the pooler only where the environment says that this is CI: elsewhere its variables are empty.
+    /// If it does not start. Of the pooler only where the environment says that this is CI: elsewhere its variables are empty, and the
+    /// tests that go through it fail.
     pub async fn start(self, home: &Home) -> Result<Running> {
         let bin = |server: &Postgres| server.psql.parent().unwrap_or(Path::new("")).display().to_string();
         Ok(match self {
             Self::Postgres18 => {
                 let server = Postgres::start(home, Version::V18, None).await?;
+                log_in_cheaply(&server.admin_url).await?;
                 let variables = vec![
                     ("SPINE_TEST_DATABASE_URL", server.admin_url.clone()),
                     ("SPINE_TEST_POSTGRES_BIN", bin(&server)),
@@ -72,6 +74,7 @@ impl Part {
             }
             Self::Postgres16 => {
                 let server = Postgres::start(home, Version::V16, None).await?;
+                log_in_cheaply(&server.admin_url).await?;
                 let variables = vec![
                     ("SPINE_TEST_DATABASE_URL_16", server.admin_url.clone()),
                     ("SPINE_TEST_POSTGRES_BIN_16", bin(&server)),
@@ -94,7 +97,9 @@ impl Part {
                     Ok(program) => (program.path, program.libraries),
                     Err(error) if operator::env("CI").is_some() => return Err(error.context("CI needs PgBouncer")),
                     Err(error) => {
-                        operator::report::line(&format!("  no PgBouncer, so nothing is tested through it: {error:#}"));
+                        operator::report::line(&format!(
+                            "  no PgBouncer, so tests that go through it will fail: {error:#}"
+                        ));
                         (PathBuf::new(), PathBuf::new())
                     }
                 };
@@ -106,6 +111,17 @@ impl Part {
             }
         })
     }
+}
+
+/// Has passwords hashed once, and not 4096 times. Tests log in tens of thousands of times, each a hundredth of a second of work without
+/// optimisation, in which sqlx yields eight hundred times: where fifty log in at once, those that hold a transaction wait for seconds.
+async fn log_in_cheaply(admin_url: &str) -> Result<()> {
+    let url = url::Url::parse(admin_url)?;
+    let password = url.password().context("the superuser has no password")?;
+    let mut admin = database::connect(admin_url).await?;
+    admin.execute("alter role postgres set scram_iterations = 1; set scram_iterations = 1").await?;
+    admin.execute(AssertSqlSafe(format!("alter role postgres password '{password}'"))).await?;
+    Ok(admin.close().await?)
 }
 
 /// A part that runs for as long as this is held.
@@ -234,14 +250,28 @@ async fn lock(admin: &mut PgConnection, what: &str) -> Result<()> {
 
 /// Of everything that a template is made from.
 fn fingerprint(root: &Path) -> Result<String> {
-    let mut files: Vec<PathBuf> =
-        ["infra/postgres/baseline.sql", "infra/postgres/seed.sql"].iter().map(|file| root.join(file)).collect();
-    for entry in fs::read_dir(root.join("migrations"))? {
-        files.push(entry?.path());
+    digest(root, &["infra/postgres/baseline.sql", "infra/postgres/seed.sql", "migrations"])
+}
+
+/// A digest of files, and of all that folders hold, as twelve digits.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn digest(root: &Path, of: &[&str]) -> Result<String> {
+    let mut waiting: Vec<PathBuf> = of.iter().map(|path| root.join(path)).collect();
+    let mut files = Vec::new();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                waiting.push(entry?.path());
+            }
+        } else {
+            files.push(path);
+        }
     }
     files.sort();
     let mut digest = Sha256::new();
-    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "sql")) {
+    for file in files {
         digest.update(file.as_os_str().as_encoded_bytes());
         digest.update(fs::read(file)?);
     }

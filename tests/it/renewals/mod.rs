@@ -74,7 +74,7 @@ async fn of_fifty_processes_that_need_a_token_at_once_one_asks_and_all_have_the_
         return want_a_token().await;
     }
     let app = TestApp::start().await;
-    let Some((pooler, _home)) = pooler(&app.db, 4).await else { return };
+    let (pooler, _home) = pooler(&app.db, 4).await;
     let held = flow.connected(&app).await;
     let before = held.good(&app);
     let mut had = fifty(&held.settings(&app, &pooler.url), name).await;

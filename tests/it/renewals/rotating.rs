@@ -15,7 +15,7 @@ pub(super) async fn of_fifty_processes_whose_pair_was_issued_and_lost_none_goes_
         return want_a_token().await;
     }
     let app = TestApp::start().await;
-    let Some((pooler, _home)) = pooler(&app.db, 4).await else { return };
+    let (pooler, _home) = pooler(&app.db, 4).await;
     let held = flow.connected(&app).await;
     held.lose_next(&app);
     let had = fifty(&held.settings(&app, &pooler.url), name).await;

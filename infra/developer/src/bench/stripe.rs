@@ -126,7 +126,7 @@ impl Bench<'_> {
         count(results, "direct", &direct, 3.0).await?;
         match pooler::find(self.home) {
             Ok(program) => {
-                let pooler = PgBouncer::start(self.home, &program, &self.database_url, 2).await?;
+                let pooler = PgBouncer::start(self.home, &program, &self.database_url, None, 2).await?;
                 let overrides = [("DATABASE_URL", pooler.url.as_str()), ("DATABASE_MODE", "transaction_pooler")];
                 count(results, "pooled", &self.stack(true, &overrides).await?, 4.0).await
             }
