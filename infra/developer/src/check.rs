@@ -1,12 +1,13 @@
 //! `./spine test`: everything CI runs, on servers of its own.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
+use chrono::Utc;
 use developer::{lint, release, schema};
 use local::{
     database,
@@ -22,30 +23,57 @@ use crate::{
     report::{self, Timed},
 };
 
+/// A part of the tests: what it is, its seconds, and those that it has kept processors at work, where the system tells.
+type Stage = (String, f64, Option<f64>);
+
 /// How long each part of the tests took, in order.
 struct Stages {
     begun: Instant,
-    taken: Vec<(String, f64)>,
+    /// What processors had worked when the part that goes on began.
+    worked: Option<f64>,
+    taken: Vec<Stage>,
 }
 
 impl Stages {
+    /// The script's own parts come first: it hands over in the same process.
     fn start() -> Self {
-        Self { begun: Instant::now(), taken: Vec::new() }
+        let worked = worked();
+        let seconds = env("SPINE_BUILT_IN").and_then(|seconds| seconds.parse().ok());
+        let built = seconds.map(|seconds| ("installation, and build of the functions".to_owned(), seconds, worked));
+        Self { begun: Instant::now(), worked, taken: built.into_iter().collect() }
     }
 
     /// Ends a part, which began when the one before it ended.
     fn done(&mut self, what: &str) {
-        let before: f64 = self.taken.iter().map(|(_, seconds)| seconds).sum();
-        self.taken.push((what.to_owned(), self.begun.elapsed().as_secs_f64() - before));
+        let worked = worked();
+        let cpu = worked.zip(self.worked).map(|(now, before)| now - before);
+        self.taken.push((what.to_owned(), self.begun.elapsed().as_secs_f64(), cpu));
+        (self.begun, self.worked) = (Instant::now(), worked);
     }
 
     fn print(&self) {
         report::line("");
-        for (what, seconds) in &self.taken {
-            report::line(&format!("  {what:<52} {seconds:>6.1} s"));
+        let line = |what: &str, seconds: f64, cpu: Option<f64>| {
+            let cpu = cpu.map(|cpu| format!("{cpu:>8.1} s of processors")).unwrap_or_default();
+            report::line(&format!("  {what:<52} {seconds:>6.1} s{cpu}"));
+        };
+        for (what, seconds, cpu) in &self.taken {
+            line(what, *seconds, *cpu);
         }
-        report::line(&format!("  {:<52} {:>6.1} s", "in all", self.begun.elapsed().as_secs_f64()));
+        let all = self.taken.iter().fold((0.0, None), |(sum, cpus), (_, seconds, cpu)| {
+            (sum + seconds, cpu.map(|cpu| cpus.unwrap_or(0.0) + cpu))
+        });
+        line("in all", all.0, all.1);
     }
+}
+
+/// The seconds that processors have worked for this process and for those it has waited for; servers that still run are not among them.
+fn worked() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // After the name, which may have spaces: the times are the 14th to 17th field, in hundredths.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: Option<Vec<f64>> = fields.split_whitespace().skip(11).take(4).map(|field| field.parse().ok()).collect();
+    ticks.map(|ticks| ticks.iter().sum::<f64>() / 100.0)
 }
 
 /// Everything that CI runs; with `full`, every case of the tests of which CI takes a sample. Says at its end, however it ends, how long each
@@ -85,79 +113,128 @@ async fn stages_of_test(stages: &mut Stages, full: bool) -> Result<()> {
     let template = database::with_database(&admin_url, &template.name)?;
     stages.done("start the servers, migrate and seed a template");
 
-    let here = home.root.join(release::HERE);
-    report::line("\n== a bootstrap as it is deployed");
-    release::bootstraps(&home.root, release::Arch::HOST, ["jobs"], &here, false)?;
-    variables.push(("SPINE_TEST_BOOTSTRAP", here.join("jobs/bootstrap").display().to_string()));
-    stages.done("a bootstrap as it is deployed");
-
     // The script has built them.
     variables.push(("SPINE_TEST_BUILT", "yes".to_owned()));
-    let cargo_in = |locale: Option<&str>, what: &str, args: &[&str]| -> Result<()> {
+    let run = |what: &str, cargo: &mut Command| -> Result<()> {
         report::line(&format!("\n== {what}"));
-        let status = Command::new("cargo")
-            .args(args)
-            .current_dir(&home.root)
-            .envs(variables.iter().map(|(name, value)| (name, value)))
-            .envs(locale.map(|locale| ("SPINE_TEST_LOCALE", locale)))
-            // A test is given its servers, and finds no other.
-            .env_remove("DATABASE_URL")
-            .env_remove("MONGODB_URI")
-            .stdin(Stdio::null())
-            .status()
-            .context("cargo cannot be run")?;
+        let status = cargo.current_dir(&home.root).stdin(Stdio::null()).status().context("cargo cannot be run")?;
         if !status.success() {
             bail!("{what} failed");
         }
         Ok(())
     };
-    let cargo = |what: &str, args: &[&str]| cargo_in(None, what, args);
-    for (tool, what, args) in [
-        ("fmt", "format", ["fmt", "--all", "--check"].as_slice()),
-        (
-            "clippy",
-            "lints",
-            &["clippy", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"],
-        ),
-    ] {
-        if has(tool) {
-            cargo(what, args)?;
-        } else if env("CI").is_some() {
-            bail!("cargo {tool} is not installed, and CI needs it");
-        } else {
-            report::line(&format!("cargo {tool} is not installed: {what} not checked"));
+    for tool in ["fmt", "clippy"] {
+        if !has(tool) {
+            bail!("cargo {tool} is not installed. Try: rustup component add rustfmt clippy");
         }
-        stages.done(what);
     }
+    run("format", Command::new("cargo").args(["fmt", "--all", "--check"]))?;
+    stages.done("format");
     check_dependencies(&home)?;
     stages.done("dependencies");
     check_template(&home)?;
     stages.done("template.yaml");
     check_schema(&home, &template).await?;
     stages.done("migrations and their schema");
-    check_queries(&home, &template)?;
-    stages.done("queries against the schema");
+    let described = Described::of(&home.root)?;
+    run("lints, and queries against the schema", described.asking(&template, Command::new("cargo").args(LINTS)))?;
+    described.compare(&home.root)?;
+    stages.done("lints, and queries against the schema");
+
+    let test = |locale: Option<&str>, args: &[&str]| -> Command {
+        let mut cargo = Command::new("cargo");
+        cargo
+            .args(["test", "--locked", "--workspace"])
+            .args(args)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .envs(locale.map(|locale| ("SPINE_TEST_LOCALE", locale)))
+            // A test is given its servers, and finds no other.
+            .env_remove("DATABASE_URL")
+            .env_remove("MONGODB_URI");
+        cargo
+    };
+    run("build of the tests", &mut test(None, &["--no-run"]))?;
+    stages.done("build of the tests");
+    run("unit tests", &mut test(None, &["--lib", "--bins"]))?;
+    stages.done("unit tests");
+
+    let here = home.root.join(release::HERE);
+    report::line("\n== a bootstrap as it is deployed");
+    release::bootstraps(&home.root, release::Arch::HOST, ["jobs"], &here, false)?;
+    let bootstrap = ("SPINE_TEST_BOOTSTRAP", here.join("jobs/bootstrap").display().to_string());
+    stages.done("a bootstrap as it is deployed");
     // Else each test's databases are in one locale or the other.
     let (in_c, in_c_utf8) = if full { (Some("c"), Some("c_utf8")) } else { (None, None) };
-    for (locale, what, args) in [
-        (None, "build of the tests", ["--no-run"].as_slice()),
-        (None, "unit tests", &["--lib", "--bins"]),
-        (in_c, "integration tests", &["--test", "*"]),
-        (in_c_utf8, "integration tests in the other locale", &["--test", "*"]),
-        (None, "examples in comments", &["--doc"]),
-    ] {
+    for (locale, what) in [(in_c, "integration tests"), (in_c_utf8, "integration tests in the other locale")] {
         if what.ends_with("locale") && locale.is_none() {
             continue;
         }
-        cargo_in(locale, what, &[["test", "--locked", "--workspace"].as_slice(), args].concat())?;
+        let (name, value) = &bootstrap;
+        run(what, test(locale, &["--test", "*"]).env(name, value))?;
         stages.done(what);
     }
+    run("examples in comments", &mut test(None, &["--doc"]))?;
+    stages.done("examples in comments");
     report::line("\n== planted bugs");
     if !planted::plant(&home, &Wanted::of_test(full)?, &variables).await? {
         bail!("a planted bug survived");
     }
     stages.done("planted bugs");
     Ok(())
+}
+
+/// The lints of everything there is.
+const LINTS: [&str; 8] =
+    ["clippy", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+
+/// What the macros of `shared` have left of each query, as they were compiled for the lints with a database to ask. It stays beside the
+/// compiled, since what cargo takes for fresh it does not compile, and then the macros leave nothing.
+struct Described {
+    folder: PathBuf,
+    /// Different for another schema or other queries: an argument with this has cargo compile anew.
+    mark: String,
+}
+
+impl Described {
+    /// Those of this schema and these queries, or an empty folder for them.
+    fn of(root: &Path) -> Result<Self> {
+        let all = env("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from).join("described");
+        let asked = testbed::digest(root, &["infra/postgres", "migrations", "shared/src", "Cargo.lock"])?;
+        let known = std::fs::read_dir(&all).ok().into_iter().flatten().flatten();
+        let known = known.filter_map(|entry| entry.file_name().into_string().ok());
+        let mark = match known.into_iter().find(|name| name.starts_with(&asked)) {
+            Some(mark) => mark,
+            None => {
+                let _ = std::fs::remove_dir_all(&all);
+                // Never the same again: a folder that somebody has removed is not refilled by what was compiled before.
+                format!("{asked}-{}", Utc::now().timestamp_micros())
+            }
+        };
+        let folder = all.join(&mark);
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self { folder, mark })
+    }
+
+    /// Has a run of clippy ask the database at `url`.
+    fn asking<'a>(&self, url: &str, clippy: &'a mut Command) -> &'a mut Command {
+        clippy
+            .args(["--cfg", &format!("described=\"{}\"", self.mark)])
+            .env("DATABASE_URL", url)
+            .env("SQLX_OFFLINE", "false")
+            .env("SQLX_OFFLINE_DIR", &self.folder)
+    }
+
+    /// Compares with what is kept.
+    fn compare(&self, root: &Path) -> Result<()> {
+        let differs = Command::new("diff").args(["-rq"]).arg(root.join(".sqlx")).arg(&self.folder).output()?;
+        if !differs.status.success() {
+            bail!(
+                ".sqlx is not what the migrations say; run ./spine prepare:\n{}",
+                String::from_utf8_lossy(&differs.stdout)
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Runs what tests stand on until stopped, and says in a file where it is.
@@ -299,21 +376,6 @@ async fn migrated(home: &Home) -> Result<(Postgres, String)> {
     let url = database::create(&server.admin_url, "migrated", None).await?;
     database::migrate(&home.root, &url).await?;
     Ok((server, url))
-}
-
-/// Has every query checked by the migrated schema, and the answers in `.sqlx` compared with what the server says now.
-fn check_queries(home: &Home, url: &str) -> Result<()> {
-    report::line("\n== queries against the schema");
-    let fresh = home.run.join("sqlx");
-    describe(home, url, &fresh)?;
-    let differs = Command::new("diff").args(["-rq"]).arg(home.root.join(".sqlx")).arg(&fresh).output()?;
-    if !differs.status.success() {
-        bail!(
-            ".sqlx is not what the migrations say; run ./spine prepare:\n{}",
-            String::from_utf8_lossy(&differs.stdout)
-        );
-    }
-    Ok(())
 }
 
 /// Rewrites `.sqlx` from the migrated schema.
