@@ -1,5 +1,8 @@
 //! template.yaml says to AWS what the functions are, and both must agree. That it is well-formed its own linters check.
 
+mod kept;
+mod rules;
+
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use integration_tests::{Server, TestApp, TestDatabase};
@@ -99,52 +102,6 @@ fn every_function_is_deployed_as_it_runs_here() {
             assert_eq!(schedule.every, Duration::from_secs(60));
             assert_eq!(schedules, ["rate(1 minute)"], "{name}");
         }
-    }
-}
-
-#[test]
-fn no_role_may_more_than_its_function_does() {
-    let template = template();
-    for function in FUNCTIONS {
-        let role = resource(&template, &function)["Role"]["Fn::GetAtt"][0].as_str().unwrap().to_owned();
-        assert_eq!(role, format!("{}Role", function.name), "each has a role of its own");
-        let properties = &template["Resources"][&role]["Properties"];
-        assert!(properties["ManagedPolicyArns"].is_null(), "{role}");
-        let mut actions = BTreeSet::new();
-        let statements = properties["Policies"][0]["PolicyDocument"]["Statement"].as_array().unwrap();
-        for statement in statements {
-            let statement = statement.get("Fn::If").map_or(statement, |branches| &branches[1]);
-            assert_ne!(statement["Resource"], "*", "{role}");
-            match &statement["Action"] {
-                Value::Array(many) => actions.extend(many.iter().map(|action| action.as_str().unwrap())),
-                one => actions.extend(one.as_str()),
-            }
-        }
-        let mut wanted = BTreeSet::from([
-            "logs:CreateLogStream",
-            "logs:PutLogEvents",
-            "secretsmanager:GetSecretValue",
-            "kms:Decrypt",
-        ]);
-        if !function.sends.is_empty() {
-            wanted.insert("sqs:SendMessage");
-        }
-        if function.queue.is_some() {
-            wanted.extend(["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]);
-        }
-        assert_eq!(actions, wanted, "{role}");
-        // Only its own queues, and for the sweep the one that keeps a record of each failed tick.
-        let queues = function.queue.iter().chain(function.sends).map(|queue| format!("{}Queue", queue.resource));
-        let dead = (function.name == "Sweep").then(|| "SweepDeadLetters".to_owned());
-        let wanted: BTreeSet<String> = queues.chain(dead).collect();
-        let granted = statements.iter().filter(|statement| statement["Action"].to_string().contains("sqs:"));
-        let granted = granted.flat_map(|statement| match &statement["Resource"] {
-            Value::Array(many) => many.clone(),
-            one => vec![one.clone()],
-        });
-        let granted: BTreeSet<String> =
-            granted.map(|resource| resource["Fn::GetAtt"][0].as_str().unwrap().to_owned()).collect();
-        assert_eq!(granted, wanted, "{role}");
     }
 }
 
