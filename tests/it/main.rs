@@ -7,6 +7,7 @@
 
 mod access;
 mod agent_actions;
+mod alarms;
 mod approvals;
 mod assign;
 mod attacks;
@@ -53,6 +54,7 @@ mod restore;
 mod rotation;
 mod routes;
 mod rules;
+mod schedules;
 mod schema;
 mod social;
 mod social_ai;

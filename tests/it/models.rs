@@ -9,6 +9,8 @@ use sandbox::Calls;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection};
 
+use crate::alarms;
+
 const FLASH: &str = "gemini-3.1-flash-image";
 const LITE: &str = "gemini-3.1-flash-lite-image";
 const PRO: &str = "gemini-3-pro-image";
@@ -131,6 +133,7 @@ async fn a_picture_model_that_is_gone_is_replaced_and_the_brief_is_bought_once()
         (counted(&app, "ModelsUnknown", Some("gemini")), counted(&app, "ModelsUnknown", Some("anthropic"))),
         (1, 0)
     );
+    alarms::rings(&app, "models-unknown", 1.0);
     assert!(app.logs().contains("the provider knows no such model"), "{}", app.logs());
     // A makeshift is not kept as if it were the answer.
     assert_eq!(app.db.count("select count(*) from ai_cache").await, 0);
@@ -332,6 +335,7 @@ async fn an_end_is_told_from_thirty_days_before_it_on_and_once() {
 async fn the_sweep_tells_an_operator_of_each_end_once() {
     let app = TestApp::start().await;
     assert_eq!(app.stack.sweep().await.unwrap()["models_ending"], 0, "{}", app.logs());
+    alarms::is_silent(&app, "models-ending", None);
     let ends = async |days: u32, models: &str| {
         app.db
             .run(&format!("update models set retires_at = now() + interval '{days} days' where model in ({models})"))
@@ -346,4 +350,5 @@ async fn the_sweep_tells_an_operator_of_each_end_once() {
     // Another end is other news.
     assert_eq!(ends(3, &format!("'{HAIKU}'")).await, 1);
     assert_eq!(counted(&app, "ModelsEnding", None), 3);
+    alarms::rings(&app, "models-ending", 3.0);
 }

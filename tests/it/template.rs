@@ -14,7 +14,12 @@ use local::{
 use serde_json::{Value, json};
 
 /// The template as JSON, short forms of intrinsic functions written out.
-fn template() -> Value {
+pub(crate) fn template() -> Value {
+    static READ: std::sync::LazyLock<Value> = std::sync::LazyLock::new(read);
+    READ.clone()
+}
+
+fn read() -> Value {
     let read =
         "import json, sys; from samtranslator.yaml_helper import yaml_parse; print(json.dumps(yaml_parse(sys.stdin)))";
     let root = home::root();
@@ -27,7 +32,7 @@ fn template() -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn of_type<'a>(template: &'a Value, wanted: &str) -> Vec<(&'a str, &'a Value)> {
+pub(crate) fn of_type<'a>(template: &'a Value, wanted: &str) -> Vec<(&'a str, &'a Value)> {
     let resources = template["Resources"].as_object().unwrap();
     resources
         .iter()

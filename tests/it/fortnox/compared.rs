@@ -12,7 +12,7 @@ use sandbox::{
 use serde_json::{Value, json};
 
 use super::vouchers::{again, approved, office};
-use crate::approvals::voucher;
+use crate::{alarms, approvals::voucher};
 
 /// The next night.
 pub(super) async fn night(app: &TestApp) {
@@ -83,7 +83,7 @@ async fn each_night_our_series_are_compared_in_both_directions() {
     );
     // Said where an operator looks, and shown to those who keep the books.
     app.stack.tick("accounting").await.unwrap();
-    assert!(app.logs().contains("\"AccountingDifferences\":4"), "{}", app.logs());
+    alarms::rings(&app, "accounting-differences", 4.0);
     for (person, seen) in [(&ADAM, 1), (&CLEO, 0), (&OSCAR, 0)] {
         let rows = app.db.ask(&Actor::person(person), "select series from accounting_reconciliations").await.unwrap();
         assert_eq!(rows.as_array().unwrap().len(), seen, "{}", person.email);

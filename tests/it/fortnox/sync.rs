@@ -15,6 +15,7 @@ use sandbox::{
 use serde_json::{Value, json};
 
 use super::connect;
+use crate::alarms;
 
 /// A company that is connected, and whose window of calls is empty.
 pub(super) async fn connected(app: &TestApp) -> i64 {
@@ -288,6 +289,7 @@ async fn a_connection_that_is_lost_ends_the_job_and_nothing_is_queued_until_a_pe
     app.db.run("update org_integrations set sync_after = now() - interval '1 day'").await;
     assert_eq!(app.stack.look_after_fortnox().await.unwrap()["syncs_queued"], 0);
     assert_eq!(app.stack.look_after_fortnox().await.unwrap()["tokens"]["to_reconnect"], 1);
+    alarms::rings(&app, "fortnox-reconnect", 1.0);
     assert_eq!(connect(&app, &OLGA, company).await, "connected");
     succeeded(&app, &json!({})).await;
 }
@@ -387,6 +389,16 @@ async fn a_refresh_token_that_nobody_uses_is_renewed_after_twenty_days_and_its_a
         logs.contains("\"FortnoxTokenAgeDays\":19") && logs.contains("\"FortnoxConnectionsToReconnect\":0"),
         "{logs}"
     );
+    // While it cannot be renewed it grows older.
+    app.stack.fault("fortnox", "refuse", Calls::Every).unwrap();
+    let mut watch = alarms::Watch::new();
+    for (days, rings) in [(29, false), (30, true)] {
+        watch.period(&app);
+        age(days).await;
+        watch.period(&app);
+        assert_eq!(watch.value("fortnox-token-age").map(f64::floor), Some(f64::from(i32::try_from(days).unwrap())));
+        assert_eq!(watch.rings("fortnox-token-age"), rings, "{days} days");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

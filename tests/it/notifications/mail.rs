@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{notify, texts};
-use crate::approvals::{ANNA, approve, books, call, digest, proposed};
+use crate::{
+    alarms,
+    approvals::{ANNA, approve, books, call, digest, proposed},
+};
 
 const SUBJECT: &str = "01900000-0000-7000-8000-00000000abcd";
 
@@ -178,7 +181,7 @@ async fn a_mail_that_is_put_off_comes_later_and_one_that_is_refused_is_given_up(
     let names: Vec<_> = mails(&app).iter().map(|mail| mail.header("Message-ID").unwrap().to_owned()).collect();
     assert_eq!(names.len(), 3);
     assert_eq!(names[1], names[2]);
-    assert!(!app.logs().contains("MailFailed"));
+    alarms::is_silent(&app, "mail-failed", None);
     for (fault, attempts) in [("550", 1), ("451", 10)] {
         assert!(notify(&app.db, NORD, DORA.id, "approval_waits", &format!("{fault} again")).await);
         app.stack.fault("mail", fault, Calls::Every).unwrap();
@@ -193,7 +196,7 @@ async fn a_mail_that_is_put_off_comes_later_and_one_that_is_refused_is_given_up(
         assert_eq!(tried, attempts, "{fault}");
         app.stack.fault("mail", "none", Calls::Every).unwrap();
     }
-    assert_eq!(app.logs().matches("\"MailFailed\":1.0").count(), 2, "{}", app.logs());
+    alarms::rings(&app, "mail-failed", 2.0);
     let why = "select last_error as it from outbox where dropped_at is not null order by created_at";
     assert_eq!(texts(&app.db, why).await, ["refused (550)", "put off (451)"]);
     assert_eq!(app.db.count("select count(*) from notifications").await, 4);
@@ -309,14 +312,18 @@ async fn the_sweep_ages_approvals_counts_the_red_ones_and_mails_what_is_overdue(
     let first = app.stack.sweep().await.unwrap();
     assert_eq!((&first["approvals_aged"], &first["mails_delivered"]), (&json!(1), &json!(3)), "{first} {}", app.logs());
     assert_eq!(mails(&app)[0].subject, "Atelier Nord: something approved has not been done");
-    assert!(
-        app.logs().contains("\"ApprovalsOverdue\":1.0") && app.logs().contains("\"ApprovalsUnknown\":0.0"),
-        "{}",
-        app.logs()
-    );
+    alarms::rings(&app, "approvals-overdue", 1.0);
+    alarms::is_silent(&app, "approvals-unknown", Some(0.0));
     app.db
         .run("set session_replication_role = replica; update approvals set status = 'unknown', began_at = now()")
         .await;
-    assert_eq!(app.stack.sweep().await.unwrap()["approvals_aged"], 0);
-    assert!(app.logs().contains("\"ApprovalsUnknown\":1.0"));
+    // It rings after half an hour, in which it was known in no five minutes.
+    let mut watch = alarms::Watch::new();
+    watch.period(&app);
+    for period in 1..=6 {
+        assert_eq!(app.stack.sweep().await.unwrap()["approvals_aged"], 0);
+        watch.period(&app);
+        assert_eq!(watch.value("approvals-unknown"), Some(1.0));
+        assert_eq!(watch.rings("approvals-unknown"), period == 6, "{period}");
+    }
 }

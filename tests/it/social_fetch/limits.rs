@@ -34,6 +34,7 @@ async fn a_token_that_is_refused_has_the_account_wait_for_a_person_who_is_notifi
     app.db.run("update social_accounts set fetch_after = now() - interval '1 hour'").await;
     let tick = app.stack.look_after_social().await.unwrap();
     assert_eq!((&tick["fetches_queued"], &tick["readings"]["to_reconnect"]), (&json!(0), &json!(1)), "{tick}");
+    crate::alarms::rings(&app, "social-reconnect", 1.0);
     assert_eq!(world.requests().len(), asked);
 }
 

@@ -153,6 +153,7 @@ async fn what_the_database_refuses_fails_by_itself_and_the_rest_is_merged() {
         statuses,
         json!({ "dog": ["applied", null], "cat": ["failed", "the database refused it: 23514"], "bird": ["applied", null] })
     );
+    crate::alarms::rings(&app, "social-events-failed", 1.0);
     assert_eq!(app.db.count("select count(*) from social_messages").await, 2);
 }
 

@@ -104,6 +104,7 @@ async fn a_body_or_signature_that_was_changed_is_refused_and_leaves_nothing() {
     assert_eq!(stored(&app).await, 0);
     post(&app, "/webhooks/meta", &good, &body).await.expect(200);
     assert_eq!(stored(&app).await, 1);
+    crate::alarms::rings(&app, "social-refused", 124.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use stripe_webhook::event::API_VERSION;
 
 use super::{badly, delivered, link, one, plan, subscribed, tables};
+use crate::alarms;
 
 /// Posts a body with this header. The status, and the body's outcome or code.
 async fn post(app: &TestApp, header: Option<&str>, body: &[u8]) -> (u16, String) {
@@ -90,6 +91,13 @@ async fn what_is_not_signed_gets_one_answer_and_leaves_no_row() {
     }
     assert!(!logs.contains("whsec_") && !logs.contains(good.as_str()));
     assert_eq!(post(&app, Some(&good), &body).await, (200, "applied".to_owned()));
+    // Of the twelve that were refused none is believed more when it comes again.
+    alarms::is_silent(&app, "stripe-refused", Some(12.0));
+    for refused in 13..=20 {
+        alarms::is_silent(&app, "stripe-refused", Some(f64::from(refused - 1)));
+        assert_eq!(post(&app, Some(&other), &body).await.0, 400);
+    }
+    alarms::rings(&app, "stripe-refused", 20.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,6 +284,8 @@ async fn what_is_signed_and_not_understood_is_kept_and_answered_with_200() {
             > 5
     );
     assert!(!app.logs().contains("panicked"));
+    // Seventeen, of which the ten that have no id to be known by count each time.
+    alarms::rings(&app, "stripe-events-failed", 27.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

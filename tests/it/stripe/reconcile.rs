@@ -274,6 +274,7 @@ async fn costs_of_one_organisation_that_cannot_be_summed_keep_no_other_from_the_
     let named =
         |line: &str| line.contains("an organisation's costs could not be summed") && line.contains(&BRICK.to_string());
     assert!(logged.lines().any(named), "{logged}");
+    crate::alarms::rings(&app, "stripe-left-to-people", 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
