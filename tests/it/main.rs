@@ -20,6 +20,7 @@ mod database;
 mod docs;
 mod documents;
 mod edges;
+mod errors;
 mod faults;
 mod features;
 mod fortnox;

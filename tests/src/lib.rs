@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "the environment says where a test's servers are")]
 
 pub mod acting;
+pub mod errors;
 pub mod people;
 mod sample;
 mod servers;
@@ -373,12 +374,20 @@ impl Answer {
         self.body
     }
 
-    /// Checks that it is a problem with this status and code, and that it says what to do and names the request.
+    /// Checks that it is a problem with this status and code, that its text is one of the known ones, and that it names the request.
     #[track_caller]
     pub fn expect_error(self, status: u16, code: &str) -> Value {
         assert_eq!((self.status.as_u16(), self.body["code"].as_str()), (status, Some(code)), "{}", self.body);
         assert_eq!(self.headers["content-type"], "application/problem+json");
-        assert!(self.body["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{}", self.body);
+        errors::check(status, code, self.body["detail"].as_str().unwrap_or_default());
+        let (kind, title) = (format!("urn:spine:problem:{code}"), self.status.canonical_reason());
+        assert_eq!(
+            (self.body["type"].as_str(), self.body["title"].as_str()),
+            (Some(kind.as_str()), title),
+            "{}",
+            self.body
+        );
+        assert_eq!(self.body["status"], status, "{}", self.body);
         assert!(self.body["request_id"].as_str().is_some_and(|id| !id.is_empty()), "{}", self.body);
         self.body
     }
