@@ -6,7 +6,7 @@ use futures::future::join_all;
 use integration_tests::{
     Server, TestApp, TestDatabase,
     acting::Actor,
-    people::{DORA, LAKESIDE, NORD, SVEN, UMA},
+    people::{CLEO, DAN, DORA, LAKESIDE, NORD, OSCAR, RENATA, RUFUS, SVEN, UMA},
 };
 use reqwest::Method;
 use serde_json::json;
@@ -75,6 +75,43 @@ async fn a_waiting_job_is_cancelled_at_once_and_its_reservation_given_back() {
     let shown = app.finished(&uma, render["id"].as_str().unwrap()).await;
     assert_eq!(shown["status"], "cancelled");
     assert!(app.stack.sandbox.gemini.asked().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_a_person_may_not_see_is_not_there_for_them_to_cancel() {
+    let app = TestApp::start().await;
+    app.stack.renders.pause();
+    let render = app.request_render(&app.token(&DORA), LAKESIDE).await.expect(202);
+    let path = render["job"]["href"].as_str().unwrap();
+    let cancel = format!("{path}/cancel");
+    let of_another = app.stack.sandbox.auth.sign_in(&OSCAR.user(), Some(NORD)).unwrap();
+    let (renata, rufus) = (app.agent_token(&RENATA).await, app.agent_token(&RUFUS).await);
+    let still = app.db.still().await;
+    // Colleagues without the right, clients' people, consultants, another organisation, and agents.
+    for (name, token) in [
+        ("sven", app.token(&SVEN)),
+        ("uma", app.token(&UMA)),
+        ("cleo", app.token(&CLEO)),
+        ("oscar", app.token(&OSCAR)),
+        ("dan", app.token(&DAN)),
+        ("oscar as of nord", of_another),
+        ("renata", renata),
+        ("rufus", rufus),
+    ] {
+        let seen = app.get(path, &token).await;
+        assert_eq!((name, seen.status.as_u16()), (name, 404), "{}", seen.body);
+        for key in [None, Some("k")] {
+            let answer = app.send_keyed(Method::POST, &cancel, &token, None, key).await;
+            assert_eq!((name, key, answer.status.as_u16()), (name, key, 404), "{}", answer.body);
+            let other = format!("/v1/jobs/{}/cancel", uuid::Uuid::now_v7());
+            let unknown = app.send_keyed(Method::POST, &other, &token, None, key.map(|_| "other")).await;
+            // Nothing tells it from one that never was.
+            assert_eq!((&answer.body["detail"], answer.status), (&unknown.body["detail"], unknown.status), "{name}");
+            answer.expect_error(404, "job_not_found");
+        }
+    }
+    still.unchanged().await;
+    assert_eq!(app.db.text("select status from jobs").await, "queued");
 }
 
 /// Waits until so many transactions wait for a lock of another.
