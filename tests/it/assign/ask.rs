@@ -12,6 +12,55 @@ use uuid::Uuid;
 use super::{a_minute, ask, come, lead, one, takes, whole};
 
 #[tokio::test(flavor = "multi_thread")]
+async fn leads_that_have_ended_take_no_room() {
+    let app = TestApp::start().await;
+    let olga = app.token(&OLGA);
+    takes(&app.db, &SVEN, 2).await;
+    come(&app.db, 1, 7).await;
+    let has = async |numbers: &[u128], status: &str| {
+        let closed = if ["won", "lost"].contains(&status) { "now()" } else { "null" };
+        for number in numbers {
+            app.db
+                .run(&format!(
+                    "update leads set assigned_to = '{}', status = '{status}', closed_at = {closed} where id = '{}'",
+                    SVEN.id,
+                    lead(*number)
+                ))
+                .await;
+        }
+    };
+    let given = async |number: u128| {
+        app.db
+            .count(&format!("select count(*) from leads where id = '{}' and assigned_to = '{}'", lead(number), SVEN.id))
+            .await
+    };
+    has(&[1, 3], "won").await;
+    has(&[2], "lost").await;
+    // Three have ended, and two are his to have open.
+    for (number, open, room) in [(4, 0, 1.0), (5, 1, 0.5)] {
+        let answer = ask(&app, &olga, lead(number)).await.expect(200);
+        let reason = &answer["assignment"]["reason"];
+        assert_eq!((&reason["open"], &reason["room"]), (&json!(open), &json!(room)), "{answer}");
+        assert_eq!(given(number).await, 1, "lead {number}");
+    }
+    ask(&app, &olga, lead(6)).await.expect(202);
+    app.stack.leads.drained().await;
+    assert_eq!(given(6).await, 0);
+    let waits = "select count(*) from jobs where job_type = 'lead_assign' and status = 'queued'";
+    assert_eq!(app.db.count(waits).await, 1);
+    let a_while_ago = "update jobs set wait_reason = jsonb_set(wait_reason, '{at}', to_jsonb(now() - interval '6 minutes')) where status = 'queued'";
+    // One that waits is woken once there is room, and not before.
+    app.db.run(a_while_ago).await;
+    assert_eq!(app.stack.look_after_leads().await.unwrap()["leads_woken"], 0);
+    has(&[4], "lost").await;
+    app.db.run(a_while_ago).await;
+    assert_eq!(app.stack.look_after_leads().await.unwrap()["leads_woken"], 1);
+    app.stack.sweep().await.unwrap();
+    app.stack.leads.drained().await;
+    assert_eq!((given(6).await, app.db.count(waits).await), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lead_is_given_to_whoever_suits_it_best_and_it_is_told_why() {
     let app = TestApp::start().await;
     come(&app.db, 1, 1).await;
