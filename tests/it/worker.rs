@@ -197,6 +197,22 @@ impl Kind {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_last_attempt_of_a_job_is_made() {
+    each(&ALL, async |app, kind| {
+        let (job, before) = (kind.admitted(app).await, asked(app));
+        app.db.run(&format!("update jobs set attempts = max_attempts - 1 where id = '{job}'")).await;
+        kind.work(app).await;
+        let row = row(app, job).await;
+        assert_eq!((&row["status"], &row["attempts"]), (&json!("succeeded"), &row["max_attempts"]), "{row}");
+        // By a model, where its work needs one and the organisation has it ask one.
+        assert_eq!(row["result"]["instead_because"], Value::Null, "{row}");
+        assert_eq!(asked(app) > before, PAID.contains(&kind), "{row}");
+        assert_eq!(logged(app, job).await, json!([]));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_attempts_are_spent_is_not_tried_once_more() {
     each(&ALL, async |app, kind| {
         let (job, before) = (kind.admitted(app).await, asked(app));
