@@ -58,3 +58,55 @@ fn understand(text: &str) -> Option<Url> {
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && scheme.eq_ignore_ascii_case(url.scheme()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_counts_by_its_origin_and_not_by_how_it_begins() {
+        let set = ["https://app.example.com", "https://other.example.com:8443", "http://localhost:3000"];
+        let origins = Origins(set.into_iter().map(|origin| Url::parse(origin).unwrap()).collect());
+        for (given, kept) in [
+            ("https://app.example.com", "https://app.example.com/"),
+            ("https://app.example.com:443/a", "https://app.example.com/a"),
+            ("https://APP.example.com/a?b#c", "https://app.example.com/a?b#c"),
+            ("https://other.example.com:8443/", "https://other.example.com:8443/"),
+            ("http://localhost:3000/a", "http://localhost:3000/a"),
+        ] {
+            assert_eq!(origins.address("field", given).unwrap().as_str(), kept, "{given}");
+        }
+        for given in [
+            // Each begins as one that is set.
+            "https://app.example.com.evil.example/",
+            "https://app.example.community/",
+            "https://app.example.com-evil.example/",
+            "https://app.example.comevil.example/",
+            "https://app.example.com%2eevil.example/",
+            "https://app.example.com:444/",
+            "https://app.example.com:4430/",
+            "https://app.example.com:8443/",
+            "https://app.example.com@evil.example/",
+            "https://app.example.com:443@evil.example/",
+            "https://app.example.com.:80/",
+            "https://app.example.com./",
+            "https://other.example.com:84430/",
+            "https://other.example.com:8443.evil.example/",
+            "https://other.example.com/",
+            "http://localhost:30000/",
+            "http://localhost:3000.evil.example/",
+            // Each holds one elsewhere.
+            "https://evil.example/https://app.example.com/",
+            "https://evil.example/?https://app.example.com",
+            "https://evil.example/#https://app.example.com",
+            "https://evil-app.example.com/",
+            "https://www.app.example.com/",
+            "http://app.example.com/",
+            "http://app.example.com:443/",
+            "https://localhost:3000/",
+            "https://example.com/",
+        ] {
+            assert!(origins.address("field", given).is_err(), "{given}");
+        }
+    }
+}

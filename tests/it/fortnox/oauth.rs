@@ -131,6 +131,8 @@ async fn who_may_manage_integrations_begins_and_nobody_else_and_only_for_an_app_
     for to in [
         "https://evil.example/settings",
         "http://localhost:3001/",
+        "http://localhost:30000/",
+        "http://localhost:3000.evil.example/",
         "//localhost:3000/",
         "javascript:alert(1)",
         "http://a@localhost:3000/",

@@ -204,7 +204,9 @@ async fn who_may_manage_integrations_begins_and_nobody_else_and_only_for_an_app_
         refused(way, &app.token(&UMA), APP, 403, "permission_missing").await;
         refused(way, &app.agent_token(&RENATA).await, APP, 403, "people_only").await;
         refused(way, "no-token", APP, 401, "token_malformed").await;
-        refused(way, &app.token(&OLGA), "https://evil.example/", 422, "return_url_unknown").await;
+        for to in ["https://evil.example/", "http://localhost:30000/", "http://localhost:3000.evil.example/"] {
+            refused(way, &app.token(&OLGA), to, 422, "return_url_unknown").await;
+        }
     }
     assert_eq!(app.db.count("select count(*) from oauth_states").await, 0);
     // A browser that does not ask for JSON is led there at once, and its cookie is no script's.

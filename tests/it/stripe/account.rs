@@ -219,6 +219,10 @@ fn wrong_addresses() -> Vec<String> {
         "http://localhost:3001/",
         "http://localhost/",
         "http://localhost.evil.example:3000/",
+        // Those that begin as an app's.
+        "http://localhost:30000/",
+        "http://localhost:3000.evil.example/",
+        "http://localhost:3000-evil.example/",
         "https://evil.example/?http://localhost:3000/",
     ]
     .map(str::to_owned)
