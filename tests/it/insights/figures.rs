@@ -110,7 +110,7 @@ async fn a_sum_rests_on_the_rows_that_have_a_value_and_not_on_those_that_have_no
         let value = |id: &str| figure(&answer, id).as_f64();
         assert_eq!(value("total.current"), Some(8.0), "{answer}");
         for (name, known, each) in [("cost", costs, 1.0), ("tokens", tokens, 70.0)] {
-            let sum = (known >= LEAST).then(|| known as f64 * each);
+            let sum = (known >= LEAST).then_some(known as f64 * each);
             assert_eq!(value(&format!("{name}.current")), sum, "{known} of {name}: {answer}");
             let series = answer["series"].as_array().unwrap().iter().find(|series| series["id"] == name);
             let last = series.and_then(|series| series["points"].as_array()?.last()?.as_f64());
