@@ -18,7 +18,8 @@ const FORMATS: [(ImageFormat, &str); 3] =
     [(ImageFormat::Jpeg, "image/jpeg"), (ImageFormat::Png, "image/png"), (ImageFormat::WebP, "image/webp")];
 
 /// What a model's file tells beside its pixels, each kind of it by a word of its own.
-const WORDS: [&str; 5] = ["manifest-of-credentials", "seed-in-a-comment", "maker-in-exif", "prompt-in-xmp", "behind-the-end"];
+const WORDS: [&str; 5] =
+    ["manifest-of-credentials", "seed-in-a-comment", "maker-in-exif", "prompt-in-xmp", "behind-the-end"];
 
 /// EXIF with an orientation, and the maker's name behind it.
 fn exif_block(orientation: u8) -> Vec<u8> {
@@ -114,7 +115,10 @@ async fn a_models_picture_tells_nothing_but_that_it_is_made_by_ai_and_is_stored_
             let kept = app.download(result["url"].as_str().unwrap()).await;
             // A picture that is turned is encoded again, without loss.
             let wanted = if orientation == 6 { "image/png" } else { mime };
-            assert_eq!((result["mime"].as_str(), &result["width"], &result["height"]), (Some(wanted), &json!(160), &json!(120)));
+            assert_eq!(
+                (result["mime"].as_str(), &result["width"], &result["height"]),
+                (Some(wanted), &json!(160), &json!(120))
+            );
             let told: Vec<&str> = WORDS.into_iter().filter(|word| tells(&kept, word)).collect();
             assert_eq!(told, Vec::<&str>::new(), "{case}");
             assert!(!mark::has_credentials(&kept), "{case}");

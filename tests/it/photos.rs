@@ -52,9 +52,7 @@ fn file(name: &str, bytes: Vec<u8>) -> File {
 
 /// The quarters, as an array of pixels.
 pub(crate) fn quarters(width: u32, height: u32, shows: Quarters) -> RgbImage {
-    RgbImage::from_fn(width, height, |x, y| {
-        Rgb(shows[usize::from(x >= width / 2) + 2 * usize::from(y >= height / 2)])
-    })
+    RgbImage::from_fn(width, height, |x, y| Rgb(shows[usize::from(x >= width / 2) + 2 * usize::from(y >= height / 2)]))
 }
 
 pub(crate) fn encode(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
@@ -118,7 +116,8 @@ fn wide_png() -> Vec<u8> {
     // Without the primaries, red is seen to be another.
     assert!(stored[0][1] > 40, "{stored:?}");
     let primaries = [0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06];
-    let png = with_chunk(&encode(quarters(160, 120, stored), ImageFormat::Png), *b"cHRM", &hundred_thousandths(&primaries));
+    let png =
+        with_chunk(&encode(quarters(160, 120, stored), ImageFormat::Png), *b"cHRM", &hundred_thousandths(&primaries));
     with_chunk(&png, *b"gAMA", &hundred_thousandths(&[0.454_55]))
 }
 
@@ -189,7 +188,8 @@ fn on_their_sides() -> Vec<File> {
         (1..=8).map(|value| format!("orientation-{value}.jpg")).map(|name| (name.clone(), fixture(&name))).collect();
     for (kind, big) in [1, 3, 4, 6, 8, 9].into_iter().flat_map(|kind| [(kind, true), (kind, false)]) {
         let exif = exif(6, kind, big);
-        let named = |format: &str| format!("{format} with an orientation of type {kind}, {}", if big { "MM" } else { "II" });
+        let named =
+            |format: &str| format!("{format} with an orientation of type {kind}, {}", if big { "MM" } else { "II" });
         let block = [b"Exif\0\0", exif.as_slice()].concat();
         let jpeg = encode(stored.clone(), ImageFormat::Jpeg);
         let length = u16::try_from(block.len() + 2).unwrap().to_be_bytes();
@@ -232,11 +232,7 @@ fn kinds() -> Vec<Kind> {
             files: files(&["rgb.jpg", "progressive.jpg", "rgb16.png", "interlaced.png", "lossless.webp", "lossy.webp"]),
             becomes: rendered("as it is", COLOURS, 12),
         },
-        Kind {
-            is: "Shades of grey",
-            files: files(&["grey.jpg", "grey16.png"]),
-            becomes: rendered("grey", GREYS, 6),
-        },
+        Kind { is: "Shades of grey", files: files(&["grey.jpg", "grey16.png"]), becomes: rendered("grey", GREYS, 6) },
         Kind {
             is: "A JPEG without an end marker, all of whose picture is there",
             files: vec![
@@ -251,7 +247,10 @@ fn kinds() -> Vec<Kind> {
             files: vec![
                 file("a zip", fixture("trailing.jpg")),
                 file("a trailer", [baseline.as_slice(), &trailer].concat()),
-                file("a picture", [progressive.as_slice(), &encode(quarters(64, 64, GREYS), ImageFormat::Jpeg)].concat()),
+                file(
+                    "a picture",
+                    [progressive.as_slice(), &encode(quarters(64, 64, GREYS), ImageFormat::Jpeg)].concat(),
+                ),
                 file("zeros", [baseline.as_slice(), &[0; 5000]].concat()),
             ],
             becomes: rendered("what is behind the end is dropped", COLOURS, 12),
@@ -484,9 +483,8 @@ fn no_byte_that_is_wrong_makes_a_photo_panic() {
     // Profiles, headers and coded data alike; what is large only takes longer.
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/photos");
     let names = std::fs::read_dir(folder).unwrap().flatten().map(|file| file.file_name().into_string().unwrap());
-    let photos: Vec<String> = names
-        .filter(|name| !["bomb", "large", "make", "README"].iter().any(|other| name.starts_with(other)))
-        .collect();
+    let photos: Vec<String> =
+        names.filter(|name| !["bomb", "large", "make", "README"].iter().any(|other| name.starts_with(other))).collect();
     assert!(photos.len() > 30);
     let made = [linear_png(), wide_png(), cyan(Some(&strange_inks()))].map(|bytes| ("made here".to_owned(), bytes));
     for (name, whole) in photos.into_iter().map(|name| (name.clone(), fixture(&name))).chain(made) {

@@ -129,10 +129,11 @@ impl Bench<'_> {
             times.push(milliseconds(begun));
             peak = peak.max(worker.peak_memory().context("the worker's memory is not known")?);
             let id = render["id"].as_str().context("no render")?;
-            let status: String = sqlx::query_scalar("select status::text from public.render_requests where id = $1::uuid")
-                .bind(id)
-                .fetch_one(&mut self.admin().await?)
-                .await?;
+            let status: String =
+                sqlx::query_scalar("select status::text from public.render_requests where id = $1::uuid")
+                    .bind(id)
+                    .fetch_one(&mut self.admin().await?)
+                    .await?;
             ensure!(status == "completed", "the render is {status}: {}", Value::from(id));
             // A cached result would be made without a model, and the next must read the photo as the first did.
             sqlx::raw_sql("delete from public.ai_cache").execute(&mut self.admin().await?).await?;
