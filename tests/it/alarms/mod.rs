@@ -270,7 +270,7 @@ async fn one_answer_in_twenty_that_is_5xx_rings() {
         watch.value("api-5xx")
     };
     app.stack.fault("postgres", "refuse", Calls::Every).unwrap();
-    // Two bad answers at night are no alarm, whatever part of all they are.
+    // Two bad answers at night are no alarm, however large a part of all they are.
     for _ in 0..2 {
         assert_eq!(ask(&olga, &mut watch).await, Some(0.0));
         assert!(!watch.rings("api-5xx"));

@@ -1,5 +1,5 @@
 //! The template as it was reviewed: every statement, queue, alarm, setting and parameter. A change shows as a difference to read, and
-//! `INSTA_UPDATE=always` keeps it. What must hold whatever was kept is in `rules`.
+//! `INSTA_UPDATE=always` keeps it. The rules that no kept page changes are in `rules`.
 
 use std::fmt::Write;
 
