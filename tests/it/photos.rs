@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path};
 
 use image::{DynamicImage, GenericImageView, ImageFormat, Rgb, RgbImage, Rgba};
 use integration_tests::{
-    TestApp,
+    TestApp, errors,
     people::{DORA, LAKESIDE},
     render_body,
 };
@@ -412,7 +412,9 @@ async fn becomes(app: &TestApp, token: &str, name: &str, bytes: &[u8]) -> Option
     let upload = app.upload(token, bytes).await;
     let answer = app.post("/v1/render-requests", token, &render_body(LAKESIDE, upload)).await;
     if answer.status == 422 {
-        return Some((answer.body["code"].as_str().unwrap().to_owned(), true));
+        let [code, detail] = ["code", "detail"].map(|name| answer.body[name].as_str().unwrap());
+        errors::check(422, code, detail);
+        return Some((code.to_owned(), true));
     }
     let render = answer.expect(202);
     let shown = app.finished(token, render["id"].as_str().unwrap()).await;

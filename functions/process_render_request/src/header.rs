@@ -20,7 +20,7 @@ pub enum PhotoError {
     #[error("The photo is empty; upload it again.")]
     Empty,
     /// Too many bytes.
-    #[error("The photo holds more than 50 MB; export it smaller.")]
+    #[error("The photo holds more than 50 MiB; export it smaller.")]
     TooLarge,
     /// No picture that is known here.
     #[error("The file is no JPEG, PNG or WebP picture, whatever its name says.")]
