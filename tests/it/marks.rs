@@ -7,12 +7,12 @@ use integration_tests::{
     people::{DORA, LAKESIDE, NORD},
     render_body,
 };
-use process_render_request::mark;
+use process_render_request::{mark, photo::Photo};
 use sandbox::{Calls, Canned};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::photos::{COLOURS, encode, exif, quarters, with_chunk};
+use crate::photos::{COLOURS, encode, exif, fixture, quarters, with_chunk};
 
 const FORMATS: [(ImageFormat, &str); 3] =
     [(ImageFormat::Jpeg, "image/jpeg"), (ImageFormat::Png, "image/png"), (ImageFormat::WebP, "image/webp")];
@@ -132,6 +132,51 @@ async fn a_models_picture_tells_nothing_but_that_it_is_made_by_ai_and_is_stored_
             let document = app.document(NORD, &id.to_string()).await.unwrap();
             assert_eq!(document["output"]["results"][0]["credentials_removed"], true, "{case}: {document}");
         }
+    }
+}
+
+#[test]
+fn what_is_marked_is_still_the_picture_or_nothing_is_marked() {
+    // Decoders forgive a last part that is cut by a byte or two.
+    for name in ["lossy.webp", "lossless.webp", "alpha.webp", "animated.webp", "rgb.jpg", "interlaced.png"] {
+        let whole = fixture(name);
+        let picture = image::load_from_memory(&whole).unwrap();
+        let mut marked = 0;
+        for cut in 0..16 {
+            let Ok(kept) = mark::mark_ai_generated(&whole[..whole.len() - cut]) else { continue };
+            marked += 1;
+            let Ok(shown) = image::load_from_memory(&kept.bytes) else {
+                // Nothing that was no picture before, either.
+                assert!(image::load_from_memory(&whole[..whole.len() - cut]).is_err(), "{name} without {cut}");
+                continue;
+            };
+            assert_eq!(shown.dimensions(), picture.dimensions(), "{name} without {cut}");
+        }
+        assert!(marked > 0, "{name}");
+    }
+}
+
+#[test]
+fn a_profile_that_is_larger_than_profiles_are_is_neither_read_nor_kept() {
+    let plain = encode(quarters(160, 120, COLOURS), ImageFormat::Png);
+    for (size, kept) in [(100_000, true), (200_000, false)] {
+        let profile = [b"a name\0\0".as_slice(), &vec![7; size]].concat();
+        let bytes = with_chunk(&plain, *b"iCCP", &profile);
+        let marked = mark::mark_ai_generated(&bytes).unwrap().bytes;
+        assert_eq!(tells(&marked, "a name"), kept, "{size}");
+        let photo = Photo::check(&bytes).unwrap();
+        assert_eq!((photo.width, photo.height), (160, 120));
+    }
+}
+
+#[test]
+fn only_what_it_takes_to_show_a_jpeg_is_kept() {
+    let plain = encode(quarters(160, 120, COLOURS), ImageFormat::Jpeg);
+    for marker in (0x02..=0xbf).chain(0xe0..=0xfe) {
+        let bytes = [&plain[..2], &jpeg_segment(marker, WORDS[1].as_bytes()), &plain[2..]].concat();
+        let marked = mark::mark_ai_generated(&bytes).unwrap().bytes;
+        assert!(!tells(&marked, WORDS[1]), "{marker:x}");
+        assert_eq!(image::load_from_memory(&marked).unwrap(), image::load_from_memory(&plain).unwrap(), "{marker:x}");
     }
 }
 

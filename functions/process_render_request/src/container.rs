@@ -82,21 +82,28 @@ pub(crate) struct Chunk<'a> {
     pub(crate) whole: Range<usize>,
 }
 
-/// The chunks of a PNG.
+/// The most that a PNG's profile may hold as it is stored, compressed. Zlib makes of it a thousand times as much at most.
+pub(crate) const MAX_PROFILE: usize = 128 * 1024;
+
+/// The chunks of a PNG, up to its end.
 pub(crate) fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     let mut at = 8;
-    std::iter::from_fn(move || {
+    let chunks = std::iter::from_fn(move || {
         let head = bytes.get(at..at + 8)?;
         let length = usize::try_from(u32::from_be_bytes([head[0], head[1], head[2], head[3]])).ok()?;
         let data = bytes.get(at + 8..)?.get(..length)?;
         let whole = at..at + 12 + length;
         at = whole.end;
         Some(Chunk { kind: [head[4], head[5], head[6], head[7]], data, whole })
-    })
+    });
+    chunks.take_while(|chunk| chunk.kind != *b"IEND")
 }
 
-/// The chunks of a WebP.
+/// The chunks of a WebP, up to where RIFF says that it ends.
 pub(crate) fn webp_chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
+    let size = bytes.get(4..8).map_or(0, |four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+    let end = usize::try_from(size).unwrap_or(usize::MAX).saturating_add(8).min(bytes.len());
+    let bytes = &bytes[..end];
     let mut at = 12;
     std::iter::from_fn(move || {
         let head = bytes.get(at..at + 8)?;

@@ -12,6 +12,7 @@ use shared::{
 
 use crate::{
     job::{Brief, Finished, InHand, Made, Plan, wishes},
+    mark::{Marked, mark_render},
     outcome::{Failure, Halt, Retry},
     photo::{self, Photo},
     pictures::{Attempt, NewPicture, hold_for, keep, make_pictures},
@@ -146,9 +147,14 @@ async fn from_cache(hand: InHand<'_>, photo: &Photo, model: &Model) -> Result<Op
         };
         let Ok(checked) = photo::check_render(&bytes, photo.width, photo.height) else { return Ok(None) };
         let edges_kept = photo.outline.kept_in(&checked.outline);
+        // What was kept before may tell what is taken out today.
+        let Ok(Marked { bytes, credentials_removed }) = mark_render(&bytes, &checked) else { return Ok(None) };
         made.push(
-            keep(hand, NewPicture { variant, checked, bytes, edges_kept, credentials_removed: false, bill: None })
-                .await?,
+            keep(
+                hand,
+                NewPicture { variant, checked, bytes: bytes.into(), edges_kept, credentials_removed, bill: None },
+            )
+            .await?,
         );
     }
     Ok((made.len() == usize::from(plan.render.variants.unsigned_abs())).then_some((made, found.fresh)))

@@ -40,6 +40,8 @@ const LONGEST: usize = 32;
 /// What may lie between the last coded byte and the end of a file that has no end marker. A download that was cut off and filled up with
 /// zeros has more.
 const LEFT_OVER: usize = 64;
+/// The most scans of a picture. Encoders make about ten; each takes a walk over all blocks.
+const MOST_SCANS: usize = 100;
 
 /// A component, as the frame header describes it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -306,7 +308,7 @@ pub(crate) fn decode(bytes: &[u8], at_least: u32) -> Result<Decoded, JpegError> 
 impl Decoder<'_> {
     /// Reads all segments and scans, up to the end marker or to where the picture is complete.
     fn read(&mut self, at_least: u32) -> Result<(), JpegError> {
-        let mut at = 2;
+        let (mut at, mut scans) = (2, 0);
         loop {
             let Some((marker, behind)) = next_marker(self.bytes, at) else { return Err(JpegError::Damaged) };
             at = behind;
@@ -327,7 +329,17 @@ impl Decoder<'_> {
                 0xdb => self.read_factors(segment)?,
                 0xdd => self.restart = segment.get(..2).map_or(0, |two| usize::from(two[0]) << 8 | usize::from(two[1])),
                 0xda => {
+                    scans += 1;
+                    if scans > MOST_SCANS {
+                        return Err(JpegError::Unsupported("a JPEG in more than a hundred parts"));
+                    }
                     at = self.read_scan(segment, at)?;
+                    // Coded data that go on behind the last unit belong to another picture than was read: a part in between was lost.
+                    let rest = self.bytes.get(at..).unwrap_or_default();
+                    let gap = rest.windows(2).position(|pair| pair[0] == 0xff && pair[1] != 0).unwrap_or(rest.len());
+                    if rest[..gap].iter().filter(|byte| **byte != 0).count() > LEFT_OVER {
+                        return Err(JpegError::Damaged);
+                    }
                     if self.is_complete() {
                         // Whatever follows is not needed. Without an end marker there may be no more than a byte or two, else this was cut
                         // off and filled up.
@@ -956,6 +968,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_hole_within_the_data_is_a_lost_part() {
+        let (mut holes, mut accepted) = (0, 0);
+        for way in ways().filter(|way| !way.progressive) {
+            let bytes = encode(&picture(640, 480), way);
+            for from in (bytes.len() / 4..bytes.len() * 3 / 4).step_by(bytes.len() / 16) {
+                let mut holed = bytes.clone();
+                holed[from..from + bytes.len() / 8].fill(0);
+                holes += 1;
+                accepted += usize::from(decode(&holed, 4096).is_ok());
+            }
+        }
+        // By chance the codes behind a hole end where those of the picture do.
+        assert!(holes > 80 && accepted * 20 <= holes, "{accepted} of {holes} were accepted");
+    }
+
+    #[test]
+    fn a_picture_in_more_scans_than_encoders_make_is_refused_before_it_takes_long() {
+        let bytes = encode(&picture(64, 64), Way { progressive: true, restart: 0, sampling: SamplingFactor::F_1_1 });
+        let first = bytes.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+        // A scan of nothing that is new, over and over.
+        let scan = [0xff, 0xda, 0, 8, 1, 1, 0, 1, 63, 0, 0];
+        let many = [&bytes[..first], &scan.repeat(3), &bytes[first..]].concat();
+        assert_eq!(decode(&many, 64).err(), Some(JpegError::Damaged));
+        assert!(decode(&bytes, 64).is_ok());
+        let scans = bytes.windows(2).filter(|pair| *pair == [0xff, 0xda]).count();
+        assert!(scans > 3 && scans < MOST_SCANS / 5, "{scans}");
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! Content Credentials (C2PA), whose signature covers every byte, would call the marked picture tampered with.
 
 use crate::{
-    container::{png_chunks, segments, webp_chunks},
+    container::{MAX_PROFILE, png_chunks, segments, webp_chunks},
     header::{Header, kind},
-    photo::RenderError,
+    photo::{CheckedRender, RenderError},
 };
 
 /// A photograph that generative AI has altered, by the IPTC's vocabulary. Not `trainedAlgorithmicMedia`, which is for pictures
@@ -58,6 +58,16 @@ pub fn mark_ai_generated(bytes: &[u8]) -> Result<Marked, RenderError> {
     marked.ok_or(RenderError::NotAPicture)
 }
 
+/// A model's picture as it is stored: upright, and marked.
+///
+/// # Errors
+/// [`RenderError::NotAPicture`], as of [`mark_ai_generated`].
+pub(crate) fn mark_render(bytes: &[u8], checked: &CheckedRender) -> Result<Marked, RenderError> {
+    let mut marked = mark_ai_generated(checked.upright.as_deref().unwrap_or(bytes))?;
+    marked.credentials_removed |= has_credentials(bytes);
+    Ok(marked)
+}
+
 fn mark_jpeg(bytes: &[u8]) -> Option<Marked> {
     let contents = [JPEG_XMP, xmp().as_bytes()].concat();
     let mut mark = vec![0xff, 0xe1];
@@ -71,8 +81,9 @@ fn mark_jpeg(bytes: &[u8]) -> Option<Marked> {
             0xe0 => segment.payload.starts_with(b"JFIF\0"),
             0xe2 => segment.payload.starts_with(b"ICC_PROFILE\0"),
             0xee => segment.payload.starts_with(b"Adobe"),
-            0xe1..=0xef | 0xfe => false,
-            _ => true,
+            // Frame, codes, factors, restarts and scans.
+            0xc0..=0xc2 | 0xc4 | 0xda | 0xdb | 0xdd => true,
+            _ => false,
         };
         credentials_removed |= segment.marker == 0xeb && segment.payload.starts_with(b"JP");
         // Behind JFIF's own segment, where there is one.
@@ -94,7 +105,8 @@ fn mark_png(bytes: &[u8]) -> Option<Marked> {
     let mut credentials_removed = false;
     for chunk in png_chunks(bytes) {
         credentials_removed |= chunk.kind == *b"caBX";
-        if PNG_KEPT.contains(&&chunk.kind) {
+        let profile_bomb = chunk.kind == *b"iCCP" && chunk.data.len() > MAX_PROFILE;
+        if PNG_KEPT.contains(&&chunk.kind) && !profile_bomb {
             marked.extend(bytes.get(chunk.whole)?);
         }
         // Right behind the header, which must come first.
@@ -119,7 +131,7 @@ fn put_png_chunk(file: &mut Vec<u8>, kind: [u8; 4], data: &[u8]) -> Option<()> {
 fn mark_webp(bytes: &[u8]) -> Option<Marked> {
     let header = Header::read(bytes).ok()??;
     let mut flags = 0;
-    let mut credentials_removed = false;
+    let (mut credentials_removed, mut pictured) = (false, false);
     let mut kept = Vec::new();
     for chunk in webp_chunks(bytes) {
         match &chunk.kind {
@@ -132,6 +144,11 @@ fn mark_webp(bytes: &[u8]) -> Option<Marked> {
         if WEBP_KEPT.contains(&&chunk.kind) {
             put_webp_chunk(&mut kept, chunk.kind, chunk.data)?;
         }
+        pictured |= matches!(&chunk.kind, b"VP8 " | b"VP8L" | b"ANMF");
+    }
+    // Decoders forgive a last chunk that claims more than the file has; then it is not among the chunks.
+    if !pictured {
+        return None;
     }
     flags = flags & !WEBP_EXIF | WEBP_XMP;
     let [w1, w2, w3, _] = (header.width - 1).to_le_bytes();

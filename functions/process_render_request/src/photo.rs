@@ -1,7 +1,7 @@
 //! Photos as people send them, and pictures as models return them: judged by content, bounded before they are decoded, and
 //! rid of what they tell about the person who took them. Pure: bytes in, bytes out.
 
-use std::io::Cursor;
+use std::{borrow::Cow, io::Cursor};
 
 use image::{
     DynamicImage, GenericImageView, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage, Rgba,
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     colour,
-    container::{exif_orientation, png_chunks, segments, webp_chunks},
+    container::{Chunk, MAX_PROFILE, exif_orientation, png_chunks, segments, webp_chunks},
     header::{Header, MIN_SIDE},
     jpeg,
 };
@@ -142,9 +142,10 @@ fn decode(bytes: &[u8], at_least: u32) -> Result<(Header, DynamicImage), PhotoEr
 fn orientation(bytes: &[u8], format: ImageFormat) -> Orientation {
     let exif = match format {
         ImageFormat::Jpeg => segments(bytes)
+            .take_while(|segment| segment.marker != 0xda)
             .filter(|segment| segment.marker == 0xe1)
-            .find_map(|segment| segment.payload.strip_prefix(b"Exif\0\0"))
-            .and_then(exif_orientation),
+            .filter_map(|segment| segment.payload.strip_prefix(b"Exif\0\0"))
+            .find_map(exif_orientation),
         ImageFormat::Png => {
             png_chunks(bytes).find(|chunk| chunk.kind == *b"eXIf").and_then(|chunk| exif_orientation(chunk.data))
         }
@@ -172,20 +173,40 @@ fn decode_jpeg(bytes: &[u8], at_least: u32) -> Result<DynamicImage, PhotoError> 
 
 /// PNG and WebP, which are decoded whole, and made smaller before anything else is done with them.
 fn decode_by_library(bytes: &[u8], format: ImageFormat, at_least: u32) -> Result<DynamicImage, PhotoError> {
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let bytes = without_bomb(bytes, format);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes.as_ref()), format);
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODED);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|_| PhotoError::Damaged)?;
-    let profile = decoder.icc_profile().ok().flatten();
+    // What a WebP claims of its profile, its decoder believes and makes room for.
+    let profile = match format {
+        ImageFormat::WebP => webp_chunks(&bytes).find(|chunk| chunk.kind == *b"ICCP").map(|chunk| chunk.data.to_vec()),
+        _ => decoder.icc_profile().ok().flatten(),
+    };
     let picture = DynamicImage::from_decoder(decoder).map_err(|_| PhotoError::Damaged)?;
     let picture = shrunk(picture, at_least);
     let converted = match profile {
         Some(profile) => colour::by_profile(&picture, &profile),
-        None if format == ImageFormat::Png => colour::by_gamma(&picture, bytes),
+        None if format == ImageFormat::Png => colour::by_gamma(&picture, &bytes),
         None => None,
     };
     Ok(converted.unwrap_or(picture))
+}
+
+/// A PNG without a profile that is larger than profiles are: its decoder inflates it as far as memory goes. Colours are then taken as they
+/// stand.
+fn without_bomb(bytes: &[u8], format: ImageFormat) -> Cow<'_, [u8]> {
+    let bomb = |chunk: &Chunk<'_>| chunk.kind == *b"iCCP" && chunk.data.len() > MAX_PROFILE;
+    if format != ImageFormat::Png || !png_chunks(bytes).any(|chunk| bomb(&chunk)) {
+        return bytes.into();
+    }
+    let mut kept = bytes.to_vec();
+    let bombs: Vec<_> = png_chunks(bytes).filter(bomb).map(|chunk| chunk.whole).collect();
+    for whole in bombs.into_iter().rev() {
+        kept.drain(whole.start..whole.end.min(bytes.len()));
+    }
+    kept.into()
 }
 
 /// The mean of each square of pixels, as large as leaves the longer side `at_least` pixels; in eight bits, on white.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     call::{self, Ask},
     job::{BRIEF, Bill, Brief, Finished, InHand, Made, PICTURE, Paid, no_price, price, wishes},
-    mark::{Marked, has_credentials, mark_ai_generated},
+    mark::{Marked, mark_render},
     outcome::{BRIEF_MAX_TOKENS, Failure, Halt, expected_brief, expected_pictures},
     photo::{self, CheckedRender, Photo},
 };
@@ -132,9 +132,7 @@ pub(crate) async fn make_pictures(
             answered.try_map(|picture| {
                 photo::check_render(&picture.bytes, photo.width, photo.height)
                     .and_then(|checked| {
-                        let bytes = checked.upright.as_deref().unwrap_or(&picture.bytes);
-                        let mut marked = mark_ai_generated(bytes)?;
-                        marked.credentials_removed |= has_credentials(&picture.bytes);
+                        let marked = mark_render(&picture.bytes, &checked)?;
                         Ok((checked, marked))
                     })
                     .map_err(|error| Failure { metered: Some(Box::new(metered)), ..Failure::from(error) })
