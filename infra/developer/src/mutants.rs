@@ -6,8 +6,6 @@ use std::{collections::BTreeMap, fs, ops::Range, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use local::lambda::MUTANT;
-use serde_json::Value;
-use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 /// Where the list is.
@@ -262,44 +260,6 @@ pub fn switched(text: &str, mutants: &[&Mutant]) -> Result<String> {
     }
     written += text.get(done..).unwrap_or_default();
     Ok(written)
-}
-
-/// For each query of `.sqlx` that a bug in Rust changes: the file of the changed one, and what is in it. The compiler knows a query by its
-/// text, and finds the columns of the original: a bug that changes them cannot be planted so.
-///
-/// # Errors
-/// If a file of `.sqlx` cannot be read.
-pub fn queries(root: &Path, mutants: &[&Mutant]) -> Result<Vec<(String, String)>> {
-    let mut kept: Vec<Value> = Vec::new();
-    for file in fs::read_dir(root.join(".sqlx")).context("there is no .sqlx")?.flatten() {
-        kept.push(serde_json::from_slice(&fs::read(file.path())?)?);
-    }
-    let mut changed = Vec::new();
-    for mutant in mutants.iter().filter(|mutant| matches!(mutant.place, Place::Rust(_))) {
-        for literal in literals(&mutant.replacement) {
-            if kept.iter().any(|query| query["query"] == literal.as_str()) {
-                continue;
-            }
-            // Of which query it is a change: the one among the original's.
-            let of = literals(&mutant.original);
-            let Some(original) = kept.iter().find(|query| of.iter().any(|text| query["query"] == text.as_str())) else {
-                continue;
-            };
-            let mut query = original.clone();
-            let hash = hex::encode(Sha256::digest(&literal));
-            query["query"] = Value::String(literal);
-            query["hash"] = Value::String(hash.clone());
-            changed.push((format!("query-{hash}.json"), query.to_string()));
-        }
-    }
-    Ok(changed)
-}
-
-/// The texts in a piece of Rust, as they are written: queries have no escapes.
-fn literals(piece: &str) -> Vec<String> {
-    let raw = piece.split("r#\"").skip(1).filter_map(|rest| rest.split_once("\"#"));
-    let plain = piece.split('"').skip(1).step_by(2);
-    raw.map(|(text, _)| text.to_owned()).chain(plain.map(str::to_owned)).collect()
 }
 
 #[cfg(test)]
