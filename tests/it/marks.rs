@@ -1,7 +1,7 @@
-//! Pictures as models return them: what becomes of what they tell beside their pixels, and how much of the room they keep.
+//! Pictures as models return them: what becomes of their metadata, and how much of the room they keep.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use image::{DynamicImage, GenericImageView, ImageFormat, Rgb, RgbImage, imageops};
+use image::{DynamicImage, GenericImageView, ImageFormat, Rgb, RgbImage};
 use integration_tests::{
     TestApp,
     people::{DORA, LAKESIDE, NORD},
@@ -17,7 +17,7 @@ use crate::photos::{COLOURS, encode, exif, fixture, quarters, with_chunk};
 const FORMATS: [(ImageFormat, &str); 3] =
     [(ImageFormat::Jpeg, "image/jpeg"), (ImageFormat::Png, "image/png"), (ImageFormat::WebP, "image/webp")];
 
-/// What a model's file tells beside its pixels, each kind of it by a word of its own.
+/// What a model's file has beside its pixels: each kind of metadata, with a word of its own.
 const WORDS: [&str; 5] =
     ["manifest-of-credentials", "seed-in-a-comment", "maker-in-exif", "prompt-in-xmp", "behind-the-end"];
 
@@ -36,8 +36,8 @@ fn riff_chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     [kind.as_slice(), &length, data, &vec![0; data.len() % 2]].concat()
 }
 
-/// The picture as a file that tells all of [`WORDS`], and that it is to be turned.
-fn telling(picture: &DynamicImage, format: ImageFormat, orientation: u8) -> Vec<u8> {
+/// The picture as a file with all of [`WORDS`], and with an orientation.
+fn with_metadata(picture: &DynamicImage, format: ImageFormat, orientation: u8) -> Vec<u8> {
     let plain = encode(picture.clone(), format);
     let manifest = [b"\0\0\0\x20jumb\0\0\0\x18jumdc2pa".as_slice(), WORDS[0].as_bytes()].concat();
     let exif = exif_block(orientation);
@@ -79,7 +79,7 @@ fn telling(picture: &DynamicImage, format: ImageFormat, orientation: u8) -> Vec<
     }
 }
 
-fn tells(bytes: &[u8], word: &str) -> bool {
+fn has(bytes: &[u8], word: &str) -> bool {
     bytes.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
@@ -96,7 +96,7 @@ async fn render(app: &TestApp, token: &str, photo: &[u8], mime: &str, picture: &
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_models_picture_tells_nothing_but_that_it_is_made_by_ai_and_is_stored_upright() {
+async fn a_models_picture_says_nothing_but_that_it_is_made_by_ai_and_is_stored_upright() {
     let app = TestApp::start().await;
     let token = app.token(&DORA);
     for (format, mime) in FORMATS {
@@ -104,8 +104,8 @@ async fn a_models_picture_tells_nothing_but_that_it_is_made_by_ai_and_is_stored_
             let case = format!("{format:?}, orientation {orientation}");
             let upright = DynamicImage::ImageRgb8(quarters(160, 120, COLOURS));
             let stored = if orientation == 6 { upright.rotate270() } else { upright };
-            let sent = telling(&stored, format, orientation);
-            assert!(WORDS.iter().all(|word| tells(&sent, word)), "{case}");
+            let sent = with_metadata(&stored, format, orientation);
+            assert!(WORDS.iter().all(|word| has(&sent, word)), "{case}");
 
             // Another photo each time, so that none is served from the cache.
             let photo = encode(quarters(160, 120, [[orientation * 9, format as u8 * 9, 77]; 4]), ImageFormat::Png);
@@ -119,15 +119,15 @@ async fn a_models_picture_tells_nothing_but_that_it_is_made_by_ai_and_is_stored_
                 (result["mime"].as_str(), &result["width"], &result["height"]),
                 (Some(wanted), &json!(160), &json!(120))
             );
-            let told: Vec<&str> = WORDS.into_iter().filter(|word| tells(&kept, word)).collect();
-            assert_eq!(told, Vec::<&str>::new(), "{case}");
+            let left: Vec<&str> = WORDS.into_iter().filter(|word| has(&kept, word)).collect();
+            assert_eq!(left, Vec::<&str>::new(), "{case}");
             assert!(!mark::has_credentials(&kept), "{case}");
             assert_eq!(mark::read_mark(&kept).as_deref(), Some(mark::DIGITAL_SOURCE_TYPE), "{case}");
             let picture = image::load_from_memory(&kept).unwrap();
             assert_eq!(picture.dimensions(), (160, 120), "{case}");
             let red = picture.get_pixel(40, 30).0;
             assert!(red[0] > 200 && red[1] < 40 && red[2] < 40, "{case}: {red:?}");
-            // Whoever reads the trail sees that the manifest was there.
+            // The audit trail says that the manifest was there.
             let id: Uuid = shown["id"].as_str().unwrap().parse().unwrap();
             let document = app.document(NORD, &id.to_string()).await.unwrap();
             assert_eq!(document["output"]["results"][0]["credentials_removed"], true, "{case}: {document}");
@@ -163,7 +163,7 @@ fn a_profile_that_is_larger_than_profiles_are_is_neither_read_nor_kept() {
         let profile = [b"a name\0\0".as_slice(), &vec![7; size]].concat();
         let bytes = with_chunk(&plain, *b"iCCP", &profile);
         let marked = mark::mark_ai_generated(&bytes).unwrap().bytes;
-        assert_eq!(tells(&marked, "a name"), kept, "{size}");
+        assert_eq!(has(&marked, "a name"), kept, "{size}");
         let photo = Photo::check(&bytes).unwrap();
         assert_eq!((photo.width, photo.height), (160, 120));
     }
@@ -175,43 +175,23 @@ fn only_what_it_takes_to_show_a_jpeg_is_kept() {
     for marker in (0x02..=0xbf).chain(0xe0..=0xfe) {
         let bytes = [&plain[..2], &jpeg_segment(marker, WORDS[1].as_bytes()), &plain[2..]].concat();
         let marked = mark::mark_ai_generated(&bytes).unwrap().bytes;
-        assert!(!tells(&marked, WORDS[1]), "{marker:x}");
+        assert!(!has(&marked, WORDS[1]), "{marker:x}");
         assert_eq!(image::load_from_memory(&marked).unwrap(), image::load_from_memory(&plain).unwrap(), "{marker:x}");
     }
 }
 
-/// A room: a floor, a corner, a window and a door, in these shades.
-fn room(corner: u32, window: u32, door: u32, shades: [u8; 5]) -> DynamicImage {
-    DynamicImage::ImageRgb8(RgbImage::from_fn(640, 480, |x, y| {
-        let shade = if (window..window + 120).contains(&x) && (80..210).contains(&y) {
-            shades[0]
-        } else if (door..door + 90).contains(&x) && (150..330).contains(&y) {
-            shades[1]
-        } else if y > 330 + x / 20 {
-            shades[2]
-        } else if x > corner {
-            shades[3]
-        } else {
-            shades[4]
-        };
-        Rgb([shade, shade / 2 + 40, 255 - shade / 2])
-    }))
+/// What a photo shows, as it is sent to a model.
+fn upright(photo: &[u8]) -> DynamicImage {
+    image::load_from_memory(&Photo::check(photo).unwrap().bytes).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_says_how_much_of_the_rooms_geometry_it_keeps() {
     let app = TestApp::start().await;
     let token = app.token(&DORA);
-    let photo = room(420, 90, 470, [230, 90, 120, 150, 190]);
+    let photo = upright(&sandbox::photo::room_photo().unwrap());
     let mut measured = Vec::new();
-    for (number, picture) in [
-        photo.clone(),
-        room(420, 90, 470, [255, 150, 60, 90, 120]),
-        DynamicImage::ImageRgba8(imageops::flip_horizontal(&photo)),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+    for (number, picture) in [photo.clone(), photo.huerotate(140).brighten(20), photo.fliph()].into_iter().enumerate() {
         // A pixel that differs makes it another photo, for which nothing is in the cache.
         let mut photo = photo.to_rgb8();
         photo.put_pixel(0, 0, Rgb([u8::try_from(number).unwrap(); 3]));

@@ -308,10 +308,10 @@ fn kinds() -> Vec<Kind> {
         Kind {
             is: "No picture, or one drawn by a program (SVG)",
             files: files(&["text.jpg", "script.svg"]),
-            becomes: refused("photo_not_a_picture", "whatever its name says"),
+            becomes: refused("photo_not_a_picture", "no JPEG, PNG or WebP picture"),
         },
         Kind {
-            is: "HEIC or AVIF, whatever its name",
+            is: "HEIC or AVIF, under any name",
             files: vec![renamed("photo.jpg", "photo.heic"), renamed("photo.png", "photo.avif")],
             becomes: refused("photo_type_unsupported", "export it as an ordinary JPEG"),
         },
@@ -385,7 +385,7 @@ fn every_photo_that_is_accepted_comes_out_upright_and_in_its_colours() {
             shows(name, bytes, expected, within);
         }
     }
-    // What is told of each is told by another value, too.
+    // Values that differ where the cause differs.
     shows("cyan without a profile", &cyan(None), [[0, 255, 255]; 4], 8);
     shows("alpha.webp", &fixture("alpha.webp"), [COLOURS[0], COLOURS[1], COLOURS[2], [238; 3]], 14);
     shows("grey-alpha.png", &fixture("grey-alpha.png"), [GREYS[0], GREYS[1], GREYS[2], [238; 3]], 14);

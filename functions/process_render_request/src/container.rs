@@ -14,43 +14,27 @@ pub(crate) struct Segment<'a> {
 }
 
 /// The segments of a JPEG up to its end marker, which is not among them.
-pub(crate) struct Segments<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    /// Whether the end marker was reached.
-    pub(crate) ended: bool,
-}
-
-pub(crate) fn segments(bytes: &[u8]) -> Segments<'_> {
-    Segments { bytes, at: 2, ended: false }
-}
-
-impl<'a> Iterator for Segments<'a> {
-    type Item = Segment<'a>;
-
-    fn next(&mut self) -> Option<Segment<'a>> {
+pub(crate) fn segments(bytes: &[u8]) -> impl Iterator<Item = Segment<'_>> {
+    let mut at = 2;
+    std::iter::from_fn(move || {
         loop {
-            let (marker, behind) = next_marker(self.bytes, self.at)?;
+            let (marker, behind) = next_marker(bytes, at)?;
             if marker == 0xd9 {
-                self.ended = true;
-                self.at = self.bytes.len();
                 return None;
             }
             if matches!(marker, 0x01 | 0xd0..=0xd8) {
-                self.at = behind;
+                at = behind;
                 continue;
             }
-            let length =
-                self.bytes.get(behind..behind + 2).map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])))?;
-            let payload = self.bytes.get(behind + 2..behind + length.max(2))?;
-            let mut end = behind + length.max(2);
+            let length = bytes.get(behind..behind + 2).map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])))?;
+            let payload = bytes.get(behind + 2..behind + length.max(2))?;
+            at = behind + length.max(2);
             if marker == 0xda {
-                end = scan_end(self.bytes, end);
+                at = scan_end(bytes, at);
             }
-            self.at = end;
-            return Some(Segment { marker, payload, whole: behind - 2..end });
+            return Some(Segment { marker, payload, whole: behind - 2..at });
         }
-    }
+    })
 }
 
 /// The next marker at or behind `at`, and where what follows it begins. Stray bytes before it are passed over, as browsers do.
@@ -83,7 +67,14 @@ pub(crate) struct Chunk<'a> {
 }
 
 /// The most that a PNG's profile may hold as it is stored, compressed. Zlib makes of it a thousand times as much at most.
-pub(crate) const MAX_PROFILE: usize = 128 * 1024;
+const MAX_PROFILE: usize = 128 * 1024;
+
+impl Chunk<'_> {
+    /// Whether this is a PNG's profile, and larger than profiles are.
+    pub(crate) fn is_profile_bomb(&self) -> bool {
+        self.kind == *b"iCCP" && self.data.len() > MAX_PROFILE
+    }
+}
 
 /// The chunks of a PNG, up to its end.
 pub(crate) fn png_chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {

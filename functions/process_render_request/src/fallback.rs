@@ -147,7 +147,7 @@ async fn from_cache(hand: InHand<'_>, photo: &Photo, model: &Model) -> Result<Op
         };
         let Ok(checked) = photo::check_render(&bytes, photo.width, photo.height) else { return Ok(None) };
         let edges_kept = photo.outline.kept_in(&checked.outline);
-        // What was kept before may tell what is taken out today.
+        // A picture that was kept by an earlier version may have what is taken out today.
         let Ok(Marked { bytes, credentials_removed }) = mark_render(&bytes, &checked) else { return Ok(None) };
         made.push(
             keep(

@@ -260,7 +260,7 @@ fn no_model(detail: impl Into<Cow<'static, str>>) -> ApiError {
     ApiError::unavailable("model_price_unknown", detail, 3600)
 }
 
-/// Refuses a photo that cannot be used by its first bytes, so that nothing is queued or reserved for it. What they do not tell, the worker
+/// Refuses a photo that cannot be used by its first bytes, so that nothing is queued or reserved for it. What they do not show, the worker
 /// finds.
 async fn check_header(state: &State, member: Member, path: &ObjectPath, size: u64) -> Result<(), ApiError> {
     let objects = state.objects.for_org(member.org_id);

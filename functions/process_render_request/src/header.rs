@@ -23,7 +23,7 @@ pub enum PhotoError {
     #[error("The photo holds more than 50 MiB; export it smaller.")]
     TooLarge,
     /// No picture that is known here.
-    #[error("The file is no JPEG, PNG or WebP picture, whatever its name says.")]
+    #[error("The content of the file is no JPEG, PNG or WebP picture.")]
     NotAPicture,
     /// A picture, of a kind that is not taken.
     #[error("The photo is {0}, which is not accepted; export it as an ordinary JPEG.")]
@@ -78,7 +78,7 @@ impl Header {
     /// Reads a photo's header from its first bytes. `None` if it is longer than they are.
     ///
     /// # Errors
-    /// [`PhotoError`] if the photo cannot be used, whatever follows.
+    /// [`PhotoError`] if the photo cannot be used, by its first bytes alone.
     pub(crate) fn read(start: &[u8]) -> Result<Option<Self>, PhotoError> {
         let format = kind(start)?;
         let size = match format {

@@ -1,9 +1,9 @@
 //! Marks a picture machine-readably as made by AI: the IPTC digital source type, in XMP, where search engines, platforms and
-//! the transparency duties of the EU's AI Act look for it. What else the file tells of itself goes: nothing says where it is from, and
+//! the transparency duties of the EU's AI Act look for it. What else the file says of itself goes: nothing says where it is from, and
 //! Content Credentials (C2PA), whose signature covers every byte, would call the marked picture tampered with.
 
 use crate::{
-    container::{MAX_PROFILE, png_chunks, segments, webp_chunks},
+    container::{png_chunks, segments, webp_chunks},
     header::{Header, kind},
     photo::{CheckedRender, RenderError},
 };
@@ -105,8 +105,7 @@ fn mark_png(bytes: &[u8]) -> Option<Marked> {
     let mut credentials_removed = false;
     for chunk in png_chunks(bytes) {
         credentials_removed |= chunk.kind == *b"caBX";
-        let profile_bomb = chunk.kind == *b"iCCP" && chunk.data.len() > MAX_PROFILE;
-        if PNG_KEPT.contains(&&chunk.kind) && !profile_bomb {
+        if PNG_KEPT.contains(&&chunk.kind) && !chunk.is_profile_bomb() {
             marked.extend(bytes.get(chunk.whole)?);
         }
         // Right behind the header, which must come first.
