@@ -6,6 +6,7 @@
 mod isolation;
 mod leads;
 mod photos;
+mod results;
 mod social;
 mod social_lists;
 mod stripe;
@@ -47,6 +48,7 @@ use shared::{
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use uuid::Uuid;
 
+use self::results::{Budget, Results};
 use crate::{build, platform, report};
 
 const ORG: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
@@ -83,47 +85,6 @@ pub(crate) enum Part {
     Social,
     /// Events of Stripe's: how many a second, CPU, memory and round trips.
     Stripe,
-}
-
-/// A limit on a measure.
-#[derive(Debug, Clone, Copy)]
-enum Budget {
-    AtMost(f64),
-    AtLeast(f64),
-    None,
-}
-
-/// Tells of each measure as it is made.
-struct Results {
-    json: bool,
-    missed: Vec<String>,
-}
-
-impl Results {
-    fn measure(&mut self, measure: &str, value: f64, unit: &str, budget: Budget) {
-        let (limit, met) = match budget {
-            Budget::AtMost(most) => (Some(most), Some(value <= most)),
-            Budget::AtLeast(least) => (Some(least), Some(value >= least)),
-            Budget::None => (None, None),
-        };
-        if met == Some(false) {
-            self.missed.push(measure.to_owned());
-        }
-        if self.json {
-            let value = (value * 1000.0).round() / 1000.0;
-            let line = json!({ "measure": measure, "value": value, "unit": unit, "budget": limit, "met": met });
-            report::out(&line.to_string());
-            return;
-        }
-        let sign = if matches!(budget, Budget::AtLeast(_)) { ">=" } else { "<=" };
-        let limit = limit.map_or_else(String::new, |limit| format!("{sign} {limit}"));
-        let verdict = match met {
-            Some(true) => "met",
-            Some(false) => "MISSED",
-            None => "",
-        };
-        report::out(&format!("{measure:<58} {value:>10.2} {unit:<12} {limit:<10} {verdict}"));
-    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
