@@ -187,21 +187,25 @@ async fn two_owners_who_step_down_at_once_leave_one() {
     assert_eq!(db.count(&owners).await, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_hat_lends_the_other_nothing() {
-    let db = TestDatabase::new(Server::Postgres18).await;
-    with_form(&db, true).await;
-    // Uma is one of Lakeside's people, and a consultant of the organisation for somebody else.
+/// Uma, one of Lakeside's people, who is a consultant of this client too. There is another client besides.
+async fn consulting(db: &TestDatabase, client: Uuid) -> Actor {
     db.run(&format!(
         "insert into clients (id, org_id, name) values ('{other}', '{NORD}', 'Other');
          insert into org_consultants (org_id, user_id) values ('{NORD}', '{uma}');
-         insert into client_consultants (org_id, client_id, user_id) values ('{NORD}', '{other}', '{uma}');
+         insert into client_consultants (org_id, client_id, user_id) values ('{NORD}', '{client}', '{uma}');
          insert into client_accounting (org_id, client_id, customer_number) values ('{NORD}', '{LIVING}', '1'), ('{NORD}', '{other}', '2')",
         other = id(5),
         uma = UMA.id
     ))
     .await;
-    let uma = Actor::person(&UMA);
+    Actor::person(&UMA)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_hat_lends_the_other_nothing() {
+    let db = TestDatabase::new(Server::Postgres18).await;
+    with_form(&db, true).await;
+    let uma = consulting(&db, id(5)).await;
     db.change(&uma, &submit()).await.unwrap();
     assert_eq!(db.change(&uma, &approve()).await.unwrap_err().state, "42501");
     let seen = db.ask(&uma, "select client_id from public.client_accounting").await.unwrap();
@@ -214,16 +218,7 @@ async fn one_hat_lends_the_other_nothing() {
 async fn a_clients_own_person_has_no_consultants_rights_over_that_client() {
     let db = TestDatabase::new(Server::Postgres18).await;
     with_form(&db, true).await;
-    db.run(&format!(
-        "insert into clients (id, org_id, name) values ('{other}', '{NORD}', 'Other');
-         insert into org_consultants (org_id, user_id) values ('{NORD}', '{uma}');
-         insert into client_consultants (org_id, client_id, user_id) values ('{NORD}', '{LIVING}', '{uma}');
-         insert into client_accounting (org_id, client_id, customer_number) values ('{NORD}', '{LIVING}', '1'), ('{NORD}', '{other}', '2')",
-        other = id(5),
-        uma = UMA.id
-    ))
-    .await;
-    let uma = Actor::person(&UMA);
+    let uma = consulting(&db, LIVING).await;
     db.change(&uma, &submit()).await.unwrap();
     let assign = format!(
         "insert into public.client_templates (org_id, client_id, template_id) select '{NORD}', '{LIVING}', id from public.templates"

@@ -711,7 +711,7 @@ async fn a_comparison_with_the_clock_that_is_made_wrong_is_noticed() {
             "<" => "<=",
             _ => ">=",
         };
-        // On the very instant only a clock that can be held tells the two apart.
+        // On the very instant only a clock that can be held distinguishes the two.
         let other = edge.compared.replacen(operator, strict, 1);
         let mut plants = vec!["true".to_owned(), "false".to_owned(), format!("not ({})", edge.compared)];
         if !edge.instant.contains("clock_timestamp") {

@@ -5,14 +5,14 @@ use std::{collections::BTreeSet, fs, path::Path};
 use integration_tests::errors::{self, Known};
 use local::home;
 
-/// Files of a folder and below that end so.
+/// Files of a folder and below that end so, without those of tests.
 fn files(folder: &Path, end: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
         if path.is_dir() {
             found.extend(files(&path, end));
-        } else if path.to_string_lossy().ends_with(end) {
+        } else if path.to_string_lossy().ends_with(end) && !path.ends_with("tests.rs") {
             found.push(fs::read_to_string(&path).unwrap());
         }
     }

@@ -105,7 +105,7 @@ async fn a_job_that_a_person_may_not_see_is_not_there_for_them_to_cancel() {
             assert_eq!((name, key, answer.status.as_u16()), (name, key, 404), "{}", answer.body);
             let other = format!("/v1/jobs/{}/cancel", uuid::Uuid::now_v7());
             let unknown = app.send_keyed(Method::POST, &other, &token, None, key.map(|_| "other")).await;
-            // Nothing tells it from one that never was.
+            // It looks like one that never was.
             assert_eq!((&answer.body["detail"], answer.status), (&unknown.body["detail"], unknown.status), "{name}");
             answer.expect_error(404, "job_not_found");
         }

@@ -556,18 +556,13 @@ impl TestApp {
                  update outbox set next_attempt_at = now() where delivered_at is null",
             )
             .await;
-        // On a busy machine a sweep may be cut off, or leave deliveries to the next minute's. Another passes for as long as that helps.
-        let undelivered = "select count(*) from outbox where delivered_at is null";
-        let mut left = i64::MAX;
-        for _ in 0..5 {
-            let swept = self.stack.sweep().await;
-            self.stack.renders.drained().await;
-            let now = self.db.count(undelivered).await;
-            if swept.is_ok() && (now == 0 || now >= left) {
-                break;
-            }
-            left = now;
+        // What it cannot do now it does the next time.
+        let _ = self.stack.sweep().await;
+        self.stack.renders.drained().await;
+        // On a busy machine half a second is short, and the next minute's sweep delivers what a worker then leaves.
+        if self.db.count("select count(*) from outbox where delivered_at is null").await > 0 {
             self.db.run("update outbox set next_attempt_at = now() where delivered_at is null").await;
+            let _ = self.stack.sweep().await;
         }
     }
 

@@ -102,7 +102,7 @@ async fn a_reconciliation_reads_every_page_of_what_stripe_lists() {
     assert!(missed >= Some(101) && listed > missed && compared == Some(103), "{report}");
     assert_eq!(report["drifted"], 0, "{report}");
 
-    // Every row is another than Stripe's object, and no event tells of it.
+    // Every row differs from Stripe's object, and no event says so.
     app.db
         .run(
             "update stripe_objects set facts = facts || '{\"amount_due\": 7}', digest = 'x' where kind = 'invoice';
