@@ -237,7 +237,7 @@ mod tests {
             lead.personal[missing] = None;
             let text = prompt(&lead);
             let notes = text.split("notes").nth(1).unwrap();
-            // A number so long is struck, whoever it is of.
+            // Any number so long is struck.
             let kept = [notes.contains("Greta"), notes.contains("kerstin"), notes.contains("123")];
             assert_eq!(kept, [missing == 0, missing == 1, false], "{missing}: {text}");
         }

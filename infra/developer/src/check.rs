@@ -23,7 +23,7 @@ use crate::{
     report::{self, Timed},
 };
 
-/// A part of the tests: what it is, its seconds, and those that it has kept processors at work, where the system tells.
+/// A part of the tests: what it is, its seconds, and those that it has kept processors at work, where the system counts them.
 type Stage = (String, f64, Option<f64>);
 
 /// How long each part of the tests took, in order.
@@ -191,7 +191,7 @@ const LINTS: [&str; 8] =
 /// compiled, since what cargo takes for fresh it does not compile, and then the macros leave nothing.
 struct Described {
     folder: PathBuf,
-    /// Different for another schema or other queries: an argument with this has cargo compile anew.
+    /// Different for another schema or other queries: an argument with this has cargo compile again.
     mark: String,
 }
 
@@ -206,7 +206,7 @@ impl Described {
             Some(mark) => mark,
             None => {
                 let _ = std::fs::remove_dir_all(&all);
-                // Never the same again: a folder that somebody has removed is not refilled by what was compiled before.
+                // Never the same again: a folder that was removed is not refilled by what was compiled before.
                 format!("{asked}-{}", Utc::now().timestamp_micros())
             }
         };

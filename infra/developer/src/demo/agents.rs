@@ -36,7 +36,7 @@ fn lead_times(now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
     weekly.chain((1..=10).map(|n| month - TimeDelta::days(10) + TimeDelta::hours(n))).collect()
 }
 
-/// The month of limits goes on for a day at least, whatever the date: a limit that opens within the hour is waited for.
+/// The month of limits goes on for a day at least, on any date: a limit that opens within the hour is waited for.
 const MONTH_GOES_ON: &str = "
     insert into public.limit_windows (org_id, period, period_start, period_end, first_day)
     select o.id, 'month', w.period_start, w.period_end + interval '1 day', w.first_day
