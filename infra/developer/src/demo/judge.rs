@@ -86,8 +86,7 @@ pub(super) fn render_picture(seen: &Value) -> Result<String> {
     ensure!(mark == "compositeWithTrainedAlgorithmicMedia", "it is not marked as AI-generated: {seen}");
     let kept = seen["edges_kept"].as_f64().context("how much of the room it keeps is not said")?;
     ensure!(kept > 0.5, "it is another room: it keeps {kept} of the photo's long edges");
-    let kept = kept * 100.0;
-    Ok(format!("{width}x{height} as told, upright, no position, marked {mark}, {kept:.0} % of the room's edges kept"))
+    Ok(format!("{width}x{height} as told, upright, no position, marked {mark}, edges kept: {kept}"))
 }
 
 pub(super) fn render_cost(seen: &Value) -> Result<String> {
